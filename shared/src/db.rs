@@ -1,0 +1,209 @@
+//! The way to the database: where it is, how a session is set up, what can go wrong.
+
+use std::error::Error as _;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Connection as _, PgConnection};
+use tokio::time::timeout;
+
+/// A session with the database.
+pub type Connection = PgConnection;
+
+/// How long a polite goodbye to the server may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What every session asks of the server, so that one whose client is gone, cut off or stopped frees what it holds.
+const SESSION: [(&str, &str); 8] = [
+    // Compiling a plan costs more than any of our statements.
+    ("jit", "off"),
+    // A client that is gone is noticed while a statement runs, …
+    ("client_connection_check_interval", "2s"),
+    // … one whose network went silent as well, …
+    ("tcp_keepalives_idle", "5"),
+    ("tcp_keepalives_interval", "2"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "10s"),
+    // … and one that holds a transaction and says nothing.
+    ("idle_in_transaction_session_timeout", "8s"),
+    ("lock_timeout", "5s"),
+];
+
+/// Where the database is, and who we are there. Its `Debug` does not show the password.
+#[derive(Clone)]
+pub struct Database(PgConnectOptions);
+
+impl Database {
+    /// Reads a URL such as `postgres://role:password@host:5432/database?sslmode=verify-full`.
+    ///
+    /// # Errors
+    /// When it is none. The error does not repeat the URL, which may hold a password.
+    pub fn parse(url: &str, application_name: &str) -> Result<Self, BadUrl> {
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(BadUrl("it does not start with postgres://".to_owned()));
+        }
+        let options = PgConnectOptions::from_str(url).map_err(|error| {
+            // The outer error may quote the value that it could not read; the inner one says what is wrong with it.
+            let reason = error.source().map(ToString::to_string);
+            BadUrl(reason.unwrap_or_else(|| "it can't be read".to_owned()))
+        })?;
+        Ok(Self(
+            options
+                .application_name(application_name)
+                .options(SESSION)
+                .disable_statement_logging(),
+        ))
+    }
+
+    /// The same, with a limit that the server puts on every statement.
+    #[must_use]
+    pub fn statement_timeout(self, limit: Duration) -> Self {
+        Self(self.0.options([("statement_timeout", limit.as_millis())]))
+    }
+
+    /// The same server and role, another database.
+    #[must_use]
+    pub fn named(self, database: &str) -> Self {
+        Self(self.0.database(database))
+    }
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    /// [`Error::Deadline`] when that takes longer than `within`, else why the server can't be reached or refuses.
+    pub async fn connect(&self, within: Duration) -> Result<Connection, Error> {
+        in_time(within, async { Ok(self.0.connect().await?) }).await
+    }
+
+    /// Stops the statement that another session of the same role is running, over a connection of its own.
+    ///
+    /// # Errors
+    /// When the database can't be reached within the given time.
+    pub async fn cancel(&self, session: SessionId, within: Duration) -> Result<(), Error> {
+        let mut connection = self.connect(within).await?;
+        let asked = in_time(within, async {
+            sqlx::query!("select pg_cancel_backend($1)", session.0)
+                .fetch_one(&mut connection)
+                .await?;
+            Ok(())
+        })
+        .await;
+        goodbye(connection).await;
+        asked
+    }
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Database")
+            .field("host", &self.0.get_host())
+            .field("port", &self.0.get_port())
+            .field("database", &self.0.get_database())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The server's number of a session, for [`Database::cancel`].
+#[derive(Clone, Copy, Debug)]
+pub struct SessionId(i32);
+
+/// Asks a session for its number.
+///
+/// # Errors
+/// When the database can't be reached.
+pub async fn session_id(connection: &mut Connection) -> Result<SessionId, Error> {
+    let row = sqlx::query!(r#"select pg_backend_pid() as "id!""#)
+        .fetch_one(connection)
+        .await?;
+    Ok(SessionId(row.id))
+}
+
+/// Runs what talks to the database under a deadline. When it passes, the connection is in an unknown state, and must be
+/// dropped.
+///
+/// # Errors
+/// [`Error::Deadline`], or that of `talk`.
+pub async fn in_time<T>(
+    within: Duration,
+    talk: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    timeout(within, talk)
+        .await
+        .unwrap_or(Err(Error::Deadline(within)))
+}
+
+/// Ends a session in the polite way, if that can be had quickly.
+pub async fn goodbye(connection: Connection) {
+    // A server that does not answer notices the closed socket by itself.
+    let _ = timeout(GOODBYE, connection.close()).await;
+}
+
+/// A `DATABASE_URL` that is none.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("DATABASE_URL is not a Postgres URL: {0}")]
+pub struct BadUrl(String);
+
+/// Why the database did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No answer in time.
+    #[error("the database did not answer within {0:?}")]
+    Deadline(Duration),
+    /// The schema is not the one that this program was built for.
+    #[error("the database's schema is not the one of this program: {0}")]
+    Schema(String),
+    /// Anything else, in the words of the server or of the driver. They hold no values of ours: a server puts those in
+    /// a message's detail, which `Display` leaves out.
+    #[error("{0}")]
+    Database(#[from] sqlx::Error),
+}
+
+impl Error {
+    /// Whether it can pass by itself, so that trying again makes sense without anybody mending something.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Deadline(_) => true,
+            Self::Schema(_) => false,
+            Self::Database(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| is_transient_state(&code))
+            }
+            Self::Database(error) => matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::WorkerCrashed
+            ),
+        }
+    }
+
+    /// Whether the server stopped the statement because it was asked to.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("57014"))
+    }
+}
+
+/// SQLSTATEs of conditions that pass: see the appendix "PostgreSQL Error Codes" of its documentation.
+fn is_transient_state(code: &str) -> bool {
+    const CLASSES: [&str; 3] = [
+        "08", // connection exception
+        "40", // transaction rollback: serialization, deadlock
+        "53", // insufficient resources: connections, disk, memory
+    ];
+    const STATES: [&str; 8] = [
+        "25006", // read-only: a standby
+        "25P03", // idle in transaction
+        "55P03", // lock not available
+        "57014", // cancelled, or over its time
+        "57P01", // the server is shut down by an administrator
+        "57P02", // … by a crash
+        "57P03", // … or starting up
+        "57P05", // idle session
+    ];
+    CLASSES.iter().any(|class| code.starts_with(class)) || STATES.contains(&code)
+}

@@ -1,0 +1,18 @@
+//! The domain of Max Two, and all of its SQL.
+//!
+//! `users`, `settings`, `rounds` and `last_query` are named as their tables and hold the statements over them. The rest
+//! is one duty each: the way to the database ([`db`]), the schema, settings of programs ([`cli`]), logs ([`telemetry`])
+//! and stopping ([`shutdown`]). Nothing here knows HTTP or a scheduler.
+
+pub mod cli;
+pub mod db;
+pub mod last_query;
+pub mod roles;
+pub mod rounds;
+pub mod schema;
+mod settings;
+pub mod shutdown;
+pub mod telemetry;
+pub mod users;
+
+pub use settings::MinPoints;

@@ -1,0 +1,172 @@
+//! Rounds: each tick once, whole or not at all.
+//!
+//! The order inside a round's transaction is what keeps the promise: first the lock, then, in a statement of its own and
+//! so with a snapshot that is younger than the lock, the fence, then the writes. A worker that was paused or cut off
+//! anywhere in between has lost its transaction by the time another one holds the lock. Every time is the database's.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::{Connection, PgConnection};
+
+use crate::db::Error;
+use crate::settings::{self, MinPoints};
+use crate::users;
+
+/// The key of the advisory lock that rounds are done under: the letters "max two".
+const LOCK: i64 = 0x6d_6178_2074_776f;
+
+/// A round that was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// The tick that it was done for.
+    pub tick_at: DateTime<Utc>,
+    /// By the database's clock.
+    pub started_at: DateTime<Utc>,
+    /// By the database's clock, just before the commit.
+    pub finished_at: DateTime<Utc>,
+    /// All users that there were.
+    pub users_updated: u64,
+}
+
+/// What became of a tick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The round was done, and is committed.
+    Done(Round),
+    /// No tick is due: the last one has been done, in this round.
+    NotDue(Option<Round>),
+    /// Another worker holds the lock.
+    Busy,
+    /// The last round outlasted its tick, and its cooldown is not over yet.
+    CoolingDown,
+}
+
+/// Does the round of the tick that is due, if it has not been done.
+///
+/// `latest_tick` says which tick is due at a given time: the last one at or before it, if there is one. It is asked with times of the
+/// database's clock only. `cooldown` is counted from the end of a round that was still running when the tick after its
+/// own came.
+///
+/// # Errors
+/// When the database can't be reached or refuses. Nothing was done then, unless it was the answer to the commit that got
+/// lost: the next attempt finds out. The connection is to be dropped.
+pub async fn attempt(
+    connection: &mut PgConnection,
+    latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
+    cooldown: Duration,
+) -> Result<Outcome, Error> {
+    let mut transaction = connection.begin().await?;
+    let outcome = if try_lock(&mut transaction).await? {
+        let (now, last) = judge(&mut transaction).await?;
+        match (latest_tick(now), last) {
+            (None, last) => Outcome::NotDue(last),
+            (Some(tick_at), Some(last)) if last.tick_at >= tick_at => Outcome::NotDue(Some(last)),
+            (Some(_), Some(last))
+                if latest_tick(last.finished_at) > Some(last.tick_at)
+                    && now < last.finished_at + cooldown =>
+            {
+                Outcome::CoolingDown
+            }
+            (tick_at, _) => {
+                Outcome::Done(renew(&mut transaction, tick_at, MinPoints::draw()).await?)
+            }
+        }
+    } else {
+        Outcome::Busy
+    };
+    match outcome {
+        Outcome::Done(_) => transaction.commit().await?,
+        _ => transaction.rollback().await?,
+    }
+    Ok(outcome)
+}
+
+/// Does a round now, whatever tick or cooldown there is; a round that is running is waited for.
+///
+/// # Errors
+/// As for [`attempt`].
+pub async fn now(connection: &mut PgConnection, min_points: MinPoints) -> Result<Round, Error> {
+    let mut transaction = connection.begin().await?;
+    lock(&mut transaction).await?;
+    let round = renew(&mut transaction, None, min_points).await?;
+    transaction.commit().await?;
+    Ok(round)
+}
+
+/// The newest round that was done for a tick, and the database's time.
+///
+/// # Errors
+/// When the database can't be reached.
+pub async fn judge(connection: &mut PgConnection) -> Result<(DateTime<Utc>, Option<Round>), Error> {
+    let row = sqlx::query!(
+        r#"select now() as "now!",
+                  tick_at as "tick_at?", started_at as "started_at?",
+                  finished_at as "finished_at?", users_updated as "users_updated?"
+           from (values (true)) as always
+           left join (select * from rounds where scheduled order by tick_at desc limit 1) as last on true"#
+    )
+    .fetch_one(connection)
+    .await?;
+    let last = || {
+        Some(Round {
+            tick_at: row.tick_at?,
+            started_at: row.started_at?,
+            finished_at: row.finished_at?,
+            users_updated: row.users_updated?.cast_unsigned(),
+        })
+    };
+    Ok((row.now, last()))
+}
+
+async fn try_lock(transaction: &mut PgConnection) -> Result<bool, Error> {
+    let row = sqlx::query!(r#"select pg_try_advisory_xact_lock($1) as "held!""#, LOCK)
+        .fetch_one(transaction)
+        .await?;
+    Ok(row.held)
+}
+
+async fn lock(transaction: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query!("set local lock_timeout = 0")
+        .execute(&mut *transaction)
+        .await?;
+    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK)
+        .fetch_one(transaction)
+        .await?;
+    Ok(())
+}
+
+/// All that a round writes: points, settings, and the row that says so.
+async fn renew(
+    transaction: &mut PgConnection,
+    tick_at: Option<DateTime<Utc>>,
+    min_points: MinPoints,
+) -> Result<Round, Error> {
+    let users_updated = users::renew_points(transaction).await?;
+    settings::renew(transaction, min_points).await?;
+    record(transaction, tick_at, users_updated).await
+}
+
+/// Writes the round's row, and forgets those that are older than a week.
+async fn record(
+    transaction: &mut PgConnection,
+    tick_at: Option<DateTime<Utc>>,
+    users_updated: u64,
+) -> Result<Round, Error> {
+    let row = sqlx::query!(
+        "with forgotten as (delete from rounds where finished_at < now() - interval '7 days') \
+         insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+         values (coalesce($1, now()), $1 is not null, now(), clock_timestamp(), $2) \
+         returning tick_at, started_at, finished_at",
+        tick_at,
+        users_updated.cast_signed(),
+    )
+    .fetch_one(transaction)
+    .await?;
+    Ok(Round {
+        tick_at: row.tick_at,
+        started_at: row.started_at,
+        finished_at: row.finished_at,
+        users_updated,
+    })
+}
