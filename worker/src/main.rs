@@ -1,0 +1,10 @@
+//! `max-two-worker`: see the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match shared::cli::parse::<worker::Settings>() {
+        Ok(settings) => worker::main(settings),
+        Err(status) => status,
+    }
+}

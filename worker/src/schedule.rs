@@ -1,0 +1,142 @@
+//! When ticks are due, and the scheduler that wakes the worker for them. The only file that knows which scheduler.
+
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::{DateTime, SubsecRound, Utc};
+use croner::Cron;
+use croner::errors::CronError;
+use croner::parser::{CronParser, Seconds};
+use tokio::sync::mpsc;
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+
+/// What to log unless told otherwise: not the scheduler's own steps.
+pub(crate) const LOG_FILTERS: &str = "info,tokio_cron_scheduler=warn";
+
+/// A cron pattern with seconds, read in UTC.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    pattern: String,
+    cron: Cron,
+}
+
+impl Schedule {
+    /// The last tick at or before `at`; none if the pattern has none before.
+    pub(crate) fn latest_tick(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        // croner carries a fraction of a second over into its answer.
+        self.cron
+            .find_previous_occurrence(&at.trunc_subsecs(0), true)
+            .ok()
+    }
+
+    /// Sends to `wake` at each tick by the clock of this machine, which is only a hint. While the receiver is busy, one
+    /// waiting wake-up is enough. The scheduler stops when it is dropped.
+    pub(crate) async fn wake(&self, wake: mpsc::Sender<()>) -> Result<Wakening, JobSchedulerError> {
+        let scheduler = JobScheduler::new().await?;
+        let job = Job::new(self.pattern.as_str(), move |_, _| {
+            // Full means that the worker has yet to see the last one.
+            let _ = wake.try_send(());
+        })?;
+        scheduler.add(job).await?;
+        scheduler.start().await?;
+        Ok(Wakening(scheduler))
+    }
+}
+
+/// A running scheduler.
+pub(crate) struct Wakening(JobScheduler);
+
+impl Wakening {
+    /// Ends it; no wake-up comes after this.
+    pub(crate) async fn end(mut self) {
+        // A scheduler that can't be told has stopped already.
+        let _ = self.0.shutdown().await;
+    }
+}
+
+impl fmt::Display for Schedule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.pattern)
+    }
+}
+
+impl FromStr for Schedule {
+    type Err = CronError;
+
+    fn from_str(pattern: &str) -> Result<Self, CronError> {
+        let cron = CronParser::builder()
+            .seconds(Seconds::Required)
+            // As the scheduler reads it: a day must match both fields where both are given.
+            .dom_and_dow(true)
+            .build()
+            .parse(pattern)?;
+        Ok(Self {
+            pattern: pattern.to_owned(),
+            cron,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().expect("a time in RFC 3339")
+    }
+
+    fn latest(pattern: &str, time: &str) -> Option<DateTime<Utc>> {
+        let schedule: Schedule = pattern.parse().expect("a cron pattern");
+        schedule.latest_tick(at(time))
+    }
+
+    #[test]
+    fn a_tick_is_due_from_its_very_second_on() {
+        let minute = "0 * * * * *";
+        assert_eq!(
+            latest(minute, "2026-01-01T00:00:00Z"),
+            Some(at("2026-01-01T00:00:00Z"))
+        );
+        assert_eq!(
+            latest(minute, "2026-01-01T00:00:00.999Z"),
+            Some(at("2026-01-01T00:00:00Z"))
+        );
+        assert_eq!(
+            latest(minute, "2025-12-31T23:59:59.999Z"),
+            Some(at("2025-12-31T23:59:00Z"))
+        );
+    }
+
+    #[test]
+    fn the_latest_tick_is_the_one_that_counting_seconds_finds() {
+        for (pattern, is_tick) in [
+            (
+                "*/7 * * * * *",
+                (|at| at.timestamp() % 60 % 7 == 0) as fn(DateTime<Utc>) -> bool,
+            ),
+            ("30 */2 * * * *", |at| at.timestamp() % 120 == 30),
+            ("0 0 3 * * *", |at| at.timestamp() % 86_400 == 3 * 3600),
+        ] {
+            let schedule: Schedule = pattern.parse().expect("a cron pattern");
+            for offset in (0..200_000).step_by(977) {
+                let now = at("2026-02-28T12:00:00.5Z") + TimeDelta::seconds(offset);
+                let counted = (0..)
+                    .map(|seconds| now.trunc_subsecs(0) - TimeDelta::seconds(seconds))
+                    .find(|&candidate| is_tick(candidate));
+                assert_eq!(schedule.latest_tick(now), counted, "{pattern} at {now}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_pattern_without_an_earlier_tick_has_none_due() {
+        assert_eq!(latest("0 0 0 1 1 * 2099", "2026-01-01T00:00:00Z"), None);
+    }
+
+    #[test]
+    fn a_pattern_needs_seconds() {
+        assert!("* * * * *".parse::<Schedule>().is_err());
+    }
+}

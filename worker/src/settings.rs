@@ -1,0 +1,73 @@
+//! The worker's settings.
+
+use std::net::SocketAddr;
+
+use clap::{Parser, Subcommand};
+use shared::MinPoints;
+use shared::db::{BadUrl, Database};
+use shared::telemetry::LogFormat;
+
+use crate::schedule::Schedule;
+
+/// Renews all points and the minimum, once a tick.
+#[derive(Debug, Parser)]
+#[command(name = "max-two-worker", version)]
+pub struct Settings {
+    /// What to do; `run` by default.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Where Postgres is: postgres://role:password@host:5432/database
+    #[arg(
+        long,
+        env,
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true,
+        global = true
+    )]
+    pub(crate) database_url: String,
+
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env, default_value = "127.0.0.1:9001", global = true)]
+    pub(crate) admin_listen: SocketAddr,
+
+    /// When ticks are due: a cron pattern with seconds, in UTC.
+    #[arg(long, env, default_value = "0 * * * * *", global = true)]
+    pub(crate) schedule: Schedule,
+
+    /// The pause after a round that was not finished when its next tick came.
+    #[arg(long, env, default_value = "10s", global = true)]
+    pub(crate) cooldown: humantime::Duration,
+
+    /// How log lines look; text on a terminal, else JSON.
+    #[arg(long, env, global = true)]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+/// What the worker can be asked to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Do the round of every tick, until SIGINT or SIGTERM.
+    Run,
+    /// Bring the schema up to date.
+    Migrate,
+    /// Add the users 1 to N that are missing, with 0 points.
+    Seed {
+        /// N, up to ten billion.
+        #[arg(long, value_parser = clap::value_parser!(i64).range(0..=10_000_000_000))]
+        users: i64,
+    },
+    /// Do one round now, whatever tick or cooldown there is, after one that is running.
+    Round {
+        /// Its minimum, 0 to 100, instead of a random one.
+        #[arg(long)]
+        min_points: Option<MinPoints>,
+    },
+}
+
+impl Settings {
+    pub(crate) fn database(&self) -> Result<Database, BadUrl> {
+        Database::parse(&self.database_url, "max-two-worker")
+    }
+}

@@ -1,0 +1,212 @@
+//! The loop of `run`: woken by the schedule, and every two seconds to catch up what failed or was missed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use shared::db::{Connection, Database, Error, SessionId, goodbye, in_time, session_id};
+use shared::rounds::{self, Outcome};
+use shared::shutdown::StopSignals;
+use tokio::net::TcpListener;
+use tokio::pin;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{Level, debug, error, info, warn};
+
+use crate::admin;
+use crate::metrics::Metrics;
+use crate::schedule::Schedule;
+use crate::settings::Settings;
+
+/// How often the worker looks for a tick that was missed or failed, and shows that it is alive.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long the database may take to be reached.
+const CONNECT: Duration = Duration::from_secs(5);
+/// The longest that a round may take before its connection is given up: of the server, and, a little later, of ours.
+const ROUND_ON_SERVER: Duration = Duration::from_mins(10);
+const ROUND: Duration = Duration::from_secs(610);
+/// How long a stop waits, first to have the running statement cancelled, then for the rollback.
+const CANCEL: Duration = Duration::from_millis(700);
+
+/// Does the round of every tick until a signal asks to stop.
+///
+/// # Errors
+/// When the admin listener or the scheduler can't be started; nothing ends it later.
+pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
+    let mut stop = StopSignals::listen().context("listening for signals")?;
+    let metrics = Arc::new(Metrics::new(settings.schedule.clone()));
+    let listener = TcpListener::bind(settings.admin_listen)
+        .await
+        .with_context(|| format!("ADMIN_LISTEN {}", settings.admin_listen))?;
+    info!(
+        admin = %listener.local_addr()?,
+        schedule = %settings.schedule,
+        cooldown_seconds = settings.cooldown.as_secs_f64(),
+        "the worker starts"
+    );
+    let admin = tokio::spawn(admin::serve(listener, Arc::clone(&metrics)));
+
+    let (wake, mut woken) = mpsc::channel(1);
+    let wakening = settings
+        .schedule
+        .wake(wake)
+        .await
+        .context("starting the scheduler")?;
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut worker = Worker {
+        database: database.statement_timeout(ROUND_ON_SERVER),
+        schedule: settings.schedule,
+        cooldown: settings.cooldown.into(),
+        metrics,
+        session: None,
+        said: None,
+    };
+    let signal = loop {
+        tokio::select! {
+            biased;
+            signal = stop.next() => break signal,
+            _ = look.tick() => {}
+            Some(()) = woken.recv() => {}
+        }
+        if let Some(signal) = worker.turn(&mut stop).await {
+            break signal;
+        }
+    };
+    wakening.end().await;
+    admin.abort();
+    if let Some((connection, _)) = worker.session {
+        goodbye(connection).await;
+    }
+    info!(signal, "the worker stops");
+    Ok(())
+}
+
+struct Worker {
+    database: Database,
+    schedule: Schedule,
+    cooldown: Duration,
+    metrics: Arc<Metrics>,
+    /// Kept from one turn to the next; dropped after any error.
+    session: Option<(Connection, SessionId)>,
+    /// What the log said last, so that it says nothing twice.
+    said: Option<String>,
+}
+
+impl Worker {
+    /// Attempts the tick that is due. A signal meanwhile rolls the round back, and is returned.
+    async fn turn(&mut self, stop: &mut StopSignals) -> Option<&'static str> {
+        self.metrics.turned();
+        let (mut connection, id) = match self.session.take() {
+            Some(session) => session,
+            None => match self.connect().await {
+                Ok(session) => session,
+                Err(error) => {
+                    self.failed(&error);
+                    return None;
+                }
+            },
+        };
+        let (outcome, signal) = self.attempt(&mut connection, id, stop).await;
+        match outcome {
+            Ok(outcome) => {
+                self.session = Some((connection, id));
+                self.succeeded(outcome);
+            }
+            Err(_) if signal.is_some() => info!("the running round is rolled back"),
+            Err(error) => self.failed(&error),
+        }
+        signal
+    }
+
+    /// Attempts the tick; a signal meanwhile cancels the statement that runs, and the attempt ends with an error if that
+    /// was in time.
+    async fn attempt(
+        &self,
+        connection: &mut Connection,
+        id: SessionId,
+        stop: &mut StopSignals,
+    ) -> (Result<Outcome, Error>, Option<&'static str>) {
+        let attempt = in_time(
+            ROUND,
+            rounds::attempt(
+                connection,
+                |at| self.schedule.latest_tick(at),
+                self.cooldown,
+            ),
+        );
+        pin!(attempt);
+        let mut alive = interval(LOOK);
+        loop {
+            tokio::select! {
+                outcome = &mut attempt => return (outcome, None),
+                _ = alive.tick() => self.metrics.turned(),
+                signal = stop.next() => {
+                    if let Err(error) = self.database.cancel(id, CANCEL).await {
+                        debug!(%error, "the round could not be cancelled; the server rolls it back when we are gone");
+                    }
+                    let outcome = timeout(CANCEL, &mut attempt)
+                        .await
+                        .unwrap_or(Err(Error::Deadline(CANCEL)));
+                    return (outcome, Some(signal));
+                }
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<(Connection, SessionId), Error> {
+        let mut connection = self.database.connect(CONNECT).await?;
+        let id = in_time(CONNECT, session_id(&mut connection)).await?;
+        Ok((connection, id))
+    }
+
+    fn succeeded(&mut self, outcome: Outcome) {
+        self.metrics.succeeded(&outcome);
+        match outcome {
+            Outcome::Done(round) => {
+                self.said = None;
+                info!(
+                    tick_at = %round.tick_at,
+                    users = round.users_updated,
+                    milliseconds = (round.finished_at - round.started_at).num_milliseconds(),
+                    "round done"
+                );
+            }
+            // After most ticks but one of the looks finds nothing to do.
+            Outcome::NotDue(_) => {
+                if self.said.take().is_some() {
+                    info!("no tick is due: it has been done");
+                }
+            }
+            Outcome::Busy => self.say(Level::INFO, "another worker is at the round".to_owned()),
+            Outcome::CoolingDown => self.say(
+                Level::INFO,
+                "the last round outlasted its tick: cooling down".to_owned(),
+            ),
+        }
+    }
+
+    fn failed(&mut self, error: &Error) {
+        self.metrics.failed();
+        let level = if error.is_transient() {
+            Level::WARN
+        } else {
+            Level::ERROR
+        };
+        self.say(level, format!("no round, will try again: {error}"));
+    }
+
+    /// Logs what is not the same as last time.
+    fn say(&mut self, level: Level, sentence: String) {
+        if self.said.as_ref() == Some(&sentence) {
+            debug!("still: {sentence}");
+            return;
+        }
+        match level {
+            Level::ERROR => error!("{sentence}"),
+            Level::WARN => warn!("{sentence}"),
+            _ => info!("{sentence}"),
+        }
+        self.said = Some(sentence);
+    }
+}
