@@ -1,0 +1,145 @@
+//! What goes wrong, in public words (RFC 9457). Nothing internal is said here, or anywhere else to a client.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use serde::Serialize;
+use utoipa::ToSchema;
+use warp::http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
+use warp::http::{HeaderName, HeaderValue, Response, StatusCode};
+
+/// The methods of every path.
+pub(crate) const ALLOWED: &str = "GET, HEAD";
+/// Seconds after which a request that found the service unavailable may be sent again.
+const RETRY_SECONDS: &str = "1";
+
+/// Everything that can be wrong with a request, or with us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// It is not HTTP.
+    BadRequest,
+    /// There is no such path.
+    NotFound,
+    /// The path has no such method.
+    MethodNotAllowed,
+    /// Its head did not arrive in time.
+    RequestTimeout,
+    /// It has a body.
+    ContentTooLarge,
+    /// Its target is too long.
+    UriTooLong,
+    /// It has too many headers, or too long ones.
+    HeadersTooLarge,
+    /// The database did not answer in time.
+    Unavailable,
+    /// Too many requests are waiting already.
+    Overloaded,
+}
+
+/// The body of a problem.
+#[derive(Serialize, ToSchema)]
+#[schema(title = "Problem", description = "Problem details as of RFC 9457")]
+pub(crate) struct Details {
+    r#type: &'static str,
+    title: &'static str,
+    status: u16,
+    detail: &'static str,
+}
+
+impl Problem {
+    /// The table: status, and what is said of it.
+    fn words(self) -> (StatusCode, &'static str) {
+        match self {
+            Self::BadRequest => (
+                StatusCode::BAD_REQUEST,
+                "The request is not well-formed HTTP/1.1.",
+            ),
+            Self::NotFound => (StatusCode::NOT_FOUND, "There is nothing at this path."),
+            Self::MethodNotAllowed => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "This path can only be read.",
+            ),
+            Self::RequestTimeout => (
+                StatusCode::REQUEST_TIMEOUT,
+                "The head of the request took too long to arrive.",
+            ),
+            Self::ContentTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "A request here has no body."),
+            Self::UriTooLong => (
+                StatusCode::URI_TOO_LONG,
+                "The target of the request is too long.",
+            ),
+            Self::HeadersTooLarge => (
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "The request has too many or too long headers.",
+            ),
+            Self::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The service can't answer now; try again.",
+            ),
+            Self::Overloaded => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "Too many requests are waiting; try again.",
+            ),
+        }
+    }
+
+    /// The headers that this problem has beside those of all.
+    fn header(self) -> Option<(HeaderName, &'static str)> {
+        match self {
+            Self::MethodNotAllowed => Some((ALLOW, ALLOWED)),
+            Self::Unavailable | Self::Overloaded => Some((RETRY_AFTER, RETRY_SECONDS)),
+            // The rest of what the client sends could not be told from a next request.
+            Self::BadRequest
+            | Self::RequestTimeout
+            | Self::ContentTooLarge
+            | Self::UriTooLong
+            | Self::HeadersTooLarge => Some((CONNECTION, "close")),
+            Self::NotFound => None,
+        }
+    }
+
+    /// Its status.
+    pub(crate) fn status(self) -> StatusCode {
+        self.words().0
+    }
+
+    /// As a response.
+    pub(crate) fn response<Body: From<Bytes>>(self) -> Response<Body> {
+        let (status, detail) = self.words();
+        let details = Details {
+            r#type: "about:blank",
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail,
+        };
+        let body = serde_json::to_vec(&details).expect("strings and numbers can be encoded");
+        let mut response = Response::new(Body::from(body.into()));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        if let Some((name, value)) = self.header() {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    /// As the bytes of a whole HTTP/1.1 response, for where no request could be read.
+    pub(crate) fn bytes(self) -> Bytes {
+        let response = self.response::<Bytes>();
+        let mut text = format!("HTTP/1.1 {}\r\n", response.status());
+        for (name, value) in response.headers() {
+            let value = value.to_str().expect("our headers are text");
+            write!(text, "{name}: {value}\r\n").expect("a string takes all that is written to it");
+        }
+        write!(text, "content-length: {}\r\n\r\n", response.body().len())
+            .expect("a string takes all that is written to it");
+        [text.as_bytes(), response.body()].concat().into()
+    }
+}

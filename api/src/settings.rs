@@ -1,0 +1,86 @@
+//! The replica's settings.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use humantime::Duration;
+use shared::db::{BadUrl, Database};
+use shared::telemetry::LogFormat;
+
+/// Answers queries: at most two users who qualify, and when the previous query was.
+#[derive(Debug, Parser)]
+#[command(name = "max-two-api", version)]
+pub struct Settings {
+    /// Where Postgres is: postgres://role:password@host:5432/database
+    #[arg(
+        long,
+        env,
+        hide_env_values = true,
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(crate) database_url: String,
+
+    /// Where queries are answered; a socket handed over by systemd takes its place.
+    #[arg(long, env, default_value = "127.0.0.1:4000")]
+    pub(crate) listen: SocketAddr,
+
+    /// Where /livez, /readyz and /metrics are served; a second socket handed over takes its place.
+    #[arg(long, env, default_value = "127.0.0.1:9000")]
+    pub(crate) admin_listen: SocketAddr,
+
+    /// Share the port with other replicas on this machine (`SO_REUSEPORT`).
+    #[arg(long, env)]
+    pub(crate) reuse_port: bool,
+
+    /// The most connections at a time; further ones wait until one ends.
+    #[arg(long, env, default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_connections: u32,
+
+    /// The most requests that wait for the database at a time; further ones get 503 at once.
+    #[arg(long, env, default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) max_waiting: u32,
+
+    /// The longest that a request waits for the database before it gets 503: half of it in line, half of it for the
+    /// statement.
+    #[arg(long, env, default_value = "1s", value_parser = positive)]
+    pub(crate) request_timeout: Duration,
+
+    /// The longest that the head of a request may take, from the connection's or the request's first moment.
+    #[arg(long, env, default_value = "5s", value_parser = positive)]
+    pub(crate) header_timeout: Duration,
+
+    /// The longest that a connection may be idle between two requests.
+    #[arg(long, env, default_value = "75s", value_parser = positive)]
+    pub(crate) idle_timeout: Duration,
+
+    /// The longest that a client may leave an answer unread.
+    #[arg(long, env, default_value = "5s", value_parser = positive)]
+    pub(crate) write_timeout: Duration,
+
+    /// How long to go on as before after a signal to stop, with /readyz at 503, so that load balancers look elsewhere.
+    #[arg(long, env, default_value = "5s")]
+    pub(crate) drain_delay: Duration,
+
+    /// How long the last connections may take to end after that.
+    #[arg(long, env, default_value = "10s")]
+    pub(crate) close_timeout: Duration,
+
+    /// How log lines look; text on a terminal, else JSON.
+    #[arg(long, env)]
+    pub(crate) log_format: Option<LogFormat>,
+}
+
+impl Settings {
+    pub(crate) fn database(&self) -> Result<Database, BadUrl> {
+        Database::parse(&self.database_url, "max-two-api")
+    }
+}
+
+fn positive(text: &str) -> Result<Duration, String> {
+    match text.parse::<Duration>() {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        Ok(_) => Err("it must be longer than nothing".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
