@@ -86,9 +86,11 @@ pub(crate) async fn serve<Routes>(
     Routes::Future: Send,
 {
     let mut protocol = http1::Builder::new();
-    // The timers are ours: hyper's starts anew with every request, ours looks now and then.
     protocol
+        // The timers are ours: hyper's starts anew with every request, ours looks now and then.
         .header_read_timeout(None)
+        // A client that has said all may close its side before it hears the answer.
+        .half_close(true)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD);
     let host = Host {

@@ -92,7 +92,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     let (phase, phases) = watch::channel(Phase::Serving);
     let admin = edge::serve(
         listeners.admin,
-        routes::admin(Arc::clone(&replica)),
+        routes::admin(&replica),
         Limits {
             connections: ADMIN_CONNECTIONS,
             ..limits
@@ -106,7 +106,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     let connections = replica.connections.clone();
     let public = edge::serve(
         listeners.public,
-        routes::public(replica),
+        routes::public(&replica),
         limits,
         connections,
         metrics,

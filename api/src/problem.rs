@@ -105,6 +105,11 @@ impl Problem {
         self.words().0
     }
 
+    /// What is said of it.
+    pub(crate) fn detail(self) -> &'static str {
+        self.words().1
+    }
+
     /// As a response.
     pub(crate) fn response<Body: From<Bytes>>(self) -> Response<Body> {
         let (status, detail) = self.words();

@@ -1,6 +1,7 @@
 //! The routing tables of both listeners, and their handlers.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -32,40 +33,38 @@ pub(crate) struct Replica {
 
 /// What is served to everybody.
 pub(crate) fn public(
-    replica: Arc<Replica>,
-) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone {
-    let metrics = Arc::clone(&replica.metrics);
-    let asked = Arc::clone(&replica);
-    let page = |name, page| pages(&replica, name, page);
-    path::end()
-        .and(reads())
-        .and(trace())
-        .then(move |trace| query(Arc::clone(&asked), trace))
+    replica: &Arc<Replica>,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
+    let page = |name, page| pages(replica, name, page);
+    let (asked, refused) = (Arc::clone(replica), Arc::clone(replica));
+    let query = path::end().and(reads()).and(trace());
+    query
+        .then(move |trace| query_of(Arc::clone(&asked), trace))
         .or(page("livez", livez))
         .unify()
         .or(page("readyz", readyz))
         .unify()
         .or(page("openapi.json", description))
         .unify()
-        .recover(move |rejection| refuse(Arc::clone(&metrics), rejection))
+        .recover(move |rejection| ready(Ok(refuse(&refused, &rejection))))
         .unify()
 }
 
 /// What is served to operators.
 pub(crate) fn admin(
-    replica: Arc<Replica>,
-) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone {
-    let page = |name, page| pages(&replica, name, page);
+    replica: &Arc<Replica>,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
+    let page = |name, page| pages(replica, name, page);
     page("livez", livez)
         .or(page("readyz", readyz))
         .unify()
         .or(page("metrics", metrics))
         .unify()
-        .recover(|rejection| async move { Ok(problem_of(&rejection).response()) })
+        .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
         .unify()
 }
 
-async fn query(replica: Arc<Replica>, trace: Option<Trace>) -> Response {
+async fn query_of(replica: Arc<Replica>, trace: Option<Trace>) -> Response {
     match replica.line.ask(trace.map(|Trace(parent)| parent)).await {
         Ok(body) => content(JSON, body),
         Err(problem) => {
@@ -98,10 +97,10 @@ fn metrics(replica: &Replica) -> Response {
     content(OPEN_METRICS, text.into())
 }
 
-async fn refuse(metrics: Arc<Metrics>, rejection: Rejection) -> Result<Response, Infallible> {
-    let problem = problem_of(&rejection);
-    metrics.responded(problem.status());
-    Ok(problem.response())
+fn refuse(replica: &Replica, rejection: &Rejection) -> Response {
+    let problem = problem_of(rejection);
+    replica.metrics.responded(problem.status());
+    problem.response()
 }
 
 fn problem_of(rejection: &Rejection) -> Problem {

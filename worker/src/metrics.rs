@@ -142,7 +142,9 @@ impl Metrics {
             }
             Outcome::NotDue(last) => {
                 self.count(Kind::not_due);
-                last.iter().for_each(|round| self.saw(round));
+                if let Some(round) = last {
+                    self.saw(round);
+                }
             }
             Outcome::Busy => self.count(Kind::busy),
             Outcome::CoolingDown => self.count(Kind::cooling_down),

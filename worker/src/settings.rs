@@ -55,13 +55,13 @@ pub enum Command {
     /// Add the users 1 to N that are missing, with 0 points.
     Seed {
         /// N, up to ten billion.
-        #[arg(long, value_parser = clap::value_parser!(i64).range(0..=10_000_000_000))]
+        #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..=10_000_000_000))]
         users: i64,
     },
     /// Do one round now, whatever tick or cooldown there is, after one that is running.
     Round {
         /// Its minimum, 0 to 100, instead of a random one.
-        #[arg(long)]
+        #[arg(long, allow_negative_numbers = true)]
         min_points: Option<MinPoints>,
     },
 }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tower_service::Service;
 use warp::http::header::{CONNECTION, HOST};
+use warp::http::uri::PathAndQuery;
 use warp::http::{HeaderValue, Method, Request, Version};
 use warp::reply::Response;
 
@@ -110,14 +111,19 @@ where
 
 /// What can't be a request here, whatever the routes are.
 fn refusal(request: &Request<Incoming>) -> Option<Problem> {
-    let target = request.uri().path_and_query();
-    if request.method() == Method::CONNECT {
-        Some(Problem::MethodNotAllowed)
-    } else if !request.body().is_end_stream() {
+    let target = request
+        .uri()
+        .path_and_query()
+        .map_or("", PathAndQuery::as_str);
+    let lacks_host = request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST);
+    if !request.body().is_end_stream() {
         Some(Problem::ContentTooLarge)
-    } else if target.is_some_and(|target| target.as_str().len() > MAX_TARGET) {
+    } else if target.len() > MAX_TARGET {
         Some(Problem::UriTooLong)
-    } else if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
+    } else if request.method() == Method::CONNECT || target == "*" {
+        // They concern a proxy, or the server as a whole.
+        Some(Problem::MethodNotAllowed)
+    } else if lacks_host || !target.starts_with('/') {
         Some(Problem::BadRequest)
     } else {
         None

@@ -20,8 +20,8 @@ fn main() -> ExitCode {
         Err(status) => return status,
     };
     match settings.role {
-        Some(Role::Api(settings)) => return api::main(settings),
-        Some(Role::Worker(settings)) => return worker::main(settings),
+        Some(Role::Api(settings)) => return api::main(*settings),
+        Some(Role::Worker(settings)) => return worker::main(*settings),
         None => {}
     }
     shared::telemetry::start(settings.log_format, "info");

@@ -24,7 +24,7 @@ pub(crate) struct Settings {
     pub(crate) workers: u16,
 
     /// How many users there are to be; those that exist stay.
-    #[arg(long, env, default_value_t = 1_000_000, value_parser = value_parser!(i64).range(0..=10_000_000_000))]
+    #[arg(long, env, default_value_t = 1_000_000, allow_negative_numbers = true, value_parser = value_parser!(i64).range(0..=10_000_000_000))]
     pub(crate) users: i64,
 
     /// Where the private Postgres keeps its data: .max-two in the current folder, or, where root starts this and
@@ -56,7 +56,7 @@ pub(crate) struct Settings {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Role {
     #[command(hide = true)]
-    Api(api::Settings),
+    Api(Box<api::Settings>),
     #[command(hide = true)]
-    Worker(worker::Settings),
+    Worker(Box<worker::Settings>),
 }

@@ -20,7 +20,7 @@ use crate::account::Account;
 use crate::{Binaries, Error, Leash};
 
 /// How long a server may take to start (a crash recovery included) or to stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How often a file or a process is looked at while waiting for it.
 const GLANCE: Duration = Duration::from_millis(10);
 /// What differs from Postgres' defaults.

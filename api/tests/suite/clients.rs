@@ -1,0 +1,214 @@
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use testkit::{TestDatabase, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+
+use crate::words::{assert_problem, say};
+use crate::{admin, replica, round};
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn twenty_thousand_clients_that_hang_up_leave_nothing_behind() {
+    let database = TestDatabase::with_users(100).await;
+    round(&database, "10").await;
+    let (mut program, client) = replica(&database, &[]).await;
+    let address = program.address("listen").await;
+    let mut quitters = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        quitters.spawn(async move {
+            for number in 0..1_000 {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(GET).await.unwrap();
+                // Most with a reset, so that ports need not wait.
+                if number % 10 > 0 {
+                    stream.set_zero_linger().unwrap();
+                }
+            }
+        });
+    }
+    quitters.join_all().await;
+    assert_eq!(client.get("/").await.status, 200);
+    let stuck: i64 = database
+        .value("select count(*) from pg_stat_activity where datname = current_database() and application_name = 'max-two-api' and state like 'idle in transaction%'")
+        .await;
+    assert_eq!(stuck, 0);
+    let sessions: i64 = database
+        .value("select count(*) from pg_stat_activity where datname = current_database() and application_name = 'max-two-api'")
+        .await;
+    assert_eq!(sessions, 1);
+    let admin = admin(&mut program).await;
+    eventually("their connections are gone", async || {
+        String::from_utf8_lossy(&admin.get("/metrics").await.body)
+            .contains("max_two_api_connections 1\n")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_takes_its_time_with_the_head_is_told_and_cut_off() {
+    let database = TestDatabase::new().await;
+    let (mut program, client) = replica(&database, &[("HEADER_TIMEOUT", "1s")]).await;
+    let address = program.address("listen").await;
+    // One that says nothing, one that stops, one that drips.
+    let mut silent = TcpStream::connect(address).await.unwrap();
+    let stops = tokio::spawn(async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        said
+    });
+    let drips = tokio::spawn(async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
+        while stream.write_all(b"y").await.is_ok() {
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    assert_problem(&stops.await.unwrap(), 408);
+    drips.await.unwrap();
+    let mut said = Vec::new();
+    silent.read_to_end(&mut said).await.unwrap();
+    assert_eq!(said, b"");
+    assert_eq!(client.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_drip_on_a_kept_connection_is_cut_off_too_and_an_idle_one_later() {
+    let database = TestDatabase::new().await;
+    let environment = [("HEADER_TIMEOUT", "1s"), ("IDLE_TIMEOUT", "3s")];
+    let (mut program, _client) = replica(&database, &environment).await;
+    let address = program.address("listen").await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(GET).await.unwrap();
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    stream.write_all(b"GET / HT").await.unwrap();
+    let mut said = String::new();
+    stream.read_to_string(&mut said).await.unwrap();
+    let (_, problem) = said
+        .split_once("}HTTP/1.1")
+        .map(|(answer, problem)| (answer, format!("HTTP/1.1{problem}")))
+        .unwrap();
+    assert_problem(&problem, 408);
+
+    let mut idle = TcpStream::connect(address).await.unwrap();
+    idle.write_all(GET).await.unwrap();
+    let mut said = String::new();
+    idle.read_to_string(&mut said).await.unwrap();
+    assert!(
+        said.starts_with("HTTP/1.1 200") && said.ends_with('}'),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_is_cut_off() {
+    let database = TestDatabase::new().await;
+    let (mut program, client) = replica(&database, &[("WRITE_TIMEOUT", "1s")]).await;
+    let address = program.address("listen").await;
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    // Requests, and never a look at the answers: at some point nothing more fits in between, and then it is over.
+    let mut written = 0_usize;
+    while let Ok(bytes) = stream.write(&GET.repeat(100)).await {
+        written += bytes;
+    }
+    assert!(written > 0);
+    assert_eq!(client.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn over_the_limit_new_connections_wait_and_old_ones_go_on() {
+    let database = TestDatabase::new().await;
+    let (mut program, client) = replica(
+        &database,
+        &[("MAX_CONNECTIONS", "4"), ("HEADER_TIMEOUT", "2s")],
+    )
+    .await;
+    let address = program.address("listen").await;
+    assert_eq!(client.get("/").await.status, 200);
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    // The connection that the client kept is served while twenty crowd the door.
+    for _ in 0..50 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    // Each that waits gets its turn.
+    let said = say(
+        address,
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+    )
+    .await;
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+}
+
+#[tokio::test]
+async fn four_thousand_silent_sockets_cost_good_clients_nothing() {
+    let database = TestDatabase::with_users(100).await;
+    let (mut program, client) = replica(&database, &[("HEADER_TIMEOUT", "3s")]).await;
+    let address = program.address("listen").await;
+    let (soft, hard) =
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
+    nix::sys::resource::setrlimit(
+        nix::sys::resource::Resource::RLIMIT_NOFILE,
+        hard.max(soft),
+        hard,
+    )
+    .unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..4_000 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    for _ in 0..200 {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    for mut stream in silent {
+        let mut said = Vec::new();
+        // The end of the stream, or a reset; waiting for ever would fail the test.
+        let _ = stream.read_to_end(&mut said).await;
+        assert_eq!(said, b"");
+    }
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap_or_default();
+    if let Some(peak) = status.lines().find_map(|line| line.strip_prefix("VmHWM:")) {
+        let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+        assert!(
+            kilobytes < 200_000,
+            "{kilobytes} kB for four thousand connections"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_replica_does_not_hold_up_the_others() {
+    let database = TestDatabase::with_users(100).await;
+    let (stopped, victim) = replica(&database, &[]).await;
+    let (_second, second) = replica(&database, &[]).await;
+    let (_third, third) = replica(&database, &[]).await;
+    let load = tokio::spawn(async move {
+        // Ends when its replica no longer answers.
+        while victim.send(hyper::Method::GET, "/").await.is_ok() {}
+    });
+    for _ in 0..20 {
+        assert_eq!(second.get("/").await.status, 200);
+    }
+    stopped.signal(Signal::SIGSTOP);
+    let began = Instant::now();
+    for _ in 0..300 {
+        assert_eq!(second.get("/").await.status, 200);
+        assert_eq!(third.get("/").await.status, 200);
+    }
+    // A row lock that outlived its statement would have cost each of them its time-out.
+    assert!(began.elapsed() < Duration::from_mins(1));
+    stopped.signal(Signal::SIGCONT);
+    load.abort();
+}

@@ -1,0 +1,277 @@
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use hyper::Method;
+use serde_json::{Value, json};
+use testkit::{Client, TestDatabase, eventually};
+
+use crate::{admin, replica, round};
+
+#[tokio::test]
+async fn an_answer_is_two_users_in_order_and_the_time_of_the_query_before() {
+    let database = TestDatabase::with_users(1_000).await;
+    round(&database, "40").await;
+    let (mut program, client) = replica(&database, &[]).await;
+    let first = client.get("/").await;
+    assert_eq!(first.status, 200);
+    assert_eq!(first.header("content-type"), "application/json");
+    assert_eq!(first.header("cache-control"), "no-store");
+    assert_eq!(first.header("x-content-type-options"), "nosniff");
+    let answer = first.json();
+    assert_eq!(answer["timestamp"], Value::Null);
+    let users = answer["users"].as_array().unwrap();
+    assert_eq!(users.len(), 2);
+    assert!(users[0]["id"].as_i64() < users[1]["id"].as_i64());
+    assert!(users.iter().all(|user| user["points"].as_i64() > Some(40)));
+    assert!(
+        users
+            .iter()
+            .all(|user| user.as_object().unwrap().len() == 2)
+    );
+
+    let told: String = database.value("select to_char(queried_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') from last_query").await;
+    let second = client.get("/?x=y").await.json();
+    assert_eq!(second, json!({"users": users, "timestamp": told}));
+    assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn head_is_get_without_the_body_and_a_query_like_any_other() {
+    let database = TestDatabase::with_users(10).await;
+    let (_program, client) = replica(&database, &[]).await;
+    let head = client.send(Method::HEAD, "/").await.unwrap();
+    let get = client.get("/").await;
+    assert_eq!(head.status, 200);
+    assert_eq!(head.body.len(), 0);
+    assert_eq!(head.header("content-type"), get.header("content-type"));
+    // The first query ever was the HEAD, and was told null.
+    assert_eq!(
+        head.header("content-length"),
+        r#"{"users":[],"timestamp":null}"#.len().to_string()
+    );
+    assert!(get.json()["timestamp"].is_string());
+}
+
+#[tokio::test]
+async fn at_minimum_100_and_before_the_first_round_nobody_qualifies() {
+    let database = TestDatabase::with_users(1_000).await;
+    let (_program, client) = replica(&database, &[]).await;
+    assert_eq!(client.get("/").await.json()["users"], json!([]));
+    round(&database, "100").await;
+    assert_eq!(client.get("/").await.json()["users"], json!([]));
+    round(&database, "0").await;
+    assert_eq!(
+        client.get("/").await.json()["users"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn an_answer_is_durable_before_it_is_sent() {
+    let database = TestDatabase::with_users(10).await;
+    // A commit that may get lost would be told by the session that makes it.
+    database
+        .run(
+            "create table commits (synchronous_commit text); grant insert on commits to max_two_api;
+             create function note() returns trigger language plpgsql as
+             $$ begin insert into commits values (current_setting('synchronous_commit')); return new; end $$;
+             create trigger note before update on last_query for each row execute function note()",
+        )
+        .await;
+    let (_program, client) = replica(&database, &[]).await;
+    client.get("/").await;
+    assert_eq!(
+        database
+            .value::<String>("select min(synchronous_commit) from commits")
+            .await,
+        "on"
+    );
+}
+
+/// The database's clock is made to go on by a second with every statement, so that a time names its batch: then the
+/// answers can be checked one by one, from outside, however they were coalesced.
+#[tokio::test]
+async fn answers_of_two_replicas_form_the_chain_that_answering_one_by_one_would_have_made() {
+    const CLIENTS: usize = 24;
+    const QUERIES: usize = 150;
+    let database = TestDatabase::with_users(10).await;
+    database
+        .run(
+            "create function step() returns trigger language plpgsql as $$ begin
+                 new.previous_at := old.queried_at;
+                 new.queried_at := coalesce(old.queried_at, '2000-01-01 00:00:00 UTC') + interval '1 second';
+                 return new;
+             end $$;
+             create trigger step before update on last_query for each row execute function step()",
+        )
+        .await;
+    let (_first, first) = replica(&database, &[]).await;
+    let (_second, second) = replica(&database, &[]).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 0..CLIENTS {
+        let client = if number % 2 == 0 {
+            first.clone()
+        } else {
+            second.clone()
+        };
+        clients.spawn(async move {
+            let mut seen = Vec::new();
+            for _ in 0..QUERIES {
+                let asked = Instant::now();
+                let timestamp = client.get("/").await.json()["timestamp"]
+                    .as_str()
+                    .map(ToOwned::to_owned);
+                seen.push((timestamp, asked, Instant::now()));
+            }
+            seen
+        });
+    }
+    let mut answers = clients.join_all().await.concat();
+    let mut times = BTreeMap::<_, usize>::new();
+    for (timestamp, ..) in &answers {
+        *times.entry(timestamp.clone()).or_default() += 1;
+    }
+    let batches: i64 = database.value("select extract(epoch from queried_at - '2000-01-01 00:00:00 UTC')::bigint from last_query").await;
+    assert!(
+        batches < i64::try_from(CLIENTS * QUERIES).unwrap(),
+        "nothing was coalesced"
+    );
+    // Exactly one query had none before it, and the last query of each batch was followed by exactly one first of the
+    // next: every time but the very last was told, none that is not a batch's.
+    assert_eq!(times.get(&None), Some(&1));
+    let told: Vec<_> = times.keys().flatten().cloned().collect();
+    let expected: Vec<String> = {
+        let mut connection = database.superuser().await;
+        sqlx::query_scalar(
+            "select to_char(timestamp '2000-01-01' + number * interval '1 second', 'YYYY-MM-DD HH24:MI:SS') from generate_series(1, $1) as number",
+        )
+        .bind(batches)
+        .fetch_all(&mut connection)
+        .await
+        .unwrap()
+    };
+    // The last batch's time was told only if it answered more than one.
+    assert_eq!(told[..], expected[..told.len()]);
+    assert!(
+        expected.len() - told.len() <= 1,
+        "{} batches, {} times",
+        expected.len(),
+        told.len()
+    );
+    // An answer that arrived before a question was asked comes before it.
+    answers.sort();
+    let mut last_asked = answers[0].1;
+    let mut last_time = answers[0].0.clone();
+    let mut asked_at_time = last_asked;
+    for (timestamp, asked, arrived) in answers {
+        if timestamp != last_time {
+            last_asked = last_asked.max(asked_at_time);
+            asked_at_time = asked;
+            last_time = timestamp;
+        }
+        assert!(
+            arrived >= last_asked,
+            "a later question was answered with an earlier time"
+        );
+        asked_at_time = asked_at_time.max(asked);
+    }
+}
+
+#[tokio::test]
+async fn no_response_header_metric_or_log_line_tells_the_minimum_or_the_password() {
+    const CANARY: &str = "-987654321";
+    let database = TestDatabase::with_users(100).await;
+    database
+        .run(&format!(
+            "alter table settings drop constraint settings_min_points_is_0_to_100;
+             update settings set min_points = {CANARY}, first_user_id = 1, second_user_id = 2"
+        ))
+        .await;
+    let (mut program, client) =
+        replica(&database, &[("RUST_LOG", "trace"), ("LOG_FORMAT", "json")]).await;
+    let mut replies = Vec::new();
+    for path in [
+        "/",
+        "/nope",
+        "/readyz",
+        "/livez",
+        "/openapi.json",
+        "/",
+        "/metrics",
+    ] {
+        replies.push(client.get(path).await);
+    }
+    replies.push(client.send(Method::POST, "/").await.unwrap());
+    replies.push(admin(&mut program).await.get("/metrics").await);
+    let mut all = format!("{replies:?}");
+    assert!(all.contains("points"), "answers are among them");
+    // Errors as well: a statement that fails with the row in its hands.
+    database
+        .run("alter table last_query add constraint broken check (queried_at is null) not valid")
+        .await;
+    assert_eq!(client.get("/").await.status, 503);
+    assert!(program.stop().await.success());
+    all.push_str(&program.said());
+    assert!(all.contains("broken"), "the error is in the log");
+    let password = database.server.lock().await.password().to_owned();
+    for secret in [&CANARY[1..], &password] {
+        assert!(!all.contains(secret), "{secret} is told in {all}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_on_the_admin_listener_only() {
+    let database = TestDatabase::with_users(10).await;
+    let (mut program, client) = replica(&database, &[]).await;
+    for _ in 0..3 {
+        client.get("/").await;
+    }
+    client.get("/nope").await;
+    assert_eq!(client.get("/metrics").await.status, 404);
+    let admin = admin(&mut program).await;
+    let metrics = admin.get("/metrics").await;
+    assert_eq!(metrics.status, 200);
+    let text = String::from_utf8(metrics.body.to_vec()).unwrap();
+    for line in [
+        "max_two_api_responses_total{status=\"200\"} 3",
+        "max_two_api_responses_total{status=\"404\"} 2",
+        "max_two_api_query_duration_seconds_count 3",
+        "max_two_api_batch_queries_count 3",
+        "max_two_api_waiting_queries 0",
+        "max_two_api_connections 1",
+        "max_two_api_database_up 1",
+        "max_two_api_build_info{version=",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert_eq!(admin.get("/livez").await.status, 200);
+    assert_eq!(admin.get("/readyz").await.status, 200);
+    assert_eq!(admin.get("/").await.status, 404);
+}
+
+#[tokio::test]
+async fn a_replica_is_ready_once_it_has_reached_a_database_with_the_right_schema() {
+    let database = TestDatabase::new().await;
+    database
+        .run("alter table settings rename column first_user_id to something_else")
+        .await;
+    let (_program, client) = replica(&database, &[]).await;
+    assert_eq!(client.get("/livez").await.status, 200);
+    assert_eq!(client.get("/readyz").await.status, 503);
+    assert_eq!(client.get("/").await.status, 503);
+    database
+        .run("alter table settings rename column something_else to first_user_id")
+        .await;
+    ready(&client).await;
+    assert_eq!(client.get("/").await.status, 200);
+}
+
+async fn ready(client: &Client) {
+    eventually("it is ready", async || {
+        client.get("/readyz").await.status == 200
+    })
+    .await;
+}

@@ -1,0 +1,43 @@
+//! The replica as a process, over a real Postgres.
+
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test panics where it can't go on"
+)]
+
+mod clients;
+mod contract;
+mod database;
+mod stop;
+mod words;
+
+use shared::{MinPoints, rounds};
+use testkit::{Client, Program, TestDatabase};
+
+/// A replica under its own role, on ports of its own, and a client of it.
+async fn replica(database: &TestDatabase, environment: &[(&str, &str)]) -> (Program, Client) {
+    let common = [
+        ("DATABASE_URL", &*database.api),
+        ("LISTEN", "127.0.0.1:0"),
+        ("ADMIN_LISTEN", "127.0.0.1:0"),
+        ("DRAIN_DELAY", "0s"),
+    ];
+    let environment = common.into_iter().chain(environment.iter().copied());
+    let mut program = Program::start(env!("CARGO_BIN_EXE_max-two-api"), &[], environment);
+    let client = Client::new(program.address("listen").await);
+    (program, client)
+}
+
+/// A client of the replica's admin listener.
+async fn admin(program: &mut Program) -> Client {
+    Client::new(program.address("admin").await)
+}
+
+/// Does a round with this minimum.
+async fn round(database: &TestDatabase, minimum: &str) {
+    let mut worker = database.connect(&database.worker).await;
+    rounds::now(&mut worker, minimum.parse::<MinPoints>().unwrap())
+        .await
+        .unwrap();
+}

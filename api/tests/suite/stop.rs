@@ -1,0 +1,75 @@
+use hyper::Method;
+use nix::sys::signal::Signal;
+use testkit::{Client, TestDatabase, eventually};
+
+use crate::{admin, replica};
+
+async fn not_ready(client: &Client) {
+    eventually("it drains", async || {
+        client.get("/readyz").await.status == 503
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_stop_drains_then_closes_then_ends() {
+    let database = TestDatabase::with_users(10).await;
+    let (mut program, client) =
+        replica(&database, &[("DRAIN_DELAY", "3s"), ("CLOSE_TIMEOUT", "1h")]).await;
+    let admin = admin(&mut program).await;
+    assert_eq!(client.get("/").await.status, 200);
+    program.signal(Signal::SIGTERM);
+    not_ready(&client).await;
+    assert_eq!(admin.get("/readyz").await.status, 503);
+    assert_eq!(admin.get("/livez").await.status, 200);
+    // It still serves, and keeps connections.
+    let reply = client.get("/").await;
+    assert_eq!(
+        (reply.status.as_u16(), reply.header("connection")),
+        (200, "")
+    );
+    // After the delay, each answer is its connection's last; new connections are still answered.
+    let mut closed = false;
+    while let Ok(reply) = client.send(Method::GET, "/").await {
+        assert_eq!(reply.status, 200);
+        if reply.header("connection") == "close" {
+            closed = true;
+            break;
+        }
+    }
+    assert!(closed, "it ended without a word");
+    assert!(program.ended().await.success());
+    assert!(program.said().contains("the replica stops"));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let database = TestDatabase::with_users(10).await;
+    let (mut program, client) = replica(&database, &[("DRAIN_DELAY", "1h")]).await;
+    assert_eq!(client.get("/").await.status, 200);
+    program.signal(Signal::SIGTERM);
+    not_ready(&client).await;
+    program.signal(Signal::SIGINT);
+    assert!(program.ended().await.success());
+}
+
+#[tokio::test]
+async fn the_last_connections_have_a_deadline() {
+    let database = TestDatabase::with_users(10).await;
+    let environment = [("CLOSE_TIMEOUT", "1s"), ("HEADER_TIMEOUT", "1h")];
+    let (mut program, client) = replica(&database, &environment).await;
+    assert_eq!(client.get("/").await.status, 200);
+    let address = program.address("listen").await;
+    let silent = tokio::net::TcpStream::connect(address).await.unwrap();
+    assert!(program.stop().await.success());
+    drop(silent);
+}
+
+#[tokio::test]
+async fn a_stop_ends_where_the_database_is_away() {
+    let database = TestDatabase::new().await;
+    let nowhere = database.api.replace(database.name(), "nowhere");
+    let (mut program, client) = replica(&database, &[("DATABASE_URL", &nowhere)]).await;
+    assert_eq!(client.get("/").await.status, 503);
+    assert!(program.stop().await.success());
+}

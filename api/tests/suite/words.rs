@@ -1,0 +1,137 @@
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use testkit::TestDatabase;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::replica;
+
+/// Sends these bytes, and returns all that comes until the server closes.
+pub(crate) async fn say(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // The server may have refused and closed before all was sent.
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.shutdown().await;
+    let mut said = Vec::new();
+    let _ = stream.read_to_end(&mut said).await;
+    String::from_utf8(said).unwrap()
+}
+
+/// Asserts that `said` is one whole problem with this status, in the words of RFC 9457.
+pub(crate) fn assert_problem(said: &str, status: u16) {
+    let (head, body) = said
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("no response: {said:?}"));
+    assert!(
+        head.starts_with(&format!("HTTP/1.1 {status} ")),
+        "not {status}: {head}"
+    );
+    let header = |name: &str| {
+        head.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+            .unwrap_or_else(|| panic!("no {name} in {head}"))
+    };
+    assert_eq!(header("content-type"), "application/problem+json");
+    assert_eq!(header("cache-control"), "no-store");
+    assert_eq!(header("x-content-type-options"), "nosniff");
+    assert_eq!(header("content-length"), body.len().to_string());
+    match status {
+        405 => assert_eq!(header("allow"), "GET, HEAD"),
+        503 => assert_eq!(header("retry-after"), "1"),
+        404 => {}
+        _ => assert_eq!(header("connection"), "close"),
+    }
+    let problem: Value =
+        serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"));
+    assert_eq!(problem["status"], status);
+    assert_eq!(problem["type"], "about:blank");
+    assert!(problem["title"].is_string() && problem["detail"].is_string());
+}
+
+#[tokio::test]
+async fn every_refusal_is_a_problem_with_its_status() {
+    let database = TestDatabase::new().await;
+    let (mut program, _client) = replica(&database, &[]).await;
+    let address = program.address("listen").await;
+    let long = "a".repeat(9_000);
+    let longer = "a".repeat(70_000);
+    let many = "x: y\r\n".repeat(80);
+    let last = "connection: close\r\n\r\n";
+    for (status, request) in [
+        (400, "HELLO\r\n\r\n".to_owned()),
+        (400, "GET / HTTP/1.1\r\nno colon\r\n\r\n".to_owned()),
+        (400, "GET / HTTP/1.1\r\n\r\n".to_owned()),
+        (400, "GET relative HTTP/1.1\r\nhost: a\r\n\r\n".to_owned()),
+        (
+            400,
+            "GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n"
+                .to_owned(),
+        ),
+        (404, format!("GET /nope HTTP/1.1\r\nhost: a\r\n{last}")),
+        (
+            404,
+            format!("GET //  HTTP/1.1\r\nhost: a\r\n{last}").replace("  ", " "),
+        ),
+        (
+            404,
+            format!("GET http://a/nope HTTP/1.1\r\nhost: a\r\n{last}"),
+        ),
+        (405, format!("POST / HTTP/1.1\r\nhost: a\r\n{last}")),
+        (405, format!("DELETE /readyz HTTP/1.1\r\nhost: a\r\n{last}")),
+        (405, format!("OPTIONS * HTTP/1.1\r\nhost: a\r\n{last}")),
+        (405, format!("BREW / HTTP/1.1\r\nhost: a\r\n{last}")),
+        (405, format!("CONNECT a:443 HTTP/1.1\r\nhost: a\r\n{last}")),
+        (
+            413,
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc".to_owned(),
+        ),
+        (
+            413,
+            "GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+                .to_owned(),
+        ),
+        (
+            413,
+            format!(
+                "PUT / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n{longer}"
+            ),
+        ),
+        (414, format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n")),
+        (414, format!("GET /{longer} HTTP/1.1\r\nhost: a\r\n\r\n")),
+        (431, format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n")),
+        (
+            431,
+            format!("GET / HTTP/1.1\r\nhost: a\r\nx: {longer}\r\n\r\n"),
+        ),
+    ] {
+        let said = say(address, request.as_bytes()).await;
+        let shown = &request[..request.len().min(60)];
+        assert!(
+            said.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{shown:?} is not {status}: {said:?}"
+        );
+        assert_problem(&said, status);
+    }
+}
+
+#[tokio::test]
+async fn targets_in_absolute_form_and_old_http_are_understood() {
+    let database = TestDatabase::new().await;
+    let (mut program, _client) = replica(&database, &[]).await;
+    let address = program.address("listen").await;
+    for request in [
+        "GET http://example.org/ HTTP/1.1\r\nhost: example.org\r\nconnection: close\r\n\r\n",
+        "GET /?a=b&c HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+        "GET / HTTP/1.0\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\ntraceparent: \u{fc}\r\nconnection: close\r\n\r\n",
+        // Two at once.
+        "GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+    ] {
+        let said = say(address, request.as_bytes()).await;
+        assert!(
+            said.starts_with("HTTP/1.") && said.contains(" 200 OK"),
+            "{request:?}: {said:?}"
+        );
+    }
+}

@@ -1,0 +1,244 @@
+//! The launcher from an empty folder to an answered query and a clean stop.
+
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test panics where it can't go on"
+)]
+
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use testkit::{Client, Program, TestDatabase, eventually};
+
+/// The launcher, in `folder`, with few users and a tick that is long past.
+fn launcher(folder: &Path, arguments: &[&str]) -> Program {
+    let directory = folder.join("data");
+    let mut all = vec![
+        "--users",
+        "10000",
+        "--data-dir",
+        directory.to_str().unwrap(),
+    ];
+    if !arguments.contains(&"--listen") {
+        all.extend(["--listen", "127.0.0.1:0"]);
+    }
+    all.extend(arguments);
+    Program::start(
+        env!("CARGO_BIN_EXE_max-two"),
+        &all,
+        [("SCHEDULE", "0 0 0 1 1 *")],
+    )
+}
+
+/// A folder that the server's account can enter, too.
+fn folder() -> TempDir {
+    let folder = TempDir::with_prefix("max-two-").unwrap();
+    std::fs::set_permissions(
+        folder.path(),
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )
+    .unwrap();
+    folder
+}
+
+async fn ready(program: &mut Program) -> Client {
+    program.says("Its database: ").await;
+    let said = program.said();
+    let address = said
+        .lines()
+        .find_map(|line| line.strip_prefix("Max Two is ready: http://"))
+        .unwrap();
+    Client::new(address.trim_end_matches('/').parse().unwrap())
+}
+
+/// The ids of the processes that `parent` has started and that run as `role`.
+fn children(parent: Pid, role: &str) -> Vec<Pid> {
+    let output = Command::new("ps")
+        .args(["-eo", "pid,ppid,args"])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let (id, its_parent) = (words.next()?.parse().ok()?, words.next()?);
+            let is_child = its_parent == parent.to_string();
+            (is_child && words.any(|word| word.ends_with(role))).then_some(Pid::from_raw(id))
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn from_an_empty_folder_to_users_and_back_and_again() {
+    let folder = folder();
+    let mut program = launcher(folder.path(), &[]);
+    let client = ready(&mut program).await;
+    let first = client.get("/").await.json();
+    assert_eq!(first["timestamp"], serde_json::Value::Null);
+    let second = client.get("/").await.json();
+    assert_eq!(second["users"], first["users"]);
+    assert!(second["timestamp"].is_string());
+    let processes: Vec<_> = ["api", "worker", "postgres"]
+        .iter()
+        .flat_map(|role| children(program.id(), role))
+        .collect();
+    assert_eq!(processes.len(), 4, "two replicas, one worker, one server");
+
+    program.signal(Signal::SIGINT);
+    assert!(program.ended().await.success(), "{}", program.said());
+    for process in processes {
+        assert!(kill(process, None).is_err(), "{process} is left");
+    }
+    let said = program.said();
+    let stopped = |text| {
+        said.find(text)
+            .unwrap_or_else(|| panic!("{text} is not in {said}"))
+    };
+    assert!(stopped("api replica 2 has stopped") < stopped("worker 1 has stopped"));
+    assert!(stopped("worker 1 has stopped") < stopped("Postgres has stopped"));
+
+    // The data are still there: no null any more, and nothing to seed.
+    let mut program = launcher(folder.path(), &["--replicas", "1"]);
+    let client = ready(&mut program).await;
+    assert_eq!(program.field("added").await, 0);
+    let third = client.get("/").await.json();
+    assert_eq!(third["users"], first["users"]);
+    assert!(third["timestamp"].is_string());
+    assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_second_one_on_the_same_folder_or_port_is_refused() {
+    let folder = folder();
+    let mut first = launcher(folder.path(), &["--replicas", "1"]);
+    ready(&mut first).await;
+    let mut second = launcher(folder.path(), &[]);
+    assert_eq!(second.ended().await.code(), Some(1));
+    assert!(
+        second.said().contains("is in use by another max-two"),
+        "{}",
+        second.said()
+    );
+
+    let address = first
+        .said()
+        .lines()
+        .find_map(|line| {
+            Some(
+                line.strip_prefix("Max Two is ready: http://")?
+                    .trim_end_matches('/')
+                    .to_owned(),
+            )
+        })
+        .unwrap();
+    let mut third = launcher(&folder.path().join("other"), &["--listen", &address]);
+    assert_eq!(third.ended().await.code(), Some(1));
+    assert!(
+        third
+            .said()
+            .contains(&format!("LISTEN {address} can't be used")),
+        "{}",
+        third.said()
+    );
+    assert!(first.stop().await.success());
+}
+
+#[tokio::test]
+async fn whatever_dies_is_started_again() {
+    let folder = folder();
+    let mut program = launcher(folder.path(), &["--replicas", "1"]);
+    let client = ready(&mut program).await;
+    for (role, name) in [
+        ("api", "api replica 1 died"),
+        ("worker", "worker 1 died"),
+        ("postgres", "Postgres died"),
+    ] {
+        let [process] = children(program.id(), role)[..] else {
+            panic!("one {role}")
+        };
+        kill(process, Signal::SIGKILL).unwrap();
+        program.says(name).await;
+        eventually("it runs again", async || {
+            children(program.id(), role).iter().any(|id| *id != process)
+        })
+        .await;
+        eventually("queries are answered", async || {
+            client
+                .send(hyper::Method::GET, "/")
+                .await
+                .is_ok_and(|reply| reply.status == 200)
+        })
+        .await;
+    }
+    assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_the_launcher_is_killed_and_the_next_one_starts() {
+    let folder = folder();
+    let mut program = launcher(folder.path(), &["--replicas", "1"]);
+    let client = ready(&mut program).await;
+    client.get("/").await;
+    let processes: Vec<_> = ["api", "worker", "postgres"]
+        .iter()
+        .flat_map(|role| children(program.id(), role))
+        .collect();
+    program.signal(Signal::SIGKILL);
+    program.ended().await;
+    eventually("all processes are gone", async || {
+        // A process that nobody reaps stays as a zombie.
+        processes.iter().all(|process| {
+            std::fs::read_to_string(format!("/proc/{process}/stat"))
+                .map_or(true, |stat| stat.contains(") Z "))
+        })
+    })
+    .await;
+    let mut next = launcher(folder.path(), &["--replicas", "1"]);
+    let client = ready(&mut next).await;
+    assert!(client.get("/").await.json()["timestamp"].is_string());
+    assert!(next.stop().await.success());
+}
+
+#[tokio::test]
+async fn with_a_database_url_no_server_is_started() {
+    let database = TestDatabase::new().await;
+    let folder = folder();
+    let mut program = launcher(folder.path(), &["--database-url", &database.owner]);
+    let client = ready(&mut program).await;
+    assert!(client.get("/").await.json()["users"].is_array());
+    assert_eq!(children(program.id(), "postgres"), []);
+    assert!(!folder.path().join("data").exists());
+    assert!(program.stop().await.success());
+    assert_eq!(
+        database.value::<i64>("select count(*) from users").await,
+        10_000
+    );
+}
+
+#[tokio::test]
+async fn bad_settings_are_named_before_anything_is_started() {
+    let folder = folder();
+    for (arguments, names) in [
+        (&["--replicas", "0"][..], "--replicas"),
+        (&["--schedule", "often"], "--schedule"),
+        (&["--listen", "4000"], "--listen"),
+        (&["--workers", "many"], "--workers"),
+    ] {
+        let mut program = launcher(folder.path(), arguments);
+        assert_eq!(program.ended().await.code(), Some(2), "{}", program.said());
+        assert!(program.said().contains(names), "{}", program.said());
+        assert_eq!(program.said().lines().count(), 1);
+    }
+    let mut program = launcher(folder.path(), &["--postgres-bin", "/nowhere"]);
+    assert_eq!(program.ended().await.code(), Some(1));
+    assert!(
+        program.said().contains("POSTGRES_BIN: /nowhere"),
+        "{}",
+        program.said()
+    );
+}

@@ -1,0 +1,84 @@
+//! An HTTP client for tests.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{HeaderMap, Method, Request, StatusCode};
+use hyper_util::client::legacy::{self, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+
+/// A client that keeps its connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    client: legacy::Client<HttpConnector, Full<Bytes>>,
+    address: SocketAddr,
+}
+
+/// A whole response.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Client {
+    /// A client of one server.
+    #[must_use]
+    pub fn new(address: SocketAddr) -> Self {
+        let client = legacy::Client::builder(TokioExecutor::new()).build_http();
+        Self { client, address }
+    }
+
+    /// Sends a request without a body.
+    ///
+    /// # Errors
+    /// When no response comes.
+    pub async fn send(&self, method: Method, path: &str) -> Result<Reply, legacy::Error> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address))
+            .body(Full::default())
+            .expect("the path is a path");
+        let response = self.client.request(request).await?;
+        let (head, body) = response.into_parts();
+        Ok(Reply {
+            status: head.status,
+            headers: head.headers,
+            body: body
+                .collect()
+                .await
+                .map(http_body_util::Collected::to_bytes)
+                .unwrap_or_default(),
+        })
+    }
+
+    /// GET, which must be answered in some way.
+    pub async fn get(&self, path: &str) -> Reply {
+        self.send(Method::GET, path)
+            .await
+            .unwrap_or_else(|error| panic!("GET {path}: {error:?}"))
+    }
+}
+
+impl Reply {
+    /// The body, as JSON.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
+    }
+
+    /// A header's value; empty where there is none.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().expect("text"))
+    }
+}

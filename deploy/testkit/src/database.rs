@@ -1,0 +1,166 @@
+//! A private Postgres for each test binary, and in it a fresh database for each test.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use private_postgres::{Binaries, Server};
+use shared::db::{Connection, Database, goodbye};
+use shared::{roles, schema, users};
+use sqlx::{AssertSqlSafe, raw_sql};
+use tokio::sync::{Mutex, OnceCell};
+
+const CONNECT: Duration = Duration::from_secs(30);
+/// The migrated database that the tests' databases are copies of.
+const TEMPLATE: &str = "template_max_two";
+
+/// The server that the tests of this binary share. It ends with the process.
+static SERVER: LazyLock<Arc<Mutex<Server>>> = LazyLock::new(|| Arc::new(Mutex::new(start())));
+static SERVER_TEMPLATE: OnceCell<()> = OnceCell::const_new();
+
+fn start() -> Server {
+    Binaries::find(None)
+        .and_then(|binaries| Server::start_temporary(&binaries, &["log_statement=none"]))
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A database with schema, roles and grants, that nobody else uses.
+#[derive(Debug)]
+pub struct TestDatabase {
+    /// The server it is on; the tests' common one, unless the test needs to stop it.
+    pub server: Arc<Mutex<Server>>,
+    name: String,
+    /// As the owner.
+    pub owner: String,
+    /// As the worker.
+    pub worker: String,
+    /// As the api.
+    pub api: String,
+    superuser: String,
+}
+
+impl TestDatabase {
+    /// An empty one, on the common server.
+    pub async fn new() -> Self {
+        let server = Arc::clone(&SERVER);
+        SERVER_TEMPLATE.get_or_init(|| make_template(&server)).await;
+        Self::copy(server).await
+    }
+
+    /// An empty one, on a server of its own, which can be stopped and started.
+    pub async fn with_own_server() -> Self {
+        let server = Arc::new(Mutex::new(tokio::task::block_in_place(start)));
+        make_template(&server).await;
+        Self::copy(server).await
+    }
+
+    /// One with the users 1 to `number`, who have no points yet.
+    pub async fn with_users(number: i64) -> Self {
+        let database = Self::new().await;
+        database.seed(number).await;
+        database
+    }
+
+    /// Adds the users 1 to `number`.
+    pub async fn seed(&self, number: i64) {
+        let mut connection = self.connect(&self.owner).await;
+        users::seed(&mut connection, 1..=number)
+            .await
+            .expect("the owner may seed");
+        goodbye(connection).await;
+    }
+
+    async fn copy(server: Arc<Mutex<Server>>) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let running = server.lock().await;
+        let url = |role| running.url(role, &name);
+        let [owner, worker, api] = [roles::OWNER, roles::WORKER, roles::API].map(url);
+        let superuser = url("postgres");
+        let mut connection = connect(&running.url("postgres", "postgres")).await;
+        raw_sql(AssertSqlSafe(format!(
+            "create database {name} template {TEMPLATE} owner {}",
+            roles::OWNER
+        )))
+        .execute(&mut connection)
+        .await
+        .expect("a superuser may make databases");
+        goodbye(connection).await;
+        drop(running);
+        Self {
+            server,
+            name,
+            owner,
+            worker,
+            api,
+            superuser,
+        }
+    }
+
+    /// Its name on the server.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A session, by one of the URLs.
+    pub async fn connect(&self, url: &str) -> Connection {
+        connect(url).await
+    }
+
+    /// A session that may do anything.
+    pub async fn superuser(&self) -> Connection {
+        connect(&self.superuser).await
+    }
+
+    /// Runs statements as a superuser.
+    pub async fn run(&self, statements: &str) {
+        let mut connection = self.superuser().await;
+        raw_sql(AssertSqlSafe(statements.to_owned()))
+            .execute(&mut connection)
+            .await
+            .unwrap_or_else(|error| panic!("{statements}: {error}"));
+        goodbye(connection).await;
+    }
+
+    /// The single value that a query returns, read as a superuser.
+    pub async fn value<T>(&self, query: &str) -> T
+    where
+        T: Send + Unpin + for<'row> sqlx::Decode<'row, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        let mut connection = self.superuser().await;
+        let value = sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
+            .fetch_one(&mut connection)
+            .await
+            .unwrap_or_else(|error| panic!("{query}: {error}"));
+        goodbye(connection).await;
+        value
+    }
+}
+
+async fn make_template(server: &Mutex<Server>) {
+    let server = server.lock().await;
+    let mut connection = connect(&server.url("postgres", "postgres")).await;
+    roles::create(&mut connection, server.password(), TEMPLATE)
+        .await
+        .expect("we are superuser");
+    goodbye(connection).await;
+    let mut connection = connect(&server.url(roles::OWNER, TEMPLATE)).await;
+    schema::migrate(&mut connection)
+        .await
+        .expect("the migrations fit an empty database");
+    goodbye(connection).await;
+    let mut connection = connect(&server.url("postgres", TEMPLATE)).await;
+    roles::grant(&mut connection)
+        .await
+        .expect("we are superuser");
+    goodbye(connection).await;
+}
+
+async fn connect(url: &str) -> Connection {
+    Database::parse(url, "test")
+        .expect("the URL is ours")
+        .connect(CONNECT)
+        .await
+        .unwrap_or_else(|error| panic!("{url}: {error}"))
+}

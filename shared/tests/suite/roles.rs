@@ -1,0 +1,122 @@
+use sqlx::error::DatabaseError;
+use sqlx::{AssertSqlSafe, Connection};
+use testkit::TestDatabase;
+
+/// What each role may do with each table; everything else is refused.
+const ALLOWED: [(&str, &str, &[&str]); 8] = [
+    ("api", "users", &["select"]),
+    ("api", "settings", &["select"]),
+    ("api", "last_query", &["select", "update"]),
+    ("api", "rounds", &[]),
+    ("worker", "users", &["select", "update"]),
+    ("worker", "settings", &["select", "update"]),
+    ("worker", "last_query", &[]),
+    ("worker", "rounds", &["select", "insert", "delete"]),
+];
+
+fn statement(verb: &str, table: &str) -> String {
+    let (column, value) = match table {
+        "users" => ("points", "1"),
+        "settings" => ("min_points", "1"),
+        "last_query" => ("queried_at", "now()"),
+        _ => ("users_updated", "1"),
+    };
+    match verb {
+        "select" => format!("select * from {table}"),
+        "insert" if table == "rounds" => {
+            "insert into rounds select now(), true, now(), now(), 0".to_owned()
+        }
+        "insert" => format!("insert into {table} default values"),
+        "update" => format!("update {table} set {column} = {value}"),
+        "delete" => format!("delete from {table} where true"),
+        verb => format!("{verb} {table}"),
+    }
+}
+
+#[tokio::test]
+async fn a_role_can_do_what_it_needs_and_nothing_else() {
+    let database = TestDatabase::with_users(3).await;
+    for (role, table, allowed) in ALLOWED {
+        let url = if role == "api" {
+            &database.api
+        } else {
+            &database.worker
+        };
+        let mut connection = database.connect(url).await;
+        for verb in [
+            "select",
+            "insert",
+            "update",
+            "delete",
+            "truncate",
+            "drop table",
+            "lock table",
+        ] {
+            let mut transaction = connection.begin().await.unwrap();
+            let outcome = sqlx::query(AssertSqlSafe(statement(verb, table)))
+                .execute(&mut *transaction)
+                .await;
+            transaction.rollback().await.unwrap();
+            match outcome {
+                Ok(_) => assert!(
+                    allowed.contains(&verb) || verb == "lock table" && !allowed.is_empty(),
+                    "{role} can {verb} {table}"
+                ),
+                Err(error) => {
+                    let code = error
+                        .as_database_error()
+                        .and_then(DatabaseError::code)
+                        .unwrap_or_default()
+                        .into_owned();
+                    assert_eq!(code, "42501", "{role} {verb} {table}: {error}");
+                    assert!(!allowed.contains(&verb), "{role} can't {verb} {table}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn columns_that_nobody_has_to_write_can_not_be_written() {
+    let database = TestDatabase::with_users(3).await;
+    for (url, statement) in [
+        (&database.worker, "update users set id = id + 10"),
+        (&database.worker, "update users set inserted_at = now()"),
+        (&database.worker, "update rounds set users_updated = 0"),
+        (&database.worker, "create table mine ()"),
+        (&database.api, "update last_query set only_row = false"),
+        (&database.api, "create table mine ()"),
+    ] {
+        let mut connection = database.connect(url).await;
+        let error = sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("permission denied"),
+            "{statement}: {error}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_api_cannot_take_any_advisory_lock() {
+    let database = TestDatabase::new().await;
+    let mut connection = database.connect(&database.api).await;
+    for function in [
+        "pg_advisory_lock(1)",
+        "pg_try_advisory_lock(1)",
+        "pg_try_advisory_xact_lock(1)",
+        "pg_advisory_xact_lock(1, 1)",
+        "pg_advisory_lock_shared(1)",
+    ] {
+        let error = sqlx::query(AssertSqlSafe(format!("select {function}")))
+            .execute(&mut connection)
+            .await
+            .unwrap_err();
+        assert!(
+            error.to_string().contains("permission denied"),
+            "{function}: {error}"
+        );
+    }
+}

@@ -1,0 +1,372 @@
+use std::collections::HashSet;
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use shared::MinPoints;
+use shared::last_query::answer;
+use shared::rounds::{self, Outcome};
+use sqlx::PgConnection;
+use testkit::TestDatabase;
+
+const NO_COOLDOWN: Duration = Duration::ZERO;
+
+fn min_points(points: i32) -> MinPoints {
+    points.to_string().parse().unwrap()
+}
+
+/// Attempts the only tick of a schedule, so that tests don't depend on when they run.
+async fn attempt(connection: &mut PgConnection) -> Outcome {
+    rounds::attempt(connection, |_| Some(DateTime::UNIX_EPOCH), NO_COOLDOWN)
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn every_user_is_renewed_and_points_are_uniform() {
+    let database = TestDatabase::with_users(1_000_000).await;
+    let mut worker = database.connect(&database.worker).await;
+    let Outcome::Done(round) = attempt(&mut worker).await else {
+        panic!("nobody else is here");
+    };
+    assert_eq!(round.users_updated, 1_000_000);
+    let renewed: i64 = database
+        .value(&format!(
+            "select count(*) from users where updated_at = '{}'",
+            round.started_at
+        ))
+        .await;
+    assert_eq!(renewed, 1_000_000);
+
+    let mut connection = database.superuser().await;
+    let counts: Vec<(i32, i64)> =
+        sqlx::query_as("select points, count(*) from users group by points order by points")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+    assert_eq!(counts.first().map(|count| count.0), Some(0));
+    assert_eq!(counts.last().map(|count| count.0), Some(100));
+    assert_eq!(counts.len(), 101);
+    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+    let chi_square: f64 = counts
+        .iter()
+        .map(|&(_, count)| (count as f64 - 1e6 / 101.0).powi(2) / (1e6 / 101.0))
+        .sum();
+    // 100 degrees of freedom: a fair draw exceeds 180 less than once in a million times.
+    assert!(chi_square < 180.0, "{chi_square}");
+}
+
+#[tokio::test]
+async fn a_tick_is_done_once_however_many_race_for_it() {
+    let database = TestDatabase::with_users(2_000).await;
+    let mut racers = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let mut worker = database.connect(&database.worker).await;
+        racers.spawn(async move {
+            let mut done = 0;
+            for _ in 0..20 {
+                match attempt(&mut worker).await {
+                    Outcome::Done(_) => done += 1,
+                    Outcome::Busy | Outcome::NotDue(Some(_)) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            done
+        });
+    }
+    assert_eq!(racers.join_all().await.iter().sum::<i32>(), 1);
+    assert_eq!(
+        database.value::<i64>("select count(*) from rounds").await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn a_tick_is_neither_done_again_nor_out_of_order() {
+    let database = TestDatabase::with_users(10).await;
+    let mut worker = database.connect(&database.worker).await;
+    let hours_ago =
+        |hours| move |now: DateTime<Utc>| Some(now.trunc_subsecs(0) - TimeDelta::hours(hours));
+    let done = rounds::attempt(&mut worker, hours_ago(1), NO_COOLDOWN)
+        .await
+        .unwrap();
+    assert!(matches!(done, Outcome::Done(_)), "{done:?}");
+    // The clock went back, as after a failover to a server that is behind.
+    let behind = rounds::attempt(&mut worker, hours_ago(2), NO_COOLDOWN)
+        .await
+        .unwrap();
+    assert!(matches!(behind, Outcome::NotDue(Some(_))), "{behind:?}");
+}
+
+#[tokio::test]
+async fn missed_ticks_are_one_round() {
+    let database = TestDatabase::with_users(10).await;
+    database
+        .run("insert into rounds select now() - interval '10 minutes', true, now() - interval '10 minutes', now() - interval '9 minutes 59 seconds', 10")
+        .await;
+    let mut worker = database.connect(&database.worker).await;
+    let every_ten_seconds =
+        |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp() / 10 * 10, 0);
+    let mut done = 0;
+    for _ in 0..3 {
+        let outcome = rounds::attempt(&mut worker, every_ten_seconds, NO_COOLDOWN)
+            .await
+            .unwrap();
+        done += i64::from(matches!(outcome, Outcome::Done(_)));
+    }
+    let ticks: i64 = database.value("select count(*) from rounds").await;
+    assert_eq!(ticks, 1 + done);
+    // Two only when a tick fell between the first attempt and the last.
+    assert!(matches!(done, 1 | 2), "{done}");
+}
+
+#[tokio::test]
+async fn a_round_that_outlasted_its_tick_is_followed_by_a_cooldown() {
+    let cooldown = Duration::from_hours(1);
+    for (began, ended, expected_to_cool) in [
+        // It ended in the minute after its own, half an hour ago.
+        ("31 minutes", "30 minutes", true),
+        // The same, but two hours ago.
+        ("121 minutes", "120 minutes", false),
+        // It took no time.
+        ("30 minutes", "30 minutes", false),
+    ] {
+        let database = TestDatabase::with_users(10).await;
+        database
+            .run(&format!(
+                "insert into rounds select tick_at, true, tick_at, tick_at + (interval '{began}' - interval '{ended}'), 10 \
+                 from (select date_trunc('minute', now()) - interval '{began}' as tick_at) as tick"
+            ))
+            .await;
+        let mut worker = database.connect(&database.worker).await;
+        let minute = |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp() / 60 * 60, 0);
+        let outcome = rounds::attempt(&mut worker, minute, cooldown)
+            .await
+            .unwrap();
+        assert_eq!(
+            outcome == Outcome::CoolingDown,
+            expected_to_cool,
+            "{began} {ended}: {outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_attempt_that_does_nothing_gives_the_lock_back() {
+    let database = TestDatabase::with_users(10).await;
+    let mut first = database.connect(&database.worker).await;
+    let mut second = database.connect(&database.worker).await;
+    assert!(matches!(attempt(&mut first).await, Outcome::Done(_)));
+    for _ in 0..3 {
+        assert!(matches!(attempt(&mut first).await, Outcome::NotDue(_)));
+        assert!(matches!(attempt(&mut second).await, Outcome::NotDue(_)));
+    }
+}
+
+#[tokio::test]
+async fn somebody_elses_advisory_lock_is_no_obstacle() {
+    let database = TestDatabase::with_users(10).await;
+    let mut decoy = database.superuser().await;
+    sqlx::query("select pg_advisory_lock(1), pg_advisory_lock(0, 1)")
+        .execute(&mut decoy)
+        .await
+        .unwrap();
+    let mut worker = database.connect(&database.worker).await;
+    assert!(matches!(attempt(&mut worker).await, Outcome::Done(_)));
+}
+
+#[tokio::test]
+async fn an_operators_round_stands_for_no_tick() {
+    let database = TestDatabase::with_users(10).await;
+    let mut worker = database.connect(&database.worker).await;
+    rounds::now(&mut worker, min_points(0)).await.unwrap();
+    rounds::now(&mut worker, min_points(0)).await.unwrap();
+    assert!(matches!(attempt(&mut worker).await, Outcome::Done(_)));
+    assert_eq!(
+        database
+            .value::<i64>("select count(*) from rounds where not scheduled")
+            .await,
+        2
+    );
+}
+
+#[tokio::test]
+async fn a_reader_never_sees_half_a_round() {
+    let database = TestDatabase::with_users(20_000).await;
+    let mut worker = database.connect(&database.worker).await;
+    rounds::now(&mut worker, min_points(50)).await.unwrap();
+    let rounds = tokio::spawn(async move {
+        for _ in 0..40 {
+            rounds::now(&mut worker, min_points(50)).await.unwrap();
+        }
+    });
+    let mut reader = database.superuser().await;
+    let mut seen = HashSet::new();
+    while !rounds.is_finished() {
+        // Points and settings of one round: whom the round chose qualifies.
+        let (times, newest, qualify): (i64, DateTime<Utc>, i64) = sqlx::query_as(
+            "select count(distinct updated_at), max(updated_at), \
+                    count(*) filter (where id in (first_user_id, second_user_id) and points > min_points) \
+             from users, settings",
+        )
+        .fetch_one(&mut reader)
+        .await
+        .unwrap();
+        assert_eq!((times, qualify), (1, 2));
+        seen.insert(newest);
+    }
+    rounds.await.unwrap();
+    assert!(seen.len() > 3, "the readers saw {} rounds only", seen.len());
+}
+
+#[tokio::test]
+async fn an_answer_holds_two_users_of_one_round() {
+    let database = TestDatabase::with_users(500).await;
+    let mut worker = database.connect(&database.worker).await;
+    let mut api = database.connect(&database.api).await;
+    rounds::now(&mut worker, min_points(20)).await.unwrap();
+    let mut shown = vec![answer(&mut api).await.unwrap().users];
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let rounds = tokio::spawn({
+        let mut observer = database.connect(&database.api).await;
+        async move {
+            let mut shown = Vec::new();
+            for _ in 0..100 {
+                rounds::now(&mut worker, min_points(20)).await.unwrap();
+                shown.push(answer(&mut observer).await.unwrap().users);
+                let _ = sender.try_send(());
+            }
+            shown
+        }
+    });
+    let mut answers = Vec::new();
+    while receiver.try_recv() != Err(tokio::sync::mpsc::error::TryRecvError::Disconnected) {
+        answers.push(answer(&mut api).await.unwrap().users);
+    }
+    shown.extend(rounds.await.unwrap());
+    for users in &answers {
+        assert!(shown.contains(users), "{users:?} belong to no round");
+    }
+}
+
+#[tokio::test]
+async fn the_two_users_are_drawn_from_all_who_qualify() {
+    let database = TestDatabase::with_users(2_000).await;
+    // A gap as large as all the rest: whoever comes after it must not be favoured.
+    database.run("insert into users (id) values (4000)").await;
+    let mut worker = database.connect(&database.worker).await;
+    let mut api = database.connect(&database.api).await;
+    let mut quarters = [0_i32; 4];
+    for _ in 0..400 {
+        rounds::now(&mut worker, min_points(90)).await.unwrap();
+        let users = answer(&mut api).await.unwrap().users;
+        let [first, second] = users[..] else {
+            panic!("{users:?}")
+        };
+        assert!(first.id < second.id);
+        assert!(first.points > 90 && second.points > 90);
+        for id in [first.id, second.id] {
+            if id <= 2_000 {
+                quarters[usize::try_from((id - 1) / 500).unwrap()] += 1;
+            }
+        }
+    }
+    let last: i32 = quarters.iter().sum();
+    // The last one is one of two thousand: he comes four times in ten thousand rounds.
+    assert!(
+        800 - last <= 6,
+        "the user after the gap came {} times",
+        800 - last
+    );
+    // A fair draw of 800 puts 200 ± 12 in each quarter; six of these are never.
+    assert!(
+        quarters.iter().all(|count| (128..=272).contains(count)),
+        "{quarters:?}"
+    );
+}
+
+#[tokio::test]
+async fn at_every_minimum_those_shown_exceed_it_and_nobody_else_is_left_out() {
+    let database = TestDatabase::with_users(150).await;
+    let mut worker = database.connect(&database.worker).await;
+    let mut api = database.connect(&database.api).await;
+    for minimum in 0..=100 {
+        rounds::now(&mut worker, min_points(minimum)).await.unwrap();
+        let users = answer(&mut api).await.unwrap().users;
+        assert!(
+            users.iter().all(|user| user.points > minimum),
+            "{minimum}: {users:?}"
+        );
+        let qualify: i64 = database
+            .value(&format!(
+                "select count(*) from users where points > {minimum}"
+            ))
+            .await;
+        assert_eq!(
+            users.len(),
+            usize::try_from(qualify.min(2)).unwrap(),
+            "at {minimum}"
+        );
+    }
+    assert_eq!(answer(&mut api).await.unwrap().users, []);
+}
+
+#[tokio::test]
+async fn the_two_stay_the_same_for_the_whole_round_and_a_user_at_the_minimum_does_not_qualify() {
+    let database = TestDatabase::with_users(1_000).await;
+    let mut worker = database.connect(&database.worker).await;
+    let mut api = database.connect(&database.api).await;
+    rounds::now(&mut worker, min_points(30)).await.unwrap();
+    let users = answer(&mut api).await.unwrap().users;
+    assert_eq!(users.len(), 2);
+    for _ in 0..50 {
+        assert_eq!(answer(&mut api).await.unwrap().users, users);
+    }
+    // Somebody takes points away: the answer goes by the minimum, not by what the round chose.
+    database
+        .run(&format!(
+            "update users set points = 30 where id = {}",
+            users[0].id
+        ))
+        .await;
+    assert_eq!(answer(&mut api).await.unwrap().users, users[1..]);
+    database
+        .run(&format!(
+            "update users set points = 31 where id = {}",
+            users[0].id
+        ))
+        .await;
+    assert_eq!(answer(&mut api).await.unwrap().users.len(), 2);
+}
+
+#[tokio::test]
+async fn without_users_a_round_is_a_round() {
+    let database = TestDatabase::new().await;
+    let mut worker = database.connect(&database.worker).await;
+    let mut api = database.connect(&database.api).await;
+    let Outcome::Done(round) = attempt(&mut worker).await else {
+        panic!("nobody else is here")
+    };
+    assert_eq!(round.users_updated, 0);
+    assert_eq!(answer(&mut api).await.unwrap().users, []);
+}
+
+#[tokio::test]
+async fn only_a_week_of_rounds_is_kept() {
+    let database = TestDatabase::with_users(10).await;
+    database
+        .run("insert into rounds select at, true, at, at, 10 from generate_series(now() - interval '9 days', now() - interval '1 day', interval '1 hour') as at")
+        .await;
+    let mut worker = database.connect(&database.worker).await;
+    let done = rounds::attempt(&mut worker, |now| Some(now.trunc_subsecs(0)), NO_COOLDOWN)
+        .await
+        .unwrap();
+    assert!(matches!(done, Outcome::Done(_)), "{done:?}");
+    let (oldest, kept): (bool, i64) = (
+        database
+            .value("select min(finished_at) > now() - interval '7 days 1 hour' from rounds")
+            .await,
+        database.value("select count(*) from rounds").await,
+    );
+    assert!(oldest);
+    assert!((6 * 24..=6 * 24 + 2).contains(&kept), "{kept}");
+}

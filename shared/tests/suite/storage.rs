@@ -1,0 +1,98 @@
+use shared::{MinPoints, last_query, rounds};
+use testkit::{TestDatabase, eventually};
+
+#[tokio::test]
+async fn all_updates_are_hot_and_the_tables_do_not_grow() {
+    let database = TestDatabase::with_users(50_000).await;
+    let mut worker = database.connect(&database.worker).await;
+    let mut api = database.connect(&database.api).await;
+    let mut sizes = Vec::new();
+    for _ in 0..12 {
+        rounds::now(&mut worker, MinPoints::draw()).await.unwrap();
+        for _ in 0..200 {
+            last_query::answer(&mut api).await.unwrap();
+        }
+        let size: i64 = database
+            .value("select sum(pg_total_relation_size(name))::bigint from unnest(array['users', 'settings']::regclass[]) as name")
+            .await;
+        sizes.push(size);
+    }
+    assert!(sizes[1..].iter().all(|size| *size == sizes[1]), "{sizes:?}");
+    let chain: i64 = database
+        .value("select pg_relation_size('last_query')")
+        .await;
+    assert!(chain <= 4 * 8192, "{chain} bytes for one row");
+    // The server gathers its statistics when a session is idle.
+    eventually("all updates are counted, and hot", async || {
+        database
+            .value("select n_tup_upd = 12 * 50000 and n_tup_hot_upd = n_tup_upd from pg_stat_user_tables where relname = 'users'")
+            .await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn constraints_hold_every_rule_that_they_can() {
+    let database = TestDatabase::with_users(2).await;
+    for (statement, constraint) in [
+        ("update users set points = 101", "users_points_are_0_to_100"),
+        ("update users set points = -1", "users_points_are_0_to_100"),
+        ("insert into users (id) values (0)", "users_id_is_positive"),
+        ("insert into users (id) values (1)", "users_pkey"),
+        (
+            "update settings set min_points = 101",
+            "settings_min_points_is_0_to_100",
+        ),
+        (
+            "update settings set min_points = -1",
+            "settings_min_points_is_0_to_100",
+        ),
+        (
+            "insert into settings (min_points) values (1)",
+            "settings_pkey",
+        ),
+        (
+            "insert into settings (only_row, min_points) values (false, 1)",
+            "settings_has_one_row",
+        ),
+        (
+            "update settings set first_user_id = 2, second_user_id = 1",
+            "settings_users_are_in_order",
+        ),
+        (
+            "update settings set second_user_id = 1",
+            "settings_second_user_follows_a_first",
+        ),
+        ("insert into last_query default values", "last_query_pkey"),
+        (
+            "insert into last_query (only_row) values (false)",
+            "last_query_has_one_row",
+        ),
+        (
+            "update last_query set queried_at = now(), previous_at = now() + interval '1 s'",
+            "last_query_never_goes_back",
+        ),
+        (
+            "insert into rounds select now(), true, now() - interval '1 s', now(), 0",
+            "rounds_start_not_before_their_tick",
+        ),
+        (
+            "insert into rounds select now(), true, now(), now() - interval '1 s', 0",
+            "rounds_finish_not_before_their_start",
+        ),
+        (
+            "insert into rounds select now(), true, now(), now(), -1",
+            "rounds_users_updated_is_not_negative",
+        ),
+    ] {
+        let mut connection = database.superuser().await;
+        let error = sqlx::query(statement)
+            .execute(&mut connection)
+            .await
+            .unwrap_err();
+        let broken = error
+            .as_database_error()
+            .and_then(|error| error.constraint());
+        assert_eq!(broken, Some(constraint), "{statement}: {error}");
+    }
+}

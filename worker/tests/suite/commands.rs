@@ -1,0 +1,143 @@
+use testkit::TestDatabase;
+
+use crate::{start, worker};
+
+#[tokio::test]
+async fn migrate_makes_the_schema_and_does_nothing_where_it_is() {
+    let database = TestDatabase::new().await;
+    database
+        .run("drop table users, settings, rounds, last_query, _sqlx_migrations")
+        .await;
+    for _ in 0..2 {
+        let mut program = start(&["migrate"], &[("DATABASE_URL", &*database.owner)]);
+        assert!(program.ended().await.success(), "{}", program.said());
+    }
+    assert_eq!(
+        database.value::<i64>("select count(*) from settings").await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn seed_adds_the_users_that_are_missing_and_can_be_repeated() {
+    let database = TestDatabase::with_users(30_000).await;
+    database.run("delete from users where id % 3 = 0").await;
+    for added in [30_000, 0] {
+        let mut program = start(
+            &["seed", "--users", "50000"],
+            &[("DATABASE_URL", &*database.owner)],
+        );
+        assert_eq!(program.field("added").await, added);
+        assert!(program.ended().await.success());
+    }
+    let users: i64 = database
+        .value("select count(*) from users where id between 1 and 50000 and points = 0")
+        .await;
+    assert_eq!(users, 50_000);
+}
+
+#[tokio::test]
+async fn a_seed_that_was_killed_is_resumed() {
+    let database = TestDatabase::new().await;
+    let seed = || {
+        start(
+            &["seed", "--users", "200000"],
+            &[("DATABASE_URL", &*database.owner)],
+        )
+    };
+    let killed = seed();
+    testkit::eventually("some users", async || {
+        database.value("select exists (select from users)").await
+    })
+    .await;
+    drop(killed);
+    let mut resumed = seed();
+    assert!(resumed.ended().await.success(), "{}", resumed.said());
+    assert_eq!(
+        database.value::<i64>("select count(*) from users").await,
+        200_000
+    );
+}
+
+#[tokio::test]
+async fn round_does_one_now_and_says_so() {
+    let database = TestDatabase::with_users(1_000).await;
+    for _ in 0..2 {
+        let mut program = worker(&database, &["round", "--min-points", "37"], &[]);
+        assert!(program.ended().await.success(), "{}", program.said());
+        assert!(
+            program
+                .said()
+                .starts_with("round done: 1000 users renewed in "),
+            "{}",
+            program.said()
+        );
+        assert!(!program.said().contains("37 "), "{}", program.said());
+    }
+    assert_eq!(
+        database.value::<i64>("select count(*) from rounds").await,
+        2
+    );
+    assert_eq!(
+        database
+            .value::<i32>("select min_points from settings")
+            .await,
+        37
+    );
+}
+
+#[tokio::test]
+async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
+    for (arguments, environment, names) in [
+        (
+            &["run", "--schedule", "* * * * *"][..],
+            ("COOLDOWN", "1s"),
+            "--schedule",
+        ),
+        (&["run"][..], ("COOLDOWN", "soon"), "--cooldown"),
+        (&["run"][..], ("ADMIN_LISTEN", "nowhere"), "--admin-listen"),
+        (
+            &["round", "--min-points", "101"][..],
+            ("COOLDOWN", "1s"),
+            "--min-points",
+        ),
+        (
+            &["round", "--min-points", "ten"][..],
+            ("COOLDOWN", "1s"),
+            "--min-points",
+        ),
+        (
+            &["seed", "--users", "-1"][..],
+            ("COOLDOWN", "1s"),
+            "--users",
+        ),
+        (&["seed"][..], ("COOLDOWN", "1s"), "--users"),
+        (&["dance"][..], ("COOLDOWN", "1s"), "dance"),
+        (
+            &["run"][..],
+            ("DATABASE_URL", "mysql://role:canary-password@host/x"),
+            "DATABASE_URL",
+        ),
+        (
+            &["run"][..],
+            (
+                "DATABASE_URL",
+                "postgres://role:canary-password@host:port/x",
+            ),
+            "DATABASE_URL",
+        ),
+        (&["run"][..], ("DATABASE_URL", ""), "DATABASE_URL"),
+    ] {
+        let mut program = start(arguments, &[environment]);
+        let status = program.ended().await;
+        let said = program.said();
+        assert_eq!(
+            status.code(),
+            Some(2),
+            "{arguments:?} {environment:?}: {said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains(names), "{said}");
+        assert!(!said.contains("canary-password"), "{said}");
+    }
+}

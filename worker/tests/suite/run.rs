@@ -1,0 +1,158 @@
+use testkit::{Client, TestDatabase, eventually};
+
+use crate::worker;
+
+/// A tick that comes once a year: the due one is long past.
+const YEARLY: (&str, &str) = ("SCHEDULE", "0 0 0 1 1 *");
+const EVERY_SECOND: (&str, &str) = ("SCHEDULE", "* * * * * *");
+
+#[tokio::test]
+async fn the_due_tick_is_done_at_the_start_and_not_again_by_the_next_worker() {
+    let database = TestDatabase::with_users(100).await;
+    let mut first = worker(&database, &[], &[YEARLY]);
+    first.says("round done").await;
+    let mut second = worker(&database, &["run"], &[YEARLY]);
+    let metrics = Client::new(second.address("admin").await);
+    eventually("the second one looked", async || {
+        let text = metrics.get("/metrics").await.body;
+        String::from_utf8_lossy(&text).contains("round_attempts_total{outcome=\"not_due\"} 1")
+    })
+    .await;
+    assert!(first.stop().await.success());
+    assert!(second.stop().await.success());
+    assert_eq!(
+        database.value::<i64>("select count(*) from rounds").await,
+        1
+    );
+}
+
+#[tokio::test]
+async fn three_workers_do_each_tick_once_and_leave_none_out() {
+    let database = TestDatabase::with_users(100).await;
+    let mut workers: Vec<_> = (0..3)
+        .map(|_| worker(&database, &[], &[EVERY_SECOND, ("COOLDOWN", "0s")]))
+        .collect();
+    eventually("six rounds", async || {
+        database.value("select count(*) >= 6 from rounds").await
+    })
+    .await;
+    for worker in &mut workers {
+        assert!(worker.stop().await.success(), "{}", worker.said());
+    }
+    let gaps: i64 = database
+        .value("select count(*) from (select tick_at - lag(tick_at) over (order by tick_at) as step from rounds) as ticks where step <> interval '1 second'")
+        .await;
+    assert_eq!(gaps, 0);
+    let done: usize = workers
+        .iter()
+        .map(|worker| worker.said().matches("round done").count())
+        .sum();
+    assert_eq!(
+        i64::try_from(done).unwrap(),
+        database.value::<i64>("select count(*) from rounds").await
+    );
+}
+
+#[tokio::test]
+async fn a_signal_during_a_round_rolls_it_back() {
+    let database = TestDatabase::with_users(10_000).await;
+    // The round is in the middle of its UPDATE, and waits for the last user.
+    let mut obstacle = database.superuser().await;
+    sqlx::raw_sql("begin; update users set points = 1 where id = 10000")
+        .execute(&mut obstacle)
+        .await
+        .unwrap();
+    let mut program = worker(&database, &[], &[YEARLY]);
+    eventually("the round waits", async || {
+        database.value("select exists (select from pg_stat_activity where application_name = 'max-two-worker' and wait_event_type = 'Lock' and datname = current_database())").await
+    })
+    .await;
+    assert!(program.stop().await.success(), "{}", program.said());
+    assert!(
+        program.said().contains("the running round is rolled back"),
+        "{}",
+        program.said()
+    );
+    // The server lets go of everything: nobody but us holds a lock on users.
+    eventually("the round's locks are gone", async || {
+        database
+            .value("select count(distinct pid) = 1 from pg_locks where relation = 'users'::regclass and mode = 'RowExclusiveLock'")
+            .await
+    })
+    .await;
+    assert_eq!(
+        database.value::<i64>("select count(*) from rounds").await,
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_outlives_its_database() {
+    let database = TestDatabase::with_own_server().await;
+    database.seed(100).await;
+    let mut program = worker(&database, &[], &[EVERY_SECOND, ("COOLDOWN", "0s")]);
+    program.says("round done").await;
+    for _ in 0..3 {
+        let mut server = database.server.lock().await;
+        server.crash();
+        server.start_again().unwrap();
+        drop(server);
+        let before: i64 = database.value("select count(*) from rounds").await;
+        eventually("rounds go on", async || {
+            database.value::<i64>("select count(*) from rounds").await > before
+        })
+        .await;
+    }
+    let admin = Client::new(program.address("admin").await);
+    assert!(admin.get("/livez").await.status.is_success());
+    assert!(admin.get("/readyz").await.status.is_success());
+    assert!(program.stop().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_starts_before_its_database_waits_for_it() {
+    let database = TestDatabase::with_own_server().await;
+    database.seed(100).await;
+    database.server.lock().await.stop();
+    let mut program = worker(&database, &[], &[YEARLY]);
+    program.says("no round, will try again").await;
+    let admin = Client::new(program.address("admin").await);
+    assert!(admin.get("/livez").await.status.is_success());
+    assert_eq!(admin.get("/readyz").await.status, 503);
+    database.server.lock().await.start_again().unwrap();
+    program.says("round done").await;
+    assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn metrics_tell_what_became_of_ticks() {
+    let database = TestDatabase::with_users(100).await;
+    let mut program = worker(&database, &[], &[YEARLY]);
+    program.says("round done").await;
+    let metrics = Client::new(program.address("admin").await)
+        .get("/metrics")
+        .await;
+    assert!(
+        metrics
+            .header("content-type")
+            .starts_with("application/openmetrics-text")
+    );
+    let text = String::from_utf8(metrics.body.to_vec()).unwrap();
+    for line in [
+        "max_two_worker_round_attempts_total{outcome=\"done\"} 1",
+        "max_two_worker_round_attempts_total{outcome=\"busy\"} 0",
+        "max_two_worker_round_duration_seconds_count 1",
+        "max_two_worker_lag_seconds 0.0",
+        "max_two_worker_database_up 1",
+        "max_two_worker_build_info{version=",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    assert_eq!(
+        Client::new(program.address("admin").await)
+            .get("/")
+            .await
+            .status,
+        404
+    );
+}
