@@ -275,3 +275,83 @@ async fn ready(client: &Client) {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_socket_that_systemd_hands_over_takes_the_place_of_listen() {
+    let database = TestDatabase::with_users(10).await;
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    let mut command = tokio::process::Command::new("sh");
+    // As systemd does it: the socket is file 3, and the variables name the process that it is for.
+    command
+        .args([
+            "-c",
+            "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" 3<&0",
+            env!("CARGO_BIN_EXE_max-two-api"),
+        ])
+        .env("DATABASE_URL", &database.api)
+        .env("ADMIN_LISTEN", "127.0.0.1:0")
+        .env("DRAIN_DELAY", "0s")
+        .stdin(std::os::fd::OwnedFd::from(socket));
+    let mut program = testkit::Program::spawn(command);
+    assert_eq!(program.address("listen").await, address);
+    assert_eq!(Client::new(address).get("/").await.status, 200);
+    assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn the_description_names_every_path_and_status() {
+    let database = TestDatabase::new().await;
+    let (_program, client) = replica(&database, &[]).await;
+    let reply = client.get("/openapi.json").await;
+    assert_eq!(reply.header("content-type"), "application/json");
+    let description = reply.json();
+    assert_eq!(description["openapi"], "3.1.0");
+    for (path, statuses) in [
+        ("/", &["200", "400", "408", "413", "414", "431", "503"][..]),
+        (
+            "/readyz",
+            &["200", "400", "408", "413", "414", "431", "503"],
+        ),
+        ("/livez", &["200", "400", "408", "413", "414", "431"]),
+        ("/openapi.json", &["200", "400", "408", "413", "414", "431"]),
+    ] {
+        for method in ["get", "head"] {
+            let responses = description["paths"][path][method]["responses"]
+                .as_object()
+                .unwrap();
+            assert_eq!(
+                responses.keys().collect::<Vec<_>>(),
+                statuses,
+                "{method} {path}"
+            );
+        }
+    }
+    assert_eq!(description["paths"].as_object().unwrap().len(), 4);
+}
+
+#[tokio::test]
+async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
+    for (name, value, names) in [
+        ("LISTEN", "4000", "--listen"),
+        ("MAX_CONNECTIONS", "0", "--max-connections"),
+        ("REQUEST_TIMEOUT", "0s", "--request-timeout"),
+        ("IDLE_TIMEOUT", "long", "--idle-timeout"),
+        ("LOG_FORMAT", "xml", "--log-format"),
+        (
+            "DATABASE_URL",
+            "http://canary-password@host",
+            "DATABASE_URL",
+        ),
+    ] {
+        let mut program =
+            testkit::Program::start(env!("CARGO_BIN_EXE_max-two-api"), &[], [(name, value)]);
+        assert_eq!(program.ended().await.code(), Some(2), "{name}={value}");
+        let said = program.said();
+        assert!(
+            said.contains(names) && said.lines().count() == 1,
+            "{name}={value}: {said}"
+        );
+        assert!(!said.contains("canary-password"), "{said}");
+    }
+}

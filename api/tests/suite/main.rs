@@ -9,6 +9,7 @@
 mod clients;
 mod contract;
 mod database;
+mod fuzz;
 mod stop;
 mod words;
 

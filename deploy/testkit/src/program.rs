@@ -35,19 +35,25 @@ impl Program {
         arguments: &[&str],
         environment: impl IntoIterator<Item = (Name, Text)>,
     ) -> Self {
-        let mut child = Command::new(executable.as_ref())
+        let mut command = Command::new(executable.as_ref());
+        command
             .args(arguments)
             .env_remove("DATABASE_URL")
             .env_remove("LOG_FORMAT")
-            .env_remove("RUST_LOG")
-            .envs(environment)
-            .stdin(Stdio::null())
+            .env_remove("RUST_LOG");
+        command.envs(environment).stdin(Stdio::null());
+        Self::spawn(command)
+    }
+
+    /// Starts what the command says, and keeps everything that it prints.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", executable.as_ref().display()));
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let id = child.id().expect("it has not been waited for");
         let said = Arc::new(Mutex::new(String::new()));
         let readers = vec![

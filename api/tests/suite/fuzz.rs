@@ -1,0 +1,102 @@
+use std::time::Duration;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use testkit::TestDatabase;
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
+use tokio::time::timeout;
+
+use crate::replica;
+use crate::words::say;
+
+/// How many inputs are tried.
+const CASES: u32 = 1_500;
+
+/// Something like a request: from almost right to anything.
+fn request() -> impl Strategy<Value = Vec<u8>> {
+    let method = prop_oneof![
+        3 => Just("GET".to_owned()),
+        1 => Just("HEAD".to_owned()),
+        1 => Just("CONNECT".to_owned()),
+        1 => Just("OPTIONS".to_owned()),
+        2 => "[A-Za-z!#]{0,9}",
+    ];
+    let target = prop_oneof![
+        3 => Just("/".to_owned()),
+        1 => Just("*".to_owned()),
+        1 => "(http://)?[a-z]{0,5}(:[0-9]{0,6})?/?",
+        2 => "/[ -~]{0,40}",
+        1 => "\\PC{0,20}",
+    ];
+    let version = prop_oneof![6 => Just("HTTP/1.1".to_owned()), 1 => Just("HTTP/1.0".to_owned()), 1 => "HTTP/[0-9.]{1,4}"];
+    let header = prop_oneof![
+        4 => Just("host: a".to_owned()),
+        1 => "content-length: [0-9-]{1,12}",
+        1 => Just("transfer-encoding: chunked".to_owned()),
+        1 => Just("expect: 100-continue".to_owned()),
+        1 => Just("connection: upgrade\r\nupgrade: websocket".to_owned()),
+        1 => "traceparent: \\PC{0,60}",
+        2 => "[a-zA-Z-]{0,10}: ?[ -~]{0,30}",
+        1 => "\\PC{0,30}",
+    ];
+    let whole = (
+        method,
+        target,
+        version,
+        vec(header, 0..6),
+        vec(any::<u8>(), 0..40),
+    )
+        .prop_map(|(method, target, version, headers, body)| {
+            let head: String = headers
+                .iter()
+                .map(|header| header.clone() + "\r\n")
+                .collect();
+            let mut bytes = format!("{method} {target} {version}\r\n{head}\r\n").into_bytes();
+            bytes.extend(body);
+            bytes
+        });
+    let damaged = (
+        whole.clone(),
+        any::<prop::sample::Index>(),
+        vec(any::<u8>(), 0..5),
+    )
+        .prop_map(|(mut bytes, place, damage)| {
+            let place = place.index(bytes.len());
+            bytes.splice(place..(place + damage.len()).min(bytes.len()), damage);
+            bytes
+        });
+    prop_oneof![4 => whole, 3 => damaged, 1 => vec(any::<u8>(), 0..300)]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_bytes_come_there_is_no_panic_and_no_5xx_but_503() {
+    let database = TestDatabase::with_users(10).await;
+    let (mut program, client) = replica(&database, &[("HEADER_TIMEOUT", "2s")]).await;
+    let address = program.address("listen").await;
+    let mut runner = TestRunner::new(Config {
+        cases: CASES,
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let outcome = block_in_place(|| {
+        runner.run(&request(), |bytes| {
+            let said =
+                Handle::current().block_on(timeout(Duration::from_secs(30), say(address, &bytes)));
+            let said = said.map_err(|_| TestCaseError::fail("the connection was left open"))?;
+            for line in said.lines().filter(|line| line.starts_with("HTTP/1.")) {
+                let status = line.split(' ').nth(1).unwrap_or_default();
+                let fine = [
+                    "100", "200", "400", "404", "405", "408", "413", "414", "431", "503",
+                ];
+                prop_assert!(fine.contains(&status), "{}", line);
+            }
+            Ok(())
+        })
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(client.get("/").await.status, 200);
+    assert!(program.stop().await.success());
+    assert!(!program.said().contains("panicked"), "{}", program.said());
+}
