@@ -4,17 +4,23 @@
 //! so with a snapshot that is younger than the lock, the fence, then the writes. A worker that was paused or cut off
 //! anywhere in between has lost its transaction by the time another one holds the lock. Every time is the database's.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::{Connection, PgConnection};
 
-use crate::db::Error;
+use crate::db::{Error, in_time};
 use crate::settings::{self, MinPoints};
 use crate::users;
 
 /// The key of the advisory lock that rounds are done under: the letters "max two".
 const LOCK: i64 = 0x6d_6178_2074_776f;
+
+/// How long a statement may take that only looks, or takes a free lock.
+const CALL: Duration = Duration::from_secs(5);
+/// How long a commit may take: a disk that is busy with a checkpoint can make it wait.
+const COMMIT: Duration = Duration::from_secs(30);
 
 /// A round that was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,42 +50,57 @@ pub enum Outcome {
 
 /// Does the round of the tick that is due, if it has not been done.
 ///
-/// `latest_tick` says which tick is due at a given time: the last one at or before it, if there is one. It is asked with times of the
-/// database's clock only. `cooldown` is counted from the end of a round that was still running when the tick after its
-/// own came.
+/// `latest_tick` says which tick is due at a given time: the last one at or before it, if there is one. It is asked with
+/// times of the database's clock only. `cooldown` is counted from the end of a round that was still running when the
+/// tick after its own came. The writes may take `limit`; everything else has a few seconds.
 ///
 /// # Errors
-/// When the database can't be reached or refuses. Nothing was done then, unless it was the answer to the commit that got
-/// lost: the next attempt finds out. The connection is to be dropped.
+/// When the database can't be reached or refuses, or is out of time. Nothing was done then, unless it was the answer to
+/// the commit that got lost: the next attempt finds out. The connection is to be dropped.
 pub async fn attempt(
     connection: &mut PgConnection,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
     cooldown: Duration,
+    limit: Duration,
 ) -> Result<Outcome, Error> {
-    let mut transaction = connection.begin().await?;
-    let outcome = if try_lock(&mut transaction).await? {
-        let (now, last) = judge(&mut transaction).await?;
-        match (latest_tick(now), last) {
-            (None, last) => Outcome::NotDue(last),
-            (Some(tick_at), Some(last)) if last.tick_at >= tick_at => Outcome::NotDue(Some(last)),
-            (Some(_), Some(last))
-                if latest_tick(last.finished_at) > Some(last.tick_at)
-                    && now < last.finished_at + cooldown =>
-            {
-                Outcome::CoolingDown
-            }
-            (tick_at, _) => {
-                Outcome::Done(renew(&mut transaction, tick_at, MinPoints::draw()).await?)
-            }
+    let mut transaction = in_time(CALL, async { Ok(connection.begin().await?) }).await?;
+    let decision = in_time(CALL, decide(&mut transaction, latest_tick, cooldown)).await?;
+    let tick_at = match decision {
+        ControlFlow::Continue(tick_at) => tick_at,
+        ControlFlow::Break(outcome) => {
+            in_time(CALL, async { Ok(transaction.rollback().await?) }).await?;
+            return Ok(outcome);
         }
-    } else {
-        Outcome::Busy
     };
-    match outcome {
-        Outcome::Done(_) => transaction.commit().await?,
-        _ => transaction.rollback().await?,
+    let renewal = renew(&mut transaction, Some(tick_at), MinPoints::draw());
+    let round = in_time(limit, renewal).await?;
+    in_time(COMMIT, async { Ok(transaction.commit().await?) }).await?;
+    Ok(Outcome::Done(round))
+}
+
+/// The lock, the fence and the cooldown: goes on with the tick whose round is to be done, or breaks off.
+async fn decide(
+    transaction: &mut PgConnection,
+    latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
+    cooldown: Duration,
+) -> Result<ControlFlow<Outcome, DateTime<Utc>>, Error> {
+    if !try_lock(transaction).await? {
+        return Ok(ControlFlow::Break(Outcome::Busy));
     }
-    Ok(outcome)
+    let (now, last) = judge(transaction).await?;
+    let Some(tick_at) = latest_tick(now) else {
+        return Ok(ControlFlow::Break(Outcome::NotDue(last)));
+    };
+    Ok(match last {
+        Some(last) if last.tick_at >= tick_at => ControlFlow::Break(Outcome::NotDue(Some(last))),
+        Some(last)
+            if latest_tick(last.finished_at) > Some(last.tick_at)
+                && now < last.finished_at + cooldown =>
+        {
+            ControlFlow::Break(Outcome::CoolingDown)
+        }
+        _ => ControlFlow::Continue(tick_at),
+    })
 }
 
 /// Does a round now, whatever tick or cooldown there is; a round that is running is waited for.

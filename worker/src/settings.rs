@@ -40,6 +40,10 @@ pub struct Settings {
     #[arg(long, env, default_value = "10s", global = true)]
     pub(crate) cooldown: humantime::Duration,
 
+    /// The longest that the writes of a round may take before they are given up.
+    #[arg(long, env, default_value = "2m", global = true)]
+    pub(crate) round_timeout: humantime::Duration,
+
     /// How log lines look; text on a terminal, else JSON.
     #[arg(long, env, global = true)]
     pub(crate) log_format: Option<LogFormat>,

@@ -22,9 +22,6 @@ use crate::settings::Settings;
 const LOOK: Duration = Duration::from_secs(2);
 /// How long the database may take to be reached.
 const CONNECT: Duration = Duration::from_secs(5);
-/// The longest that a round may take before its connection is given up: of the server, and, a little later, of ours.
-const ROUND_ON_SERVER: Duration = Duration::from_mins(10);
-const ROUND: Duration = Duration::from_secs(610);
 /// How long a stop waits, first to have the running statement cancelled, then for the rollback.
 const CANCEL: Duration = Duration::from_millis(700);
 
@@ -55,9 +52,10 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut worker = Worker {
-        database: database.statement_timeout(ROUND_ON_SERVER),
+        database: database.statement_timeout(settings.round_timeout.into()),
         schedule: settings.schedule,
         cooldown: settings.cooldown.into(),
+        round_timeout: settings.round_timeout.into(),
         metrics,
         session: None,
         said: None,
@@ -86,6 +84,7 @@ struct Worker {
     database: Database,
     schedule: Schedule,
     cooldown: Duration,
+    round_timeout: Duration,
     metrics: Arc<Metrics>,
     /// Kept from one turn to the next; dropped after any error.
     session: Option<(Connection, SessionId)>,
@@ -127,14 +126,8 @@ impl Worker {
         id: SessionId,
         stop: &mut StopSignals,
     ) -> (Result<Outcome, Error>, Option<&'static str>) {
-        let attempt = in_time(
-            ROUND,
-            rounds::attempt(
-                connection,
-                |at| self.schedule.latest_tick(at),
-                self.cooldown,
-            ),
-        );
+        let latest_tick = |at| self.schedule.latest_tick(at);
+        let attempt = rounds::attempt(connection, latest_tick, self.cooldown, self.round_timeout);
         pin!(attempt);
         let mut alive = interval(LOOK);
         loop {

@@ -11,10 +11,12 @@
 mod client;
 mod database;
 mod program;
+mod proxy;
 
 pub use client::{Client, Reply};
 pub use database::TestDatabase;
 pub use program::Program;
+pub use proxy::{Proxy, Weather};
 
 use std::time::{Duration, Instant};
 

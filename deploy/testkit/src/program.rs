@@ -46,6 +46,7 @@ impl Program {
     }
 
     /// Starts what the command says, and keeps everything that it prints.
+    #[must_use]
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command
             .stdout(Stdio::piped())

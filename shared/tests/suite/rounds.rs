@@ -6,7 +6,7 @@ use shared::MinPoints;
 use shared::last_query::answer;
 use shared::rounds::{self, Outcome};
 use sqlx::PgConnection;
-use testkit::TestDatabase;
+use testkit::{PATIENCE, TestDatabase};
 
 const NO_COOLDOWN: Duration = Duration::ZERO;
 
@@ -16,9 +16,14 @@ fn min_points(points: i32) -> MinPoints {
 
 /// Attempts the only tick of a schedule, so that tests don't depend on when they run.
 async fn attempt(connection: &mut PgConnection) -> Outcome {
-    rounds::attempt(connection, |_| Some(DateTime::UNIX_EPOCH), NO_COOLDOWN)
-        .await
-        .unwrap()
+    rounds::attempt(
+        connection,
+        |_| Some(DateTime::UNIX_EPOCH),
+        NO_COOLDOWN,
+        PATIENCE,
+    )
+    .await
+    .unwrap()
 }
 
 #[tokio::test]
@@ -86,12 +91,12 @@ async fn a_tick_is_neither_done_again_nor_out_of_order() {
     let mut worker = database.connect(&database.worker).await;
     let hours_ago =
         |hours| move |now: DateTime<Utc>| Some(now.trunc_subsecs(0) - TimeDelta::hours(hours));
-    let done = rounds::attempt(&mut worker, hours_ago(1), NO_COOLDOWN)
+    let done = rounds::attempt(&mut worker, hours_ago(1), NO_COOLDOWN, PATIENCE)
         .await
         .unwrap();
     assert!(matches!(done, Outcome::Done(_)), "{done:?}");
     // The clock went back, as after a failover to a server that is behind.
-    let behind = rounds::attempt(&mut worker, hours_ago(2), NO_COOLDOWN)
+    let behind = rounds::attempt(&mut worker, hours_ago(2), NO_COOLDOWN, PATIENCE)
         .await
         .unwrap();
     assert!(matches!(behind, Outcome::NotDue(Some(_))), "{behind:?}");
@@ -108,7 +113,7 @@ async fn missed_ticks_are_one_round() {
         |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp() / 10 * 10, 0);
     let mut done = 0;
     for _ in 0..3 {
-        let outcome = rounds::attempt(&mut worker, every_ten_seconds, NO_COOLDOWN)
+        let outcome = rounds::attempt(&mut worker, every_ten_seconds, NO_COOLDOWN, PATIENCE)
             .await
             .unwrap();
         done += i64::from(matches!(outcome, Outcome::Done(_)));
@@ -139,7 +144,7 @@ async fn a_round_that_outlasted_its_tick_is_followed_by_a_cooldown() {
             .await;
         let mut worker = database.connect(&database.worker).await;
         let minute = |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp() / 60 * 60, 0);
-        let outcome = rounds::attempt(&mut worker, minute, cooldown)
+        let outcome = rounds::attempt(&mut worker, minute, cooldown, PATIENCE)
             .await
             .unwrap();
         assert_eq!(
@@ -357,9 +362,14 @@ async fn only_a_week_of_rounds_is_kept() {
         .run("insert into rounds select at, true, at, at, 10 from generate_series(now() - interval '9 days', now() - interval '1 day', interval '1 hour') as at")
         .await;
     let mut worker = database.connect(&database.worker).await;
-    let done = rounds::attempt(&mut worker, |now| Some(now.trunc_subsecs(0)), NO_COOLDOWN)
-        .await
-        .unwrap();
+    let done = rounds::attempt(
+        &mut worker,
+        |now| Some(now.trunc_subsecs(0)),
+        NO_COOLDOWN,
+        PATIENCE,
+    )
+    .await
+    .unwrap();
     assert!(matches!(done, Outcome::Done(_)), "{done:?}");
     let (oldest, kept): (bool, i64) = (
         database

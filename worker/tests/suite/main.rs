@@ -7,6 +7,7 @@
 )]
 
 mod commands;
+mod faults;
 mod run;
 mod secrecy;
 

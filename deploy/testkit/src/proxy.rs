@@ -1,0 +1,142 @@
+//! A network between a program and its Postgres, with weather.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// What happens to the bytes of all connections, old and new.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    /// They pass.
+    Fair,
+    /// They vanish, and nobody is told: no FIN, no RST.
+    Silent,
+    /// A COMMIT passes, and then the connection is cut before the answer to it comes.
+    CutsAfterCommit,
+}
+
+/// The message of Postgres' protocol that commits: `Query` with this text.
+const COMMIT: &[u8] = b"COMMIT\0";
+
+/// A TCP proxy in front of a server on this machine. Dropping it cuts all connections.
+#[derive(Debug)]
+pub struct Proxy {
+    address: SocketAddr,
+    weather: watch::Sender<Weather>,
+    cuts: Arc<AtomicUsize>,
+    accepting: AbortHandle,
+}
+
+impl Proxy {
+    /// A proxy for the server on this port, in fair weather.
+    pub async fn new(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("there is a free port");
+        let address = listener.local_addr().expect("it is bound");
+        let (weather, seen) = watch::channel(Weather::Fair);
+        let cuts = Arc::new(AtomicUsize::new(0));
+        let accepting = tokio::spawn(accept(listener, port, seen, Arc::clone(&cuts)));
+        Self {
+            address,
+            weather,
+            cuts,
+            accepting: accepting.abort_handle(),
+        }
+    }
+
+    /// The same URL, but through this proxy.
+    #[must_use]
+    pub fn url(&self, url: &str) -> String {
+        let (before, after) = url
+            .split_once("@127.0.0.1:")
+            .expect("a URL of a private server");
+        let (_, database) = after.split_once('/').expect("a URL with a database");
+        format!("{before}@{}/{database}", self.address)
+    }
+
+    /// Changes the weather.
+    pub fn turns(&self, weather: Weather) {
+        self.weather.send_replace(weather);
+    }
+
+    /// How many connections were cut after a COMMIT.
+    #[must_use]
+    pub fn cuts(&self) -> usize {
+        self.cuts.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    port: u16,
+    weather: watch::Receiver<Weather>,
+    cuts: Arc<AtomicUsize>,
+) {
+    // They end with this task.
+    let mut connections = JoinSet::new();
+    while let Ok((client, _)) = listener.accept().await {
+        let (weather, cuts) = (weather.clone(), Arc::clone(&cuts));
+        connections.spawn(async move {
+            if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
+                carry(client, server, weather, &cuts).await;
+            }
+        });
+    }
+}
+
+/// Carries bytes both ways, until one side is done or the connection is cut.
+async fn carry(
+    mut client: TcpStream,
+    mut server: TcpStream,
+    weather: watch::Receiver<Weather>,
+    cuts: &AtomicUsize,
+) {
+    let (from_client, to_client) = client.split();
+    let (from_server, to_server) = server.split();
+    tokio::select! {
+        () = one_way(from_client, to_server, &weather, Some(cuts)) => {}
+        () = one_way(from_server, to_client, &weather, None) => {}
+    }
+}
+
+async fn one_way(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    weather: &watch::Receiver<Weather>,
+    cuts: Option<&AtomicUsize>,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
+        let message = &buffer[..bytes];
+        let now = *weather.borrow();
+        if now == Weather::Silent {
+            continue;
+        }
+        if to.write_all(message).await.is_err() {
+            return;
+        }
+        if let Some(cuts) = cuts
+            && now == Weather::CutsAfterCommit
+            && message.ends_with(COMMIT)
+        {
+            cuts.fetch_add(1, Ordering::SeqCst);
+            return;
+        }
+    }
+    // Nobody hears of the end, either.
+    if *weather.borrow() == Weather::Silent {
+        std::future::pending::<()>().await;
+    }
+}
