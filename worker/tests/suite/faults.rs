@@ -12,7 +12,7 @@ const EVERY_TWO_SECONDS: (&str, &str) = ("SCHEDULE", "*/2 * * * * *");
 const NO_COOLDOWN: (&str, &str) = ("COOLDOWN", "0s");
 
 /// A worker whose way to the database leads through a proxy.
-async fn behind(proxy: &Proxy, database: &TestDatabase, environment: &[(&str, &str)]) -> Program {
+fn behind(proxy: &Proxy, database: &TestDatabase, environment: &[(&str, &str)]) -> Program {
     let url = proxy.url(&database.worker);
     let common = [("DATABASE_URL", &*url), ("ADMIN_LISTEN", "127.0.0.1:0")];
     start(&[], common.iter().chain(environment))
@@ -110,7 +110,7 @@ async fn a_network_that_goes_silent_does_not_keep_the_lock() {
         let database = TestDatabase::with_users(1_000).await;
         let proxy = proxy(&database).await;
         let obstacle = hold_up_rounds(&database).await;
-        let mut cut_off = behind(&proxy, &database, &[YEARLY]).await;
+        let mut cut_off = behind(&proxy, &database, &[YEARLY]);
         worker_is(&database, "wait_event_type = 'Lock'").await;
         proxy.turns(Weather::Silent);
         if during_update {
@@ -134,7 +134,7 @@ async fn a_network_that_goes_silent_does_not_keep_the_lock() {
 async fn a_worker_alone_comes_back_from_a_silent_network() {
     let database = TestDatabase::with_users(1_000).await;
     let proxy = proxy(&database).await;
-    let mut alone = behind(&proxy, &database, &[EVERY_TWO_SECONDS, NO_COOLDOWN]).await;
+    let mut alone = behind(&proxy, &database, &[EVERY_TWO_SECONDS, NO_COOLDOWN]);
     alone.says("round done").await;
     proxy.turns(Weather::Silent);
     alone.says("did not answer within").await;
@@ -153,7 +153,7 @@ async fn a_lost_answer_to_a_commit_is_no_second_round() {
     let database = TestDatabase::with_users(1_000).await;
     let proxy = proxy(&database).await;
     proxy.turns(Weather::CutsAfterCommit);
-    let mut unlucky = behind(&proxy, &database, &[YEARLY]).await;
+    let mut unlucky = behind(&proxy, &database, &[YEARLY]);
     unlucky.says("no tick is due: it has been done").await;
     assert!(unlucky.stop().await.success());
     assert_eq!(proxy.cuts(), 1);
