@@ -4,17 +4,19 @@
 //! the batch's own time, for they come right after each other at that very instant. That is what answering them one by
 //! one would have said. The statement runs in this task alone, so a client that hangs up cancels nothing.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::db::{Connection, Database, Error, goodbye, in_time};
+use shared::db::{Connection, Database, Error, in_time, ping};
 use shared::last_query::{self, Answer};
 use shared::users::User;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::task::JoinHandle;
+use tokio::time::{interval, sleep};
 use tracing::{error, info, warn};
 use utoipa::ToSchema;
 
@@ -22,8 +24,12 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 
-/// The pause between two attempts to reach the database.
-const RETRY: Duration = Duration::from_millis(200);
+/// The pause between two attempts to reach the database, between these bounds.
+const RETRY: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_millis(400);
+/// How long an attempt may take; those who wait for it are refused much earlier.
+const CONNECT: Duration = Duration::from_secs(5);
+/// How often an idle connection is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 /// How many callers' traces the log line of a failed batch names.
 const NAMED_TRACES: usize = 8;
 
@@ -77,31 +83,31 @@ impl Line {
     }
 }
 
-/// Opens a line for `capacity` requests, served by a task of its own until all of its ends are dropped. A request is
-/// answered within `timeout`: half of it may pass behind the statement before, half of it in its own.
+/// Opens a line for `capacity` requests, and starts the task that serves it, which ends only with the process. A request
+/// is answered within `timeout`, of which two fifths may pass behind the statement before, and two fifths in its own.
 pub(crate) fn open(
     database: &Database,
     capacity: usize,
     timeout: Duration,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-) -> Line {
+) -> (Line, JoinHandle<()>) {
     let (sender, waiting) = mpsc::channel(capacity);
+    let deadline = timeout * 2 / 5;
     let coalescer = Coalescer {
-        database: database.clone().statement_timeout(timeout / 2),
-        deadline: timeout / 2,
+        database: database.clone().statement_timeout(deadline),
+        deadline,
         waiting,
         batch: Vec::new(),
         health,
         metrics,
     };
-    tokio::spawn(coalescer.run());
-    Line(sender)
+    (Line(sender), tokio::spawn(coalescer.run()))
 }
 
 struct Coalescer {
     database: Database,
-    /// For each statement, and for each attempt to reach the database.
+    /// For each statement, and for those who wait while the database is away.
     deadline: Duration,
     waiting: mpsc::Receiver<Question>,
     /// Those whose statement runs.
@@ -111,48 +117,71 @@ struct Coalescer {
 }
 
 impl Coalescer {
-    /// Serves the line until nobody can ask any more.
     async fn run(mut self) {
-        let mut complaint = None;
-        while !self.waiting.is_closed() {
-            let connected = self.connect().await;
-            let outcome = match connected {
-                Ok(connection) => {
-                    info!("the database is reached");
-                    complaint = None;
-                    self.health.reached_database();
-                    self.metrics.database_is_up(true);
-                    self.serve(connection).await
-                }
-                Err(error) => Err(error),
+        loop {
+            let connection = self.reach().await;
+            info!("the database is reached");
+            self.health.reached_database();
+            self.metrics.database_is_up(true);
+            let Err(error) = self.serve(connection).await else {
+                // Nobody can ask any more.
+                return;
             };
-            if let Err(error) = outcome {
-                self.metrics.database_is_up(false);
-                self.fail(&error, &mut complaint);
-                sleep(RETRY).await;
+            self.metrics.database_is_up(false);
+            complain(&error);
+            self.refuse_all();
+        }
+    }
+
+    /// Tries until the database is reached and has what an answer needs; meanwhile nobody waits for long.
+    async fn reach(&mut self) -> Connection {
+        let database = self.database.clone();
+        let attempts = async move {
+            let mut last_reason = String::new();
+            loop {
+                let error = match attempt(&database).await {
+                    Ok(connection) => return connection,
+                    Err(error) => error,
+                };
+                // One line for a reason, however often it is met.
+                let reason = error.to_string();
+                if reason != last_reason {
+                    complain(&error);
+                    last_reason = reason;
+                }
+                // Replicas that lost it together do not come back in step.
+                sleep(rand::random_range(RETRY)).await;
+            }
+        };
+        tokio::pin!(attempts);
+        let mut patience = interval(self.deadline);
+        patience.reset();
+        loop {
+            tokio::select! {
+                connection = &mut attempts => return connection,
+                _ = patience.tick() => self.refuse_all(),
             }
         }
     }
 
-    /// Reaches the database, and finds out whether it has what an answer needs.
-    async fn connect(&self) -> Result<Connection, Error> {
-        in_time(self.deadline, async {
-            let mut connection = self.database.connect(self.deadline).await?;
-            last_query::prepare(&mut connection).await?;
-            Ok(connection)
-        })
-        .await
-    }
-
-    /// Answers batch after batch, each with one statement. After an error the batch is still there.
+    /// Answers batch after batch, each with one statement. After an error the batch is still there. When there is nothing
+    /// to answer, it looks now and then whether the database is still there.
     async fn serve(&mut self, mut connection: Connection) -> Result<(), Error> {
         let most = self.waiting.max_capacity();
-        while self.waiting.recv_many(&mut self.batch, most).await > 0 {
-            let answer = in_time(self.deadline, last_query::answer(&mut connection)).await?;
-            self.answer(&answer);
+        let mut look = interval(LOOK);
+        loop {
+            tokio::select! {
+                asked = self.waiting.recv_many(&mut self.batch, most) => {
+                    if asked == 0 {
+                        return Ok(());
+                    }
+                    let answer = in_time(self.deadline, last_query::answer(&mut connection)).await?;
+                    self.answer(&answer);
+                    look.reset();
+                }
+                _ = look.tick() => in_time(self.deadline, ping(&mut connection)).await?,
+            }
         }
-        goodbye(connection).await;
-        Ok(())
     }
 
     fn answer(&mut self, answer: &Answer) {
@@ -167,11 +196,13 @@ impl Coalescer {
         }
     }
 
-    /// Tells everybody who waits that there will be no answer, and the log why: one line for each failed batch, and for
-    /// attempts to get the database back one line as long as the reason is the same.
-    fn fail(&mut self, error: &Error, complaint: &mut Option<String>) {
+    /// Tells everybody who waits that there will be no answer, and the log how many these were.
+    fn refuse_all(&mut self) {
         while let Ok(question) = self.waiting.try_recv() {
             self.batch.push(question);
+        }
+        if self.batch.is_empty() {
+            return;
         }
         let requests = self.batch.len();
         let mut traces = Vec::new();
@@ -180,16 +211,26 @@ impl Coalescer {
             let _ = question.reply.send(Err(Problem::Unavailable));
         }
         traces.truncate(NAMED_TRACES);
-        let reason = error.to_string();
-        if requests == 0 && complaint.as_ref() == Some(&reason) {
-            return;
-        }
-        if error.is_transient() {
-            warn!(requests, traceparents = ?traces, "the database does not answer: {reason}");
-        } else {
-            error!(requests, traceparents = ?traces, "the database refuses: {reason}");
-        }
-        *complaint = Some(reason);
+        warn!(requests, traceparents = ?traces, "requests failed: the database is away");
+    }
+}
+
+/// Reaches the database, and finds out whether it has what an answer needs.
+async fn attempt(database: &Database) -> Result<Connection, Error> {
+    in_time(CONNECT, async {
+        let mut connection = database.connect(CONNECT).await?;
+        last_query::check(&mut connection).await?;
+        Ok(connection)
+    })
+    .await
+}
+
+/// Says why the database can't be used: as a warning if that can pass, else as an error, for then somebody must act.
+fn complain(error: &Error) {
+    if error.is_transient() {
+        warn!("the database does not answer: {error}");
+    } else {
+        error!("the database refuses: {error}");
     }
 }
 

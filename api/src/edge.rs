@@ -9,12 +9,13 @@ mod connection;
 mod listener;
 mod socket;
 
-pub(crate) use listener::{Listeners, raise_file_limit};
+pub(crate) use listener::{Listeners, affordable_connections};
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use tokio::net::TcpListener;
@@ -97,22 +98,31 @@ pub(crate) async fn serve<Routes>(
         protocol,
         routes: warp::service(routes),
         limits,
+        places: Arc::new(Semaphore::new(limits.connections)),
         phase: phase.clone(),
         metrics,
     };
     let Connections(tasks) = connections;
-    let end = async {
-        // These waits fail when the sender is gone, which ends everything, too.
-        let _ = phase.wait_for(|&phase| phase >= Phase::Closing).await;
-        tasks.close();
-        tokio::select! {
-            () = tasks.wait() => {}
-            _ = phase.wait_for(|&phase| phase == Phase::Over) => {}
-        }
-    };
     tokio::select! {
         () = accept(&listener, &host, &tasks) => {}
-        () = end => {}
+        () = ended(&tasks, &mut phase) => {}
+    }
+    // Whoever knocked until now is still answered.
+    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
+        tasks.spawn(host.clone().converse(stream));
+    }
+    drop(listener);
+    ended(&tasks, &mut phase).await;
+}
+
+/// Waits until the stop has come so far that connections end, and then for the last of them, or for the end of patience.
+async fn ended(tasks: &TaskTracker, phase: &mut watch::Receiver<Phase>) {
+    // These waits fail when the sender is gone, which ends everything, too.
+    let _ = phase.wait_for(|&phase| phase >= Phase::Closing).await;
+    tasks.close();
+    tokio::select! {
+        () = tasks.wait() => {}
+        _ = phase.wait_for(|&phase| phase == Phase::Over) => {}
     }
 }
 
@@ -127,14 +137,13 @@ where
         + 'static,
     Routes::Future: Send,
 {
-    let places = Arc::new(Semaphore::new(host.limits.connections));
+    let mut accepting = true;
     loop {
-        let place = Arc::clone(&places)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let place = Arc::clone(&host.places).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
+                accepting = true;
                 let host = host.clone();
                 tasks.spawn(async move {
                     host.converse(stream).await;
@@ -142,7 +151,11 @@ where
                 });
             }
             Err(error) => {
-                warn!("a connection could not be accepted: {error}");
+                // Once, until it is over.
+                if accepting {
+                    warn!("connections can't be accepted: {error}");
+                }
+                accepting = false;
                 sleep(ACCEPT_RETRY).await;
             }
         }

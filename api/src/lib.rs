@@ -18,14 +18,14 @@ pub use settings::Settings;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use shared::db::Database;
 use shared::shutdown::StopSignals;
 use shared::{cli, telemetry};
 use tokio::runtime;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use edge::{Connections, Limits, Listeners, Phase};
 use health::Health;
@@ -38,16 +38,23 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// Runs the program, and returns the status to exit with.
 #[must_use]
 pub fn main(settings: Settings) -> ExitCode {
-    telemetry::start(settings.log_format, "info");
+    if let Err(error) = telemetry::start(settings.log_format, "info") {
+        return cli::bad_setting(&error);
+    }
     let database = match settings.database() {
         Ok(database) => database,
         Err(error) => return cli::bad_setting(&error),
     };
-    let result = runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")
-        .and_then(|runtime| runtime.block_on(run(settings, database)));
+    let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            error!("the runtime does not start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(run(settings, database));
+    // Not waiting for a name that is still being looked up.
+    runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -59,9 +66,7 @@ pub fn main(settings: Settings) -> ExitCode {
 
 async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("listening for signals")?;
-    if let Err(error) = edge::raise_file_limit() {
-        warn!("the limit on open files stays as it is: {error}");
-    }
+    let connections = edge::affordable_connections(settings.max_connections as usize);
     let listeners = Listeners::open(settings.listen, settings.admin_listen, settings.reuse_port)?;
     info!(
         listen = %listeners.public.local_addr()?,
@@ -70,26 +75,28 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     );
     let health = Arc::new(Health::default());
     let metrics = Arc::new(Metrics::new());
+    let (line, coalescer) = coalesce::open(
+        &database,
+        settings.max_waiting as usize,
+        settings.request_timeout.into(),
+        Arc::clone(&health),
+        Arc::clone(&metrics),
+    );
     let replica = Arc::new(Replica {
-        line: coalesce::open(
-            &database,
-            settings.max_waiting as usize,
-            settings.request_timeout.into(),
-            Arc::clone(&health),
-            Arc::clone(&metrics),
-        ),
+        line,
         health: Arc::clone(&health),
         metrics: Arc::clone(&metrics),
         connections: Connections::default(),
         description: openapi::description(),
     });
     let limits = Limits {
-        connections: settings.max_connections as usize,
+        connections,
         header: settings.header_timeout.into(),
         idle: settings.idle_timeout.into(),
         write: settings.write_timeout.into(),
     };
-    let (phase, phases) = watch::channel(Phase::Serving);
+    // Probes and metrics are answered until the very end: this sender never changes its mind.
+    let (_always, serving) = watch::channel(Phase::Serving);
     let admin = edge::serve(
         listeners.admin,
         routes::admin(&replica),
@@ -99,16 +106,14 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         },
         Connections::default(),
         Arc::new(Metrics::new()),
-        phases.clone(),
+        serving,
     );
-    // Probes and metrics are answered until the very end.
-    let admin = tokio::spawn(admin);
-    let connections = replica.connections.clone();
+    let (phase, phases) = watch::channel(Phase::Serving);
     let public = edge::serve(
         listeners.public,
         routes::public(&replica),
         limits,
-        connections,
+        replica.connections.clone(),
         metrics,
         phases,
     );
@@ -125,13 +130,14 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
             signal = signals.next() => info!(signal, "a second signal ends it at once"),
         }
         phase.send_replace(Phase::Over);
+        std::future::pending::<()>().await;
     };
-    tokio::pin!(public);
     tokio::select! {
-        () = &mut public => {}
-        () = stop => public.await,
+        () = public => {}
+        () = admin => {}
+        () = stop => {}
+        outcome = coalescer => bail!("nobody answers any more: {outcome:?}"),
     }
-    admin.abort();
     info!("the replica stops");
     Ok(())
 }

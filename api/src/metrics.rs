@@ -1,4 +1,5 @@
-//! What a replica tells of itself, for Prometheus. Almost all of it is counted once per batch, not once per request.
+//! What a replica tells of itself, for Prometheus. All of it is counted away from the connections' tasks: a
+//! batch at a time, or when something is refused.
 
 use std::time::Instant;
 

@@ -110,6 +110,11 @@ impl Problem {
         self.words().1
     }
 
+    /// Whether the connection ends with it.
+    pub(crate) fn ends_connection(self) -> bool {
+        self.header().is_some_and(|(name, _)| name == CONNECTION)
+    }
+
     /// As a response.
     pub(crate) fn response<Body: From<Bytes>>(self) -> Response<Body> {
         let (status, detail) = self.words();

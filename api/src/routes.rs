@@ -22,6 +22,9 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
+/// The most bytes of a `traceparent`: the W3C's has 55.
+const LONGEST_TRACE: usize = 64;
+
 /// What the handlers know.
 pub(crate) struct Replica {
     pub(crate) line: Line,
@@ -35,7 +38,13 @@ pub(crate) struct Replica {
 pub(crate) fn public(
     replica: &Arc<Replica>,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
-    let page = |name, page| pages(replica, name, page);
+    let page = |name, page| {
+        let counted = Arc::clone(replica);
+        pages(replica, name, page).map(move |response: Response| {
+            counted.metrics.responded(response.status());
+            response
+        })
+    };
     let (asked, refused) = (Arc::clone(replica), Arc::clone(replica));
     let query = path::end().and(reads()).and(trace());
     query
@@ -127,11 +136,10 @@ fn pages(
     page: fn(&Replica) -> Response,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
     let replica = Arc::clone(replica);
-    path(name).and(path::end()).and(reads()).map(move || {
-        let response = page(&replica);
-        replica.metrics.responded(response.status());
-        response
-    })
+    path(name)
+        .and(path::end())
+        .and(reads())
+        .map(move || page(&replica))
 }
 
 /// GET, and HEAD, of which hyper leaves the body out.
@@ -144,14 +152,19 @@ fn reads() -> impl Filter<Extract = (), Error = Rejection> + Copy {
 struct Trace(String);
 
 impl FromStr for Trace {
-    type Err = Infallible;
+    type Err = TooLong;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
+    fn from_str(text: &str) -> Result<Self, TooLong> {
+        if text.len() > LONGEST_TRACE {
+            return Err(TooLong);
+        }
         Ok(Self(text.to_owned()))
     }
 }
 
-/// The caller's trace; one that is no text counts as none.
+struct TooLong;
+
+/// The caller's trace; one that is no text, or too long to be one, counts as none.
 fn trace() -> impl Filter<Extract = (Option<Trace>,), Error = Rejection> + Copy {
     warp::header::optional::<Trace>("traceparent")
         .or_else(|_| async { Ok::<_, Rejection>((None,)) })

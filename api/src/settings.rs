@@ -37,13 +37,12 @@ pub struct Settings {
     #[arg(long, env, default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
 
-    /// The most requests that wait for the database at a time; further ones get 503 at once.
-    #[arg(long, env, default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// The most requests in line for the next statement; further ones get 503 at once.
+    #[arg(long, env, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_waiting: u32,
 
-    /// The longest that a request waits for the database before it gets 503: half of it in line, half of it for the
-    /// statement.
-    #[arg(long, env, default_value = "1s", value_parser = positive)]
+    /// The longest that a request waits for the database before it gets 503, at least 100ms.
+    #[arg(long, env, default_value = "1s", value_parser = at_least_100ms)]
     pub(crate) request_timeout: Duration,
 
     /// The longest that the head of a request may take, from the connection's or the request's first moment.
@@ -74,6 +73,13 @@ pub struct Settings {
 impl Settings {
     pub(crate) fn database(&self) -> Result<Database, BadUrl> {
         Database::parse(&self.database_url, "max-two-api")
+    }
+}
+
+fn at_least_100ms(text: &str) -> Result<Duration, String> {
+    match positive(text)? {
+        duration if duration.as_millis() >= 100 => Ok(duration),
+        _ => Err("it must be at least 100ms".to_owned()),
     }
 }
 

@@ -135,6 +135,14 @@ pub async fn in_time<T>(
         .unwrap_or(Err(Error::Deadline(within)))
 }
 
+/// Finds out whether the server still answers.
+///
+/// # Errors
+/// When it does not.
+pub async fn ping(connection: &mut Connection) -> Result<(), Error> {
+    Ok(connection.ping().await?)
+}
+
 /// Ends a session in the polite way, if that can be had quickly.
 pub async fn goodbye(connection: Connection) {
     // A server that does not answer notices the closed socket by itself.

@@ -1,7 +1,7 @@
 //! The chain of all queries, and the one statement that answers a query.
 
 use chrono::{DateTime, Utc};
-use sqlx::{Executor, PgConnection, SqlStr};
+use sqlx::{PgConnection, raw_sql};
 
 use crate::db::Error;
 use crate::users::User;
@@ -46,12 +46,14 @@ pub async fn answer(connection: &mut PgConnection) -> Result<Answer, Error> {
     })
 }
 
-/// Has the server plan the statement without running it, which shows that schema and privileges are those that an
-/// answer needs.
+/// Has the server plan the statement and check our rights to it, without running it: schema and privileges are those that
+/// an answer needs.
 ///
 /// # Errors
 /// When the database can't be reached, or lacks what the statement names.
-pub async fn prepare(connection: &mut PgConnection) -> Result<(), Error> {
-    connection.prepare(SqlStr::from_static(ANSWER_SQL)).await?;
+pub async fn check(connection: &mut PgConnection) -> Result<(), Error> {
+    raw_sql(concat!("explain ", include_str!("last_query/answer.sql")))
+        .execute(connection)
+        .await?;
     Ok(())
 }

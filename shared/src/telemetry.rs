@@ -1,9 +1,11 @@
 //! Logs: sentences for people on a terminal, one JSON object a line for everything else.
 
+use std::env;
 use std::io::{IsTerminal, stderr};
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -17,10 +19,13 @@ pub enum LogFormat {
 /// Starts logging to standard error, with the filters of `RUST_LOG`, or with `default_filters` where that is not set.
 ///
 /// Without a `format`, a terminal gets text and everything else JSON. Only the first call of a process has an effect.
-pub fn start(format: Option<LogFormat>, default_filters: &str) {
+///
+/// # Errors
+/// When `RUST_LOG` holds no filters.
+pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<(), BadFilters> {
     let terminal = stderr().is_terminal();
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filters));
+    let filters = env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| default_filters.to_owned());
+    let filter = EnvFilter::builder().parse(filters).map_err(BadFilters)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr);
@@ -34,4 +39,10 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) {
         LogFormat::Text => lines.with_ansi(terminal).with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
+    Ok(())
 }
+
+/// A `RUST_LOG` that holds no filters.
+#[derive(Debug, thiserror::Error)]
+#[error("RUST_LOG: {0}")]
+pub struct BadFilters(ParseError);

@@ -29,7 +29,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Runs the program, and returns the status to exit with.
 #[must_use]
 pub fn main(settings: Settings) -> ExitCode {
-    telemetry::start(settings.log_format, schedule::LOG_FILTERS);
+    if let Err(error) = telemetry::start(settings.log_format, schedule::LOG_FILTERS) {
+        return cli::bad_setting(&error);
+    }
     let database = match settings.database() {
         Ok(database) => database,
         Err(error) => return cli::bad_setting(&error),

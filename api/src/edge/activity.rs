@@ -3,11 +3,11 @@
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::{Limits, Phase};
+use super::Limits;
 
-/// How long a connection must have been idle for a stop to end it: a client that keeps one busy gets to see
-/// `Connection: close` first.
-const IDLE_WHILE_CLOSING: Duration = Duration::from_secs(1);
+/// How long a connection must have been idle to be ended when a stop, or others in line, need its place: one that is kept
+/// busy gets to see `Connection: close` first.
+const IDLE_IN_NEED: Duration = Duration::from_secs(1);
 
 /// Shared by the parts of one connection, which take turns.
 #[derive(Debug)]
@@ -19,7 +19,9 @@ struct State {
     since: Instant,
     /// Since when the client has not taken what we write.
     unread_since: Option<Instant>,
-    /// Whether it was told that it is refused, and why the connection ends.
+    /// The last bytes that came, in the order in which they came: they end a head, or one has begun.
+    tail: [u8; 3],
+    /// Whether the client was refused in a way that ends the connection.
     refused: bool,
 }
 
@@ -52,6 +54,7 @@ impl Activity {
             doing: Doing::Silent,
             since: Instant::now(),
             unread_since: None,
+            tail: [0; 3],
             refused: false,
         }))
     }
@@ -60,6 +63,10 @@ impl Activity {
     pub(super) fn heard(&self, bytes: &[u8]) {
         let mut state = self.state();
         let line = bytes.contains(&b'\n');
+        for &byte in &bytes[bytes.len().saturating_sub(3)..] {
+            let [_, second, third] = state.tail;
+            state.tail = [second, third, byte];
+        }
         match state.doing {
             // The time of a first head counts from accept.
             Doing::Silent => state.doing = Doing::Head { line },
@@ -80,7 +87,13 @@ impl Activity {
     /// An answer is on its way.
     pub(super) fn answered(&self) {
         let mut state = self.state();
-        state.doing = Doing::Idle;
+        // Behind a head that was read together with the end of the one before, more may have begun.
+        let between = matches!(state.tail, [b'\n', b'\r', b'\n'] | [_, b'\n', b'\n']);
+        state.doing = if between {
+            Doing::Idle
+        } else {
+            Doing::Head { line: true }
+        };
         state.since = Instant::now();
     }
 
@@ -104,7 +117,8 @@ impl Activity {
         matches!(self.state().doing, Doing::Head { line: false })
     }
 
-    pub(super) fn verdict(&self, limits: Limits, phase: Phase) -> Verdict {
+    /// `in_need`: whether connections that do nothing should go.
+    pub(super) fn verdict(&self, limits: Limits, in_need: bool) -> Verdict {
         let state = self.state();
         let time = state.since.elapsed();
         if state
@@ -114,11 +128,10 @@ impl Activity {
             return Verdict::End;
         }
         match state.doing {
-            _ if phase == Phase::Over => Verdict::End,
             Doing::Silent if time > limits.header => Verdict::End,
             Doing::Head { .. } if time > limits.header => Verdict::Slow,
             Doing::Idle if time > limits.idle => Verdict::End,
-            Doing::Idle if phase == Phase::Closing && time > IDLE_WHILE_CLOSING => Verdict::End,
+            Doing::Idle if in_need && time > IDLE_IN_NEED => Verdict::End,
             _ => Verdict::Fine,
         }
     }

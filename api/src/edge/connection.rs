@@ -11,7 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tower_service::Service;
 use warp::http::header::{CONNECTION, HOST};
@@ -40,6 +40,8 @@ pub(super) struct Host<Routes> {
     pub(super) protocol: http1::Builder,
     pub(super) routes: Routes,
     pub(super) limits: Limits,
+    /// Those that are left for further connections.
+    pub(super) places: Arc<Semaphore>,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -53,9 +55,7 @@ where
         // Without it an answer could wait for the acknowledgement of the one before. It fails when the client is gone.
         let _ = stream.set_nodelay(true);
         let activity = Arc::new(Activity::new());
-        let metrics = Arc::clone(&self.metrics);
-        let on_refusal = Box::new(move |problem: Problem| metrics.responded(problem.status()));
-        let socket = Socket::new(stream, Arc::clone(&activity), on_refusal);
+        let socket = Socket::new(stream, Arc::clone(&activity), Arc::clone(&self.metrics));
         let service = service_fn(|request| self.respond(request, &activity));
         let mut connection = self
             .protocol
@@ -66,7 +66,7 @@ where
             tokio::select! {
                 // An error of one client is nobody else's business.
                 _ = &mut connection => break Verdict::Fine,
-                _ = glance.tick() => match activity.verdict(self.limits, *self.phase.borrow()) {
+                _ = glance.tick() => match activity.verdict(self.limits, self.is_in_need()) {
                     Verdict::Fine => {}
                     verdict => break verdict,
                 }
@@ -86,6 +86,11 @@ where
         }
     }
 
+    /// Whether a connection that does nothing is one too many.
+    fn is_in_need(&self) -> bool {
+        *self.phase.borrow() != Phase::Serving || self.places.available_permits() == 0
+    }
+
     async fn respond(
         &self,
         request: Request<Incoming>,
@@ -94,7 +99,9 @@ where
         activity.serving();
         let mut response = if let Some(problem) = refusal(&request) {
             self.metrics.responded(problem.status());
-            activity.refuse();
+            if problem.ends_connection() {
+                activity.refuse();
+            }
             problem.response()
         } else {
             self.routes.clone().call(request).await?
@@ -115,7 +122,8 @@ fn refusal(request: &Request<Incoming>) -> Option<Problem> {
         .uri()
         .path_and_query()
         .map_or("", PathAndQuery::as_str);
-    let lacks_host = request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST);
+    let hosts = request.headers().get_all(HOST).iter().count();
+    let fits_host = hosts == 1 || hosts == 0 && request.version() < Version::HTTP_11;
     if !request.body().is_end_stream() {
         Some(Problem::ContentTooLarge)
     } else if target.len() > MAX_TARGET {
@@ -123,7 +131,7 @@ fn refusal(request: &Request<Incoming>) -> Option<Problem> {
     } else if request.method() == Method::CONNECT || target == "*" {
         // They concern a proxy, or the server as a whole.
         Some(Problem::MethodNotAllowed)
-    } else if lacks_host || !target.starts_with('/') {
+    } else if !fits_host || !target.starts_with('/') {
         Some(Problem::BadRequest)
     } else {
         None

@@ -7,13 +7,19 @@ use std::time::Duration;
 use anyhow::Context;
 use listenfd::ListenFd;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
+use tracing::warn;
 
 /// Connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 4096;
-/// When a client that says nothing is asked whether it is still there, and how often.
+/// What the kernel may hold of a connection, each way: far more than a request or an answer.
+const BUFFER: usize = 64 * 1024;
+/// When the kernel begins to ask an idle client whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Files that are no connections: the database's, the admin listener's, the runtime's.
+const OTHER_FILES: usize = 128;
 
 /// The two sockets of a replica.
 pub(crate) struct Listeners {
@@ -40,6 +46,11 @@ impl Listeners {
             };
             listener
                 .and_then(|listener| {
+                    let socket = SockRef::from(&listener);
+                    // Accepted sockets inherit these.
+                    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+                    socket.set_recv_buffer_size(BUFFER)?;
+                    socket.set_send_buffer_size(BUFFER)?;
                     listener.set_nonblocking(true)?;
                     TcpListener::from_std(listener)
                 })
@@ -60,20 +71,24 @@ fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListen
     )?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(reuse_port)?;
-    // Accepted sockets inherit it.
-    socket.set_tcp_keepalive(
-        &TcpKeepalive::new()
-            .with_time(KEEPALIVE)
-            .with_interval(KEEPALIVE),
-    )?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }
 
-/// Lets this process open as many files as it may, for a connection is one.
-pub(crate) fn raise_file_limit() -> io::Result<()> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    Ok(())
+/// Lets this process open as many files as it may, for a connection is one, and says how many connections that allows:
+/// `wanted`, or fewer.
+pub(crate) fn affordable_connections(wanted: usize) -> usize {
+    let most = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| {
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+        Ok(usize::try_from(most).unwrap_or(usize::MAX))
+    });
+    let affordable = most.map_or(wanted, |most| most.saturating_sub(OTHER_FILES).max(1));
+    if affordable < wanted {
+        warn!(
+            wanted,
+            affordable, "MAX_CONNECTIONS is more than the limit on open files allows"
+        );
+    }
+    wanted.min(affordable)
 }

@@ -10,28 +10,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::activity::Activity;
+use crate::metrics::Metrics;
 use crate::problem::Problem;
 
 /// A TCP stream under watch.
 pub(super) struct Socket {
     stream: TcpStream,
     activity: Arc<Activity>,
-    /// Told of each refusal of hyper's.
-    on_refusal: Box<dyn Fn(Problem) + Send + Sync>,
+    metrics: Arc<Metrics>,
     /// What was put in the place of what hyper wrote, as far as it has not been sent.
     unsent: Bytes,
 }
 
 impl Socket {
-    pub(super) fn new(
-        stream: TcpStream,
-        activity: Arc<Activity>,
-        on_refusal: Box<dyn Fn(Problem) + Send + Sync>,
-    ) -> Self {
+    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>, metrics: Arc<Metrics>) -> Self {
         Self {
             stream,
             activity,
-            on_refusal,
+            metrics,
             unsent: Bytes::new(),
         }
     }
@@ -39,7 +35,10 @@ impl Socket {
     /// hyper answers what it can't parse by itself: a status without a body, and so without the `Content-Type` that
     /// every refusal of ours has.
     fn refusal(&self, written: &[u8]) -> Option<Problem> {
-        let status = written.strip_prefix(b"HTTP/1.1 4")?.get(..2)?;
+        let line = written
+            .strip_prefix(b"HTTP/1.1 4")
+            .or(written.strip_prefix(b"HTTP/1.0 4"));
+        let status = line?.get(..2)?;
         if written.windows(13).any(|window| window == b"content-type:") {
             return None;
         }
@@ -86,7 +85,7 @@ impl AsyncWrite for Socket {
         ready!(self.poll_unsent(context))?;
         if let Some(problem) = self.refusal(bytes) {
             self.activity.refuse();
-            (self.on_refusal)(problem);
+            self.metrics.responded(problem.status());
             self.unsent = problem.bytes();
             return Poll::Ready(Ok(bytes.len()));
         }

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::words::{assert_problem, say};
+use crate::words::{assert_problem, heard, say};
 use crate::{admin, replica, round};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -36,10 +36,10 @@ async fn twenty_thousand_clients_that_hang_up_leave_nothing_behind() {
         .value("select count(*) from pg_stat_activity where datname = current_database() and application_name = 'max-two-api' and state like 'idle in transaction%'")
         .await;
     assert_eq!(stuck, 0);
-    let sessions: i64 = database
-        .value("select count(*) from pg_stat_activity where datname = current_database() and application_name = 'max-two-api'")
-        .await;
-    assert_eq!(sessions, 1);
+    eventually("one session is left", async || {
+        database.value::<i64>("select count(*) from pg_stat_activity where datname = current_database() and application_name = 'max-two-api'").await == 1
+    })
+    .await;
     let admin = admin(&mut program).await;
     eventually("their connections are gone", async || {
         String::from_utf8_lossy(&admin.get("/metrics").await.body)
@@ -58,9 +58,7 @@ async fn a_client_that_takes_its_time_with_the_head_is_told_and_cut_off() {
     let stops = tokio::spawn(async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
-        let mut said = String::new();
-        stream.read_to_string(&mut said).await.unwrap();
-        said
+        heard(&mut stream).await
     });
     let drips = tokio::spawn(async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -71,9 +69,7 @@ async fn a_client_that_takes_its_time_with_the_head_is_told_and_cut_off() {
     });
     assert_problem(&stops.await.unwrap(), 408);
     drips.await.unwrap();
-    let mut said = Vec::new();
-    silent.read_to_end(&mut said).await.unwrap();
-    assert_eq!(said, b"");
+    assert_eq!(heard(&mut silent).await, "");
     assert_eq!(client.get("/").await.status, 200);
 }
 
@@ -89,8 +85,7 @@ async fn a_drip_on_a_kept_connection_is_cut_off_too_and_an_idle_one_later() {
     stream.read_exact(&mut first).await.unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");
     stream.write_all(b"GET / HT").await.unwrap();
-    let mut said = String::new();
-    stream.read_to_string(&mut said).await.unwrap();
+    let said = heard(&mut stream).await;
     let (_, problem) = said
         .split_once("}HTTP/1.1")
         .map(|(answer, problem)| (answer, format!("HTTP/1.1{problem}")))
@@ -99,8 +94,7 @@ async fn a_drip_on_a_kept_connection_is_cut_off_too_and_an_idle_one_later() {
 
     let mut idle = TcpStream::connect(address).await.unwrap();
     idle.write_all(GET).await.unwrap();
-    let mut said = String::new();
-    idle.read_to_string(&mut said).await.unwrap();
+    let said = heard(&mut idle).await;
     assert!(
         said.starts_with("HTTP/1.1 200") && said.ends_with('}'),
         "{said}"
@@ -110,17 +104,25 @@ async fn a_drip_on_a_kept_connection_is_cut_off_too_and_an_idle_one_later() {
 #[tokio::test]
 async fn a_client_that_reads_nothing_is_cut_off() {
     let database = TestDatabase::new().await;
-    let (mut program, client) = replica(&database, &[("WRITE_TIMEOUT", "1s")]).await;
+    let environment = [("WRITE_TIMEOUT", "1s"), ("IDLE_TIMEOUT", "1h")];
+    let (mut program, client) = replica(&database, &environment).await;
     let address = program.address("listen").await;
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
+    let began = Instant::now();
     // Requests, and never a look at the answers: at some point nothing more fits in between, and then it is over.
     let mut written = 0_usize;
     while let Ok(bytes) = stream.write(&GET.repeat(100)).await {
         written += bytes;
     }
     assert!(written > 0);
+    // It was not its being idle: that may last longer.
+    assert!(
+        began.elapsed() < Duration::from_mins(1),
+        "{:?}",
+        began.elapsed()
+    );
     assert_eq!(client.get("/").await.status, 200);
 }
 
@@ -142,6 +144,9 @@ async fn over_the_limit_new_connections_wait_and_old_ones_go_on() {
     for _ in 0..50 {
         assert_eq!(client.get("/").await.status, 200);
     }
+    let admin = admin(&mut program).await;
+    let metrics = admin.get("/metrics").await.body;
+    assert!(String::from_utf8_lossy(&metrics).contains("max_two_api_connections 4\n"));
     // Each that waits gets its turn.
     let said = say(
         address,
@@ -172,10 +177,7 @@ async fn four_thousand_silent_sockets_cost_good_clients_nothing() {
         assert_eq!(client.get("/").await.status, 200);
     }
     for mut stream in silent {
-        let mut said = Vec::new();
-        // The end of the stream, or a reset; waiting for ever would fail the test.
-        let _ = stream.read_to_end(&mut said).await;
-        assert_eq!(said, b"");
+        assert_eq!(heard(&mut stream).await, "");
     }
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap_or_default();
@@ -211,4 +213,42 @@ async fn a_stopped_replica_does_not_hold_up_the_others() {
     assert!(began.elapsed() < Duration::from_mins(1));
     stopped.signal(Signal::SIGCONT);
     load.abort();
+}
+
+#[tokio::test]
+async fn idle_connections_make_room_when_others_wait() {
+    let database = TestDatabase::new().await;
+    let environment = [("MAX_CONNECTIONS", "2"), ("IDLE_TIMEOUT", "1h")];
+    let (mut program, _client) = replica(&database, &environment).await;
+    let address = program.address("listen").await;
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(GET).await.unwrap();
+        let mut first = [0; 12];
+        stream.read_exact(&mut first).await.unwrap();
+        idle.push(stream);
+    }
+    let said = say(
+        address,
+        b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+    )
+    .await;
+    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+}
+
+#[tokio::test]
+async fn a_head_that_begins_behind_another_request_has_its_time_out_too() {
+    let database = TestDatabase::new().await;
+    let environment = [("HEADER_TIMEOUT", "1s"), ("IDLE_TIMEOUT", "1h")];
+    let (mut program, _client) = replica(&database, &environment).await;
+    let address = program.address("listen").await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream
+        .write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\nGET / HT")
+        .await
+        .unwrap();
+    let said = heard(&mut stream).await;
+    let (_, problem) = said.split_once("ok\n").unwrap();
+    assert_problem(problem, 408);
 }

@@ -238,6 +238,7 @@ async fn metrics_are_on_the_admin_listener_only() {
     for line in [
         "max_two_api_responses_total{status=\"200\"} 3",
         "max_two_api_responses_total{status=\"404\"} 2",
+        "max_two_api_responses_total{status=\"200\"} 3",
         "max_two_api_query_duration_seconds_count 3",
         "max_two_api_batch_queries_count 3",
         "max_two_api_waiting_queries 0",
@@ -354,4 +355,19 @@ async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
         );
         assert!(!said.contains("canary-password"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_replica_without_its_grants_is_not_ready() {
+    let database = TestDatabase::new().await;
+    database.run("revoke update on last_query from max_two_api; revoke update (previous_at, queried_at) on last_query from max_two_api").await;
+    let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
+    program.says("the database refuses").await;
+    assert_eq!(client.get("/readyz").await.status, 503);
+    assert_eq!(client.get("/").await.status, 503);
+    database
+        .run("grant update (previous_at, queried_at) on last_query to max_two_api")
+        .await;
+    ready(&client).await;
+    assert_eq!(client.get("/").await.status, 200);
 }

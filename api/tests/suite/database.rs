@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use testkit::{TestDatabase, eventually};
+use testkit::{Proxy, TestDatabase, Weather, eventually};
 
 use crate::words::{assert_problem, say};
 use crate::{admin, replica, round};
@@ -10,7 +10,7 @@ async fn while_the_database_is_away_requests_get_503_and_when_it_is_back_answers
     let database = TestDatabase::with_own_server().await;
     database.seed(100).await;
     round(&database, "10").await;
-    let (mut program, client) = replica(&database, &[]).await;
+    let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
     let address = program.address("listen").await;
     let admin = admin(&mut program).await;
     for _ in 0..2 {
@@ -60,7 +60,7 @@ async fn while_the_database_is_away_requests_get_503_and_when_it_is_back_answers
 async fn a_replica_that_starts_before_its_database_waits_for_it() {
     let database = TestDatabase::with_own_server().await;
     database.server.lock().await.stop();
-    let (mut program, client) = replica(&database, &[]).await;
+    let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
     assert_eq!(client.get("/readyz").await.status, 503);
     assert_eq!(client.get("/livez").await.status, 200);
     assert_eq!(client.get("/").await.status, 503);
@@ -77,7 +77,7 @@ async fn a_replica_that_starts_before_its_database_waits_for_it() {
 async fn a_database_that_does_not_answer_costs_a_request_its_time_and_no_more() {
     let database = TestDatabase::with_users(100).await;
     let (_program, client) = replica(&database, &[("REQUEST_TIMEOUT", "400ms")]).await;
-    assert_eq!(client.get("/").await.status, 200);
+    eventually("it answers", async || client.get("/").await.status == 200).await;
     let mut obstacle = database.superuser().await;
     sqlx::raw_sql("begin; update last_query set queried_at = queried_at")
         .execute(&mut obstacle)
@@ -161,4 +161,37 @@ async fn rounds_do_not_hold_requests_up() {
         .await
         .unwrap();
     assert_eq!(client.get("/").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_that_nobody_asked_anything_during_fails_no_request_later() {
+    let database = TestDatabase::with_own_server().await;
+    let (mut program, client) = replica(&database, &[]).await;
+    assert_eq!(client.get("/").await.status, 200);
+    let mut server = database.server.lock().await;
+    server.crash();
+    program.says("the database does not answer").await;
+    server.start_again().unwrap();
+    drop(server);
+    let said_before = || program.said().matches("the database is reached").count();
+    eventually("it is reached again", async || said_before() == 2).await;
+    assert_eq!(client.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_network_that_goes_silent_is_noticed() {
+    let database = TestDatabase::with_users(10).await;
+    let port = database.server.lock().await.port();
+    let proxy = Proxy::new(port).await;
+    let url = proxy.url(&database.api);
+    let environment = [("DATABASE_URL", &*url), ("REQUEST_TIMEOUT", "1s")];
+    let (_program, client) = replica(&database, &environment).await;
+    eventually("it answers", async || client.get("/").await.status == 200).await;
+    proxy.turns(Weather::Silent);
+    assert_eq!(client.get("/").await.status, 503);
+    proxy.turns(Weather::Fair);
+    eventually("it answers again", async || {
+        client.get("/").await.status == 200
+    })
+    .await;
 }

@@ -16,13 +16,15 @@ mod words;
 use shared::{MinPoints, rounds};
 use testkit::{Client, Program, TestDatabase};
 
-/// A replica under its own role, on ports of its own, and a client of it.
+/// A replica under its own role, on ports of its own, and a client of it. It is patient with the database, which other
+/// tests use at the same time, unless the test says otherwise.
 async fn replica(database: &TestDatabase, environment: &[(&str, &str)]) -> (Program, Client) {
     let common = [
         ("DATABASE_URL", &*database.api),
         ("LISTEN", "127.0.0.1:0"),
         ("ADMIN_LISTEN", "127.0.0.1:0"),
         ("DRAIN_DELAY", "0s"),
+        ("REQUEST_TIMEOUT", "50s"),
     ];
     let environment = common.into_iter().chain(environment.iter().copied());
     let mut program = Program::start(env!("CARGO_BIN_EXE_max-two-api"), &[], environment);

@@ -15,7 +15,7 @@ async fn not_ready(client: &Client) {
 async fn a_stop_drains_then_closes_then_ends() {
     let database = TestDatabase::with_users(10).await;
     let (mut program, client) =
-        replica(&database, &[("DRAIN_DELAY", "3s"), ("CLOSE_TIMEOUT", "1h")]).await;
+        replica(&database, &[("DRAIN_DELAY", "5s"), ("CLOSE_TIMEOUT", "1h")]).await;
     let admin = admin(&mut program).await;
     assert_eq!(client.get("/").await.status, 200);
     program.signal(Signal::SIGTERM);
@@ -38,6 +38,10 @@ async fn a_stop_drains_then_closes_then_ends() {
         }
     }
     assert!(closed, "it ended without a word");
+    // A probe is answered as long as the program runs.
+    if let Ok(reply) = admin.send(Method::GET, "/livez").await {
+        assert_eq!(reply.status, 200);
+    }
     assert!(program.ended().await.success());
     assert!(program.said().contains("the replica stops"));
 }
@@ -69,7 +73,11 @@ async fn the_last_connections_have_a_deadline() {
 async fn a_stop_ends_where_the_database_is_away() {
     let database = TestDatabase::new().await;
     let nowhere = database.api.replace(database.name(), "nowhere");
-    let (mut program, client) = replica(&database, &[("DATABASE_URL", &nowhere)]).await;
+    let (mut program, client) = replica(
+        &database,
+        &[("DATABASE_URL", &nowhere), ("REQUEST_TIMEOUT", "1s")],
+    )
+    .await;
     assert_eq!(client.get("/").await.status, 503);
     assert!(program.stop().await.success());
 }

@@ -1,9 +1,10 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use testkit::TestDatabase;
+use testkit::{PATIENCE, TestDatabase};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::replica;
 
@@ -13,8 +14,15 @@ pub(crate) async fn say(address: SocketAddr, bytes: &[u8]) -> String {
     // The server may have refused and closed before all was sent.
     let _ = stream.write_all(bytes).await;
     let _ = stream.shutdown().await;
+    heard(&mut stream).await
+}
+
+/// All that comes until the server closes.
+pub(crate) async fn heard(stream: &mut TcpStream) -> String {
     let mut said = Vec::new();
-    let _ = stream.read_to_end(&mut said).await;
+    let end = timeout(PATIENCE, stream.read_to_end(&mut said)).await;
+    // A reset is an end, too.
+    let _ = end.expect("the server closes the connection");
     String::from_utf8(said).unwrap()
 }
 
@@ -62,6 +70,10 @@ async fn every_refusal_is_a_problem_with_its_status() {
         (400, "HELLO\r\n\r\n".to_owned()),
         (400, "GET / HTTP/1.1\r\nno colon\r\n\r\n".to_owned()),
         (400, "GET / HTTP/1.1\r\n\r\n".to_owned()),
+        (
+            400,
+            "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n".to_owned(),
+        ),
         (400, "GET relative HTTP/1.1\r\nhost: a\r\n\r\n".to_owned()),
         (
             400,
@@ -134,4 +146,15 @@ async fn targets_in_absolute_form_and_old_http_are_understood() {
             "{request:?}: {said:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_refusal_after_a_request_of_old_http_is_a_problem_too() {
+    let database = TestDatabase::new().await;
+    let (mut program, _client) = replica(&database, &[]).await;
+    let address = program.address("listen").await;
+    let request = b"GET /livez HTTP/1.0\r\nconnection: keep-alive\r\n\r\nHELLO\r\n\r\n";
+    let said = say(address, request).await;
+    let (_, problem) = said.split_once("ok\n").unwrap();
+    assert_problem(problem, 400);
 }

@@ -24,7 +24,9 @@ fn main() -> ExitCode {
         Some(Role::Worker(settings)) => return worker::main(*settings),
         None => {}
     }
-    shared::telemetry::start(settings.log_format, "info");
+    if let Err(error) = shared::telemetry::start(settings.log_format, "info") {
+        return shared::cli::bad_setting(&error);
+    }
     let launched = Runtime::new()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(launch::launch(settings)));

@@ -20,14 +20,14 @@ pub(crate) const INSTALL: &str = if cfg!(target_os = "macos") {
     "sudo apt-get install -y postgresql  (Fedora: sudo dnf install -y postgresql-server)"
 };
 
-/// The usual folders: each entry is a folder, and what follows a version's name inside it.
-const USUAL: [(&str, &str); 6] = [
-    ("/usr/lib/postgresql", "bin"),                          // Debian
-    ("/usr", "bin"),                                         // Fedora: /usr/bin
-    ("/opt/homebrew/opt", "bin"),                            // Homebrew: postgresql@17
-    ("/usr/local/opt", "bin"),                               // Homebrew on Intel
-    ("/Applications/Postgres.app/Contents/Versions", "bin"), // Postgres.app
-    ("/usr/local", "bin"), // built from source: /usr/local/pgsql/bin
+/// Folders of versions, each with its programs in `bin`: Debian, Homebrew on Apple's processors and on Intel's,
+/// Postgres.app, and /usr/local/pgsql.
+const USUAL: [&str; 5] = [
+    "/usr/lib/postgresql",
+    "/opt/homebrew/opt",
+    "/usr/local/opt",
+    "/Applications/Postgres.app/Contents/Versions",
+    "/usr/local",
 ];
 
 /// The major version that is downloaded.
@@ -38,7 +38,7 @@ const DOWNLOADED: &str = "=17";
 pub struct Binaries(PathBuf);
 
 impl Binaries {
-    /// Those in `setting`, else the newest in the usual places, else those of `PATH`, else downloaded ones.
+    /// Those in `setting`, else those on `PATH` (Fedora's are), else the newest in the usual folders, else downloaded ones.
     ///
     /// # Errors
     /// [`Error::NotBinaries`] when `setting` names a folder without them; [`Error::NoBinaries`], with the line that
@@ -73,13 +73,9 @@ impl Binaries {
     fn in_usual_folders() -> Option<Self> {
         USUAL
             .iter()
-            .filter_map(|(parent, below)| Some((fs::read_dir(parent).ok()?, below)))
-            .flat_map(|(versions, below)| {
-                versions
-                    .flatten()
-                    .map(move |version| version.path().join(below))
-            })
-            .filter_map(|folder| Self::at(&folder))
+            .filter_map(|parent| fs::read_dir(parent).ok())
+            .flat_map(Iterator::flatten)
+            .filter_map(|version| Self::at(&version.path().join("bin")))
             .max_by_key(|binaries| version_of(&binaries.0))
     }
 
@@ -103,7 +99,7 @@ impl Binaries {
         .join()
         .unwrap_or_else(|_| Err("the download panicked".to_owned()));
         Self::at(&folder.join("bin")).ok_or_else(|| Error::NoBinaries {
-            looked_in: format!("PATH, {}", USUAL.map(|(parent, _)| parent).join(", ")),
+            looked_in: format!("PATH, {}", USUAL.join(", ")),
             download: download.err().unwrap_or_else(|| "it holds none".to_owned()),
         })
     }
