@@ -14,6 +14,9 @@ use settings::{Role, Settings};
 use tokio::runtime::Runtime;
 use tracing::error;
 
+/// What to log unless told otherwise: not each attempt at a download.
+const LOG_FILTERS: &str = "info,reqwest_retry=error";
+
 fn main() -> ExitCode {
     let settings = match shared::cli::parse::<Settings>() {
         Ok(settings) => settings,
@@ -24,7 +27,7 @@ fn main() -> ExitCode {
         Some(Role::Worker(settings)) => return worker::main(*settings),
         None => {}
     }
-    if let Err(error) = shared::telemetry::start(settings.log_format, "info") {
+    if let Err(error) = shared::telemetry::start(settings.log_format, LOG_FILTERS) {
         return shared::cli::bad_setting(&error);
     }
     let launched = Runtime::new()

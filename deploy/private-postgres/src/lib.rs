@@ -23,7 +23,7 @@ pub enum Error {
     #[error(
         "no Postgres binaries were found (looked in {looked_in}), and downloading them failed ({download}); \
          install them with: {}",
-        binaries::INSTALL
+        binaries::install_line()
     )]
     NoBinaries {
         /// Where they were looked for.
