@@ -1,4 +1,7 @@
--- What each role may do. Run in the database by a superuser, after every migration; again does no harm.
+-- What each role may do. Run in the database by a superuser, after every migration; again does no harm: whoever is at
+-- work keeps what it has.
+
+begin;
 
 revoke all on all tables in schema public from public, max_two_worker, max_two_api;
 
@@ -27,3 +30,5 @@ exception
         raise warning 'advisory locks stay open to every role: only a superuser can change that';
 end
 $$;
+
+commit;

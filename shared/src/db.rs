@@ -13,7 +13,7 @@ use tokio::time::timeout;
 pub type Connection = PgConnection;
 
 /// How long a polite goodbye to the server may take.
-const GOODBYE: Duration = Duration::from_secs(1);
+const GOODBYE: Duration = Duration::from_millis(200);
 
 /// What every session asks of the server, so that one whose client is gone, cut off or stopped frees what it holds.
 const SESSION: [(&str, &str); 8] = [
@@ -61,12 +61,6 @@ impl Database {
     #[must_use]
     pub fn statement_timeout(self, limit: Duration) -> Self {
         Self(self.0.options([("statement_timeout", limit.as_millis())]))
-    }
-
-    /// The same server and role, another database.
-    #[must_use]
-    pub fn named(self, database: &str) -> Self {
-        Self(self.0.database(database))
     }
 
     /// Opens a session.
@@ -165,7 +159,7 @@ pub enum Error {
     Schema(String),
     /// Anything else, in the words of the server or of the driver. They hold no values of ours: a server puts those in
     /// a message's detail, which `Display` leaves out.
-    #[error("{0}")]
+    #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
 
@@ -187,12 +181,6 @@ impl Error {
                     | sqlx::Error::WorkerCrashed
             ),
         }
-    }
-
-    /// Whether the server stopped the statement because it was asked to.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
-        matches!(self, Self::Database(sqlx::Error::Database(error)) if error.code().as_deref() == Some("57014"))
     }
 }
 

@@ -7,8 +7,9 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{Connection, PgConnection};
+use tokio::time::sleep;
 
 use crate::db::{Error, in_time};
 use crate::settings::{self, MinPoints};
@@ -19,6 +20,12 @@ const LOCK: i64 = 0x6d_6178_2074_776f;
 
 /// How long a statement may take that only looks, or takes a free lock.
 const CALL: Duration = Duration::from_secs(5);
+/// The pause between two looks whether a running round has ended.
+const BUSY: Duration = Duration::from_millis(100);
+/// The least time between two rounds, longer than any statement of the api. A snapshot from before the last round's end
+/// would keep the next one from pruning what the last one left: its new versions would not fit beside the old ones, and
+/// the table would grow.
+const SETTLE: TimeDelta = TimeDelta::milliseconds(500);
 /// How long a commit may take: a disk that is busy with a checkpoint can make it wait.
 const COMMIT: Duration = Duration::from_secs(30);
 
@@ -44,7 +51,7 @@ pub enum Outcome {
     NotDue(Option<Round>),
     /// Another worker holds the lock.
     Busy,
-    /// The last round outlasted its tick, and its cooldown is not over yet.
+    /// The last round has only just ended; or it outlasted its tick, and its cooldown is not over yet.
     CoolingDown,
 }
 
@@ -60,7 +67,7 @@ pub enum Outcome {
 pub async fn attempt(
     connection: &mut PgConnection,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
-    cooldown: Duration,
+    cooldown: TimeDelta,
     limit: Duration,
 ) -> Result<Outcome, Error> {
     let mut transaction = in_time(CALL, async { Ok(connection.begin().await?) }).await?;
@@ -82,44 +89,63 @@ pub async fn attempt(
 async fn decide(
     transaction: &mut PgConnection,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
-    cooldown: Duration,
+    cooldown: TimeDelta,
 ) -> Result<ControlFlow<Outcome, DateTime<Utc>>, Error> {
     if !try_lock(transaction).await? {
         return Ok(ControlFlow::Break(Outcome::Busy));
     }
-    let (now, last) = judge(transaction).await?;
+    let (now, last) = last_scheduled(transaction).await?;
     let Some(tick_at) = latest_tick(now) else {
         return Ok(ControlFlow::Break(Outcome::NotDue(last)));
     };
-    Ok(match last {
-        Some(last) if last.tick_at >= tick_at => ControlFlow::Break(Outcome::NotDue(Some(last))),
-        Some(last)
-            if latest_tick(last.finished_at) > Some(last.tick_at)
-                && now < last.finished_at + cooldown =>
-        {
-            ControlFlow::Break(Outcome::CoolingDown)
-        }
-        _ => ControlFlow::Continue(tick_at),
+    let Some(last) = last else {
+        return Ok(ControlFlow::Continue(tick_at));
+    };
+    let outlasted_its_tick = latest_tick(last.finished_at) > Some(last.tick_at);
+    let rest = if outlasted_its_tick {
+        cooldown.max(SETTLE)
+    } else {
+        SETTLE
+    };
+    Ok(if last.tick_at >= tick_at {
+        ControlFlow::Break(Outcome::NotDue(Some(last)))
+    } else if now - last.finished_at < rest {
+        ControlFlow::Break(Outcome::CoolingDown)
+    } else {
+        ControlFlow::Continue(tick_at)
     })
 }
 
-/// Does a round now, whatever tick or cooldown there is; a round that is running is waited for.
+/// Does a round now, whatever tick or cooldown there is, once a round that is running has ended. The writes may take
+/// `limit`.
 ///
 /// # Errors
 /// As for [`attempt`].
-pub async fn now(connection: &mut PgConnection, min_points: MinPoints) -> Result<Round, Error> {
-    let mut transaction = connection.begin().await?;
-    lock(&mut transaction).await?;
-    let round = renew(&mut transaction, None, min_points).await?;
-    transaction.commit().await?;
-    Ok(round)
+pub async fn now(
+    connection: &mut PgConnection,
+    min_points: MinPoints,
+    limit: Duration,
+) -> Result<Round, Error> {
+    loop {
+        let mut transaction = in_time(CALL, async { Ok(connection.begin().await?) }).await?;
+        if in_time(CALL, try_lock(&mut transaction)).await? {
+            let round = in_time(limit, renew(&mut transaction, None, min_points)).await?;
+            in_time(COMMIT, async { Ok(transaction.commit().await?) }).await?;
+            return Ok(round);
+        }
+        // Not waiting inside the transaction: its snapshot would keep the running round from pruning.
+        in_time(CALL, async { Ok(transaction.rollback().await?) }).await?;
+        sleep(BUSY).await;
+    }
 }
 
 /// The newest round that was done for a tick, and the database's time.
 ///
 /// # Errors
 /// When the database can't be reached.
-pub async fn judge(connection: &mut PgConnection) -> Result<(DateTime<Utc>, Option<Round>), Error> {
+pub async fn last_scheduled(
+    connection: &mut PgConnection,
+) -> Result<(DateTime<Utc>, Option<Round>), Error> {
     let row = sqlx::query!(
         r#"select now() as "now!",
                   tick_at as "tick_at?", started_at as "started_at?",
@@ -147,16 +173,6 @@ async fn try_lock(transaction: &mut PgConnection) -> Result<bool, Error> {
     Ok(row.held)
 }
 
-async fn lock(transaction: &mut PgConnection) -> Result<(), Error> {
-    sqlx::query!("set local lock_timeout = 0")
-        .execute(&mut *transaction)
-        .await?;
-    sqlx::query!("select pg_advisory_xact_lock($1)", LOCK)
-        .fetch_one(transaction)
-        .await?;
-    Ok(())
-}
-
 /// All that a round writes: points, settings, and the row that says so.
 async fn renew(
     transaction: &mut PgConnection,
@@ -168,14 +184,18 @@ async fn renew(
     record(transaction, tick_at, users_updated).await
 }
 
-/// Writes the round's row, and forgets those that are older than a week.
+/// Writes the round's row, and forgets those that are older than a week, but never the one that is the fence.
 async fn record(
     transaction: &mut PgConnection,
     tick_at: Option<DateTime<Utc>>,
     users_updated: u64,
 ) -> Result<Round, Error> {
     let row = sqlx::query!(
-        "with forgotten as (delete from rounds where finished_at < now() - interval '7 days') \
+        "with forgotten as ( \
+             delete from rounds \
+             where finished_at < now() - interval '7 days' \
+               and tick_at < (select max(tick_at) from rounds where scheduled) \
+         ) \
          insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
          values (coalesce($1, now()), $1 is not null, now(), clock_timestamp(), $2) \
          returning tick_at, started_at, finished_at",

@@ -14,6 +14,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 /// # Errors
 /// When the database can't be reached, the role may not create tables, or the database's schema is not one of ours.
 pub async fn migrate(connection: &mut PgConnection) -> Result<(), Error> {
+    // However long another one takes: sqlx's lock is a session's, and counts as one.
+    sqlx::query!("set lock_timeout = 0")
+        .execute(&mut *connection)
+        .await?;
     MIGRATIONS
         .run(connection)
         .await

@@ -27,7 +27,6 @@ pub async fn seed(connection: &mut PgConnection, ids: RangeInclusive<i64>) -> Re
     let added = sqlx::query!(
         "insert into users (id) \
          select id from generate_series($1::bigint, $2::bigint) as id \
-         where not exists (select from users where users.id = id.id) \
          order by id \
          on conflict do nothing",
         ids.start(),

@@ -17,8 +17,9 @@ pub use settings::{Command, Settings};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use shared::db::{Database, goodbye};
+use shared::shutdown::StopSignals;
 use shared::{MinPoints, cli, rounds, schema, telemetry};
 use tokio::runtime;
 use tracing::{error, info};
@@ -51,27 +52,44 @@ pub fn main(settings: Settings) -> ExitCode {
 }
 
 async fn command(settings: Settings, database: Database) -> anyhow::Result<()> {
-    match settings.command {
-        None | Some(Command::Run) => tick::run(settings, database).await,
-        Some(Command::Migrate) => {
+    let Some(command) = settings
+        .command
+        .clone()
+        .filter(|command| !matches!(command, Command::Run))
+    else {
+        return tick::run(settings, database).await;
+    };
+    let mut signals = StopSignals::listen().context("listening for signals")?;
+    tokio::select! {
+        outcome = once(command, &settings, &database) => outcome,
+        // What it was at is rolled back by the server, which sees us go.
+        signal = signals.next() => bail!("stopped by {signal}"),
+    }
+}
+
+/// What is done once, and not until a signal.
+async fn once(command: Command, settings: &Settings, database: &Database) -> anyhow::Result<()> {
+    match command {
+        Command::Run => {}
+        Command::Migrate => {
             let mut connection = database.connect(CONNECT).await?;
             schema::migrate(&mut connection).await?;
             goodbye(connection).await;
             info!("the schema is up to date");
-            Ok(())
         }
-        Some(Command::Seed { users }) => Ok(seed(&database, users).await?),
-        Some(Command::Round { min_points }) => {
+        Command::Seed { users } => seed(database, users).await?,
+        Command::Round { min_points } => {
             let mut connection = database.connect(CONNECT).await?;
             let minimum = min_points.unwrap_or_else(MinPoints::draw);
-            let round = rounds::now(&mut connection, minimum).await?;
+            let round =
+                rounds::now(&mut connection, minimum, settings.round_timeout.into()).await?;
             goodbye(connection).await;
             println!(
                 "round done: {} users renewed in {} ms",
                 round.users_updated,
                 (round.finished_at - round.started_at).num_milliseconds()
             );
-            Ok(())
         }
     }
+    Ok(())
 }

@@ -22,7 +22,8 @@ pub struct Schedule {
 
 impl Schedule {
     /// The last tick at or before `at`; none if the pattern has none before.
-    pub(crate) fn latest_tick(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    #[must_use]
+    pub fn latest_tick(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         // croner carries a fraction of a second over into its answer.
         self.cron
             .find_previous_occurrence(&at.trunc_subsecs(0), true)
@@ -30,7 +31,7 @@ impl Schedule {
     }
 
     /// Sends to `wake` at each tick by the clock of this machine, which is only a hint. While the receiver is busy, one
-    /// waiting wake-up is enough. The scheduler stops when it is dropped.
+    /// waiting wake-up is enough.
     pub(crate) async fn wake(&self, wake: mpsc::Sender<()>) -> Result<Wakening, JobSchedulerError> {
         let scheduler = JobScheduler::new().await?;
         let job = Job::new(self.pattern.as_str(), move |_, _| {
@@ -47,7 +48,7 @@ impl Schedule {
 pub(crate) struct Wakening(JobScheduler);
 
 impl Wakening {
-    /// Ends it; no wake-up comes after this.
+    /// Ends it; a wake-up that is on its way may still come.
     pub(crate) async fn end(mut self) {
         // A scheduler that can't be told has stopped already.
         let _ = self.0.shutdown().await;

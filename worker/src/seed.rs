@@ -23,7 +23,7 @@ const REPORT: Duration = Duration::from_secs(2);
 pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
     let began = Instant::now();
     let mut connection = database.connect(CONNECT).await?;
-    let progress = Progress::new(users);
+    let mut progress = Progress::new(users);
     let mut added = 0;
     let mut first = 1;
     while first <= users {
@@ -47,7 +47,7 @@ pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
 struct Progress {
     bar: ProgressBar,
     users: i64,
-    reported: std::cell::Cell<Instant>,
+    reported: Instant,
 }
 
 impl Progress {
@@ -65,14 +65,14 @@ impl Progress {
         Self {
             bar,
             users,
-            reported: Instant::now().into(),
+            reported: Instant::now(),
         }
     }
 
-    fn reach(&self, user: i64) {
+    fn reach(&mut self, user: i64) {
         self.bar.set_position(user.cast_unsigned());
-        if self.bar.is_hidden() && self.reported.get().elapsed() > REPORT {
-            self.reported.set(Instant::now());
+        if self.bar.is_hidden() && self.reported.elapsed() > REPORT {
+            self.reported = Instant::now();
             info!(reached = user, of = self.users, "seeding");
         }
     }

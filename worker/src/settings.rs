@@ -1,7 +1,9 @@
 //! The worker's settings.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use shared::MinPoints;
 use shared::db::{BadUrl, Database};
@@ -37,11 +39,11 @@ pub struct Settings {
     pub(crate) schedule: Schedule,
 
     /// The pause after a round that was not finished when its next tick came.
-    #[arg(long, env, default_value = "10s", global = true)]
+    #[arg(long, env, default_value = "10s", global = true, value_parser = up_to_a_day)]
     pub(crate) cooldown: humantime::Duration,
 
     /// The longest that the writes of a round may take before they are given up.
-    #[arg(long, env, default_value = "2m", global = true)]
+    #[arg(long, env, default_value = "2m", global = true, value_parser = a_second_to_a_day)]
     pub(crate) round_timeout: humantime::Duration,
 
     /// How log lines look; text on a terminal, else JSON.
@@ -73,5 +75,24 @@ pub enum Command {
 impl Settings {
     pub(crate) fn database(&self) -> Result<Database, BadUrl> {
         Database::parse(&self.database_url, "max-two-worker")
+    }
+
+    pub(crate) fn cooldown(&self) -> TimeDelta {
+        TimeDelta::from_std(self.cooldown.into()).expect("it is a day at most")
+    }
+}
+
+fn up_to_a_day(text: &str) -> Result<humantime::Duration, String> {
+    match text.parse::<humantime::Duration>() {
+        Ok(duration) if *duration <= Duration::from_hours(24) => Ok(duration),
+        Ok(_) => Err("it must be a day at most".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn a_second_to_a_day(text: &str) -> Result<humantime::Duration, String> {
+    match up_to_a_day(text)? {
+        duration if *duration >= Duration::from_secs(1) => Ok(duration),
+        _ => Err("it must be a second at least".to_owned()),
     }
 }

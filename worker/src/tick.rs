@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use chrono::TimeDelta;
 use shared::db::{Connection, Database, Error, SessionId, goodbye, in_time, session_id};
 use shared::rounds::{self, Outcome};
 use shared::shutdown::StopSignals;
@@ -23,7 +24,7 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long the database may take to be reached.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a stop waits, first to have the running statement cancelled, then for the rollback.
-const CANCEL: Duration = Duration::from_millis(700);
+const CANCEL: Duration = Duration::from_millis(500);
 
 /// Does the round of every tick until a signal asks to stop.
 ///
@@ -51,10 +52,11 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
         .context("starting the scheduler")?;
     let mut look = interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let cooldown = settings.cooldown();
     let mut worker = Worker {
         database: database.statement_timeout(settings.round_timeout.into()),
         schedule: settings.schedule,
-        cooldown: settings.cooldown.into(),
+        cooldown,
         round_timeout: settings.round_timeout.into(),
         metrics,
         session: None,
@@ -83,7 +85,7 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
 struct Worker {
     database: Database,
     schedule: Schedule,
-    cooldown: Duration,
+    cooldown: TimeDelta,
     round_timeout: Duration,
     metrics: Arc<Metrics>,
     /// Kept from one turn to the next; dropped after any error.
@@ -96,15 +98,20 @@ impl Worker {
     /// Attempts the tick that is due. A signal meanwhile rolls the round back, and is returned.
     async fn turn(&mut self, stop: &mut StopSignals) -> Option<&'static str> {
         self.metrics.turned();
-        let (mut connection, id) = match self.session.take() {
-            Some(session) => session,
-            None => match self.connect().await {
+        let (mut connection, id) = if let Some(session) = self.session.take() {
+            session
+        } else {
+            let connected = tokio::select! {
+                connected = self.connect() => connected,
+                signal = stop.next() => return Some(signal),
+            };
+            match connected {
                 Ok(session) => session,
                 Err(error) => {
                     self.failed(&error);
                     return None;
                 }
-            },
+            }
         };
         let (outcome, signal) = self.attempt(&mut connection, id, stop).await;
         match outcome {
@@ -112,7 +119,7 @@ impl Worker {
                 self.session = Some((connection, id));
                 self.succeeded(outcome);
             }
-            Err(_) if signal.is_some() => info!("the running round is rolled back"),
+            Err(_) if signal.is_some() => info!("the running attempt is given up"),
             Err(error) => self.failed(&error),
         }
         signal
@@ -172,10 +179,9 @@ impl Worker {
                 }
             }
             Outcome::Busy => self.say(Level::INFO, "another worker is at the round".to_owned()),
-            Outcome::CoolingDown => self.say(
-                Level::INFO,
-                "the last round outlasted its tick: cooling down".to_owned(),
-            ),
+            Outcome::CoolingDown => {
+                self.say(Level::INFO, "cooling down after the last round".to_owned());
+            }
         }
     }
 

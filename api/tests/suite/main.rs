@@ -14,7 +14,7 @@ mod stop;
 mod words;
 
 use shared::{MinPoints, rounds};
-use testkit::{Client, Program, TestDatabase};
+use testkit::{Client, PATIENCE, Program, TestDatabase};
 
 /// A replica under its own role, on ports of its own, and a client of it. It is patient with the database, which other
 /// tests use at the same time, unless the test says otherwise.
@@ -40,7 +40,7 @@ async fn admin(program: &mut Program) -> Client {
 /// Does a round with this minimum.
 async fn round(database: &TestDatabase, minimum: &str) {
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(&mut worker, minimum.parse::<MinPoints>().unwrap())
+    rounds::now(&mut worker, minimum.parse::<MinPoints>().unwrap(), PATIENCE)
         .await
         .unwrap();
 }

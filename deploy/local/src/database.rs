@@ -1,6 +1,5 @@
 //! The database that everything meets in: a private one, or that of `DATABASE_URL`.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, io};
@@ -9,6 +8,7 @@ use anyhow::Context;
 use private_postgres::{Binaries, Server, is_reachable};
 use shared::db::{Database, goodbye};
 use shared::{roles, schema};
+use tokio::task::spawn_blocking;
 use tracing::info;
 
 use crate::settings::Settings;
@@ -46,10 +46,14 @@ pub(crate) async fn prepare(settings: &Settings) -> anyhow::Result<(Option<Serve
         .clone()
         .map_or_else(default_directory, Ok)?;
     info!(directory = %directory.display(), "starting a private Postgres");
-    let server = tokio::task::block_in_place(|| {
-        let binaries = Binaries::find(settings.postgres_bin.as_deref())?;
+    let binaries = settings.postgres_bin.clone();
+    // Beside this task, which may be asked to stop meanwhile.
+    let server = spawn_blocking(move || {
+        let binaries = Binaries::find(binaries.as_deref())?;
         Server::start(&directory, &binaries)
-    })?;
+    })
+    .await
+    .context("starting Postgres")??;
     let superuser = |database| Database::parse(&server.url("postgres", database), "max-two");
     let mut connection = superuser("postgres")?.connect(CONNECT).await?;
     roles::create(&mut connection, server.password(), NAME).await?;
@@ -91,15 +95,11 @@ fn default_directory() -> anyhow::Result<PathBuf> {
     Ok(elsewhere)
 }
 
-/// A name for a folder's own data: readable, and another one for every path.
+/// A name for a folder's own data: its path, in one word.
 fn name_of(folder: &Path) -> io::Result<String> {
     let path = folder.canonicalize()?;
-    let name = path
-        .file_name()
-        .unwrap_or_default()
+    Ok(path
         .to_string_lossy()
-        .into_owned();
-    let mut hasher = DefaultHasher::new();
-    path.hash(&mut hasher);
-    Ok(format!("{name}-{:016x}", hasher.finish()))
+        .trim_start_matches('/')
+        .replace('/', "-"))
 }

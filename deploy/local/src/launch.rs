@@ -1,10 +1,13 @@
 //! From nothing to a service that answers, and back.
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
+use std::process::exit;
 use std::time::Duration;
 
 use anyhow::Context;
+use clap::ValueEnum;
 use http_body_util::Empty;
 use hyper::Uri;
 use hyper::body::Bytes;
@@ -15,9 +18,10 @@ use shared::db::{Database, goodbye};
 use shared::rounds;
 use shared::shutdown::StopSignals;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::task::block_in_place;
+use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::{interval, sleep};
 use tracing::{error, info};
+use worker::Schedule;
 
 use crate::database::{self, Urls};
 use crate::programs::{Fleet, Program};
@@ -32,12 +36,12 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Any free port, for the admin listeners: there are as many as processes.
 const ANY_PORT: &str = "127.0.0.1:0";
 
-/// What runs, in the order in which it was started.
+/// What runs, in the order in which it stops.
 #[derive(Default)]
 struct Running {
-    postgres: Option<Server>,
-    workers: Option<Fleet>,
     replicas: Option<Fleet>,
+    workers: Option<Fleet>,
+    postgres: Option<Server>,
 }
 
 /// Starts everything, and stops it after a signal, or after an error.
@@ -56,7 +60,11 @@ pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
     };
     tokio::select! {
         () = running.stop() => {}
-        signal = signals.next() => info!(signal, "a second signal: not waiting any longer"),
+        signal = signals.next() => {
+            // Leashes end what is left.
+            info!(signal, "a second signal: not waiting any longer");
+            exit(1);
+        }
     }
     outcome
 }
@@ -71,11 +79,15 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
         .await
         .context("seeding")?;
     running.workers = Some(Fleet::start(workers(settings, &urls))?);
-    first_round(&owner).await?;
+    first_round(&owner, &settings.schedule).await?;
     running.replicas = Some(Fleet::start(replicas(settings, listen, &urls))?);
     answered(listen).await?;
     println!("Max Two is ready: http://{listen}/");
-    println!("Its database: {}", urls.owner);
+    match running.postgres {
+        Some(_) => println!("Its database: {}", urls.owner),
+        // Its URL is known to whoever gave it, and may hold a password.
+        None => println!("Its database: that of DATABASE_URL"),
+    }
     // The port is the replicas' now, and stays reserved while one of them is started again.
     let _reserved = reserved;
     look_after(running.postgres.as_mut()).await
@@ -91,8 +103,10 @@ impl Running {
             fleet.stop().await;
         }
         if let Some(mut postgres) = self.postgres.take() {
-            block_in_place(|| postgres.stop());
-            info!("Postgres has stopped");
+            match spawn_blocking(move || postgres.stop()).await {
+                Ok(()) => info!("Postgres has stopped"),
+                Err(error) => error!("Postgres did not stop: {error}"),
+            }
         }
     }
 }
@@ -120,12 +134,19 @@ fn reserve(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
     Ok((socket, address))
 }
 
+/// The log format of this program, if it was chosen, is that of all.
+fn log_format(settings: &Settings) -> Option<(&'static str, OsString)> {
+    let format = settings.log_format?.to_possible_value()?;
+    Some(("LOG_FORMAT", format.get_name().into()))
+}
+
 fn workers(settings: &Settings, urls: &Urls) -> impl Iterator<Item = Program> {
-    let environment = vec![
+    let mut environment = vec![
         ("DATABASE_URL", urls.worker.clone().into()),
         ("ADMIN_LISTEN", ANY_PORT.into()),
         ("SCHEDULE", settings.schedule.to_string().into()),
     ];
+    environment.extend(log_format(settings));
     (1..=settings.workers).map(move |number| Program {
         name: format!("worker {number}"),
         role: "worker",
@@ -134,7 +155,7 @@ fn workers(settings: &Settings, urls: &Urls) -> impl Iterator<Item = Program> {
 }
 
 fn replicas(settings: &Settings, listen: SocketAddr, urls: &Urls) -> impl Iterator<Item = Program> {
-    let environment = vec![
+    let mut environment = vec![
         ("DATABASE_URL", urls.api.clone().into()),
         ("LISTEN", listen.to_string().into()),
         ("REUSE_PORT", "true".into()),
@@ -142,6 +163,7 @@ fn replicas(settings: &Settings, listen: SocketAddr, urls: &Urls) -> impl Iterat
         // No load balancer has to be told.
         ("DRAIN_DELAY", "0s".into()),
     ];
+    environment.extend(log_format(settings));
     (1..=settings.replicas).map(move |number| Program {
         name: format!("api replica {number}"),
         role: "api",
@@ -149,14 +171,22 @@ fn replicas(settings: &Settings, listen: SocketAddr, urls: &Urls) -> impl Iterat
     })
 }
 
-/// Waits until a round has been done, by whichever worker.
-async fn first_round(owner: &Database) -> anyhow::Result<()> {
+/// Waits until the tick that is due now has been done, by whichever worker; if the schedule has had none, not at all.
+async fn first_round(owner: &Database, schedule: &Schedule) -> anyhow::Result<()> {
     let mut connection = owner
         .connect(CONNECT)
         .await
         .context("reaching the database")?;
-    while rounds::judge(&mut connection).await?.1.is_none() {
-        sleep(GLANCE).await;
+    let (now, _) = rounds::last_scheduled(&mut connection).await?;
+    if let Some(due) = schedule.latest_tick(now) {
+        info!(tick_at = %due, "waiting for the round that is due");
+        while rounds::last_scheduled(&mut connection)
+            .await?
+            .1
+            .is_none_or(|last| last.tick_at < due)
+        {
+            sleep(GLANCE).await;
+        }
     }
     goodbye(connection).await;
     Ok(())
@@ -178,7 +208,7 @@ async fn answered(listen: SocketAddr) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the private Postgres again whenever it has died. Never ends.
+/// Starts the private Postgres again whenever it has died, and tries until it runs. Never ends.
 async fn look_after(mut postgres: Option<&mut Server>) -> anyhow::Result<()> {
     let mut look = interval(LOOK);
     loop {
@@ -187,7 +217,9 @@ async fn look_after(mut postgres: Option<&mut Server>) -> anyhow::Result<()> {
             && !server.is_running()
         {
             error!("Postgres died; starting it again");
-            block_in_place(|| server.start_again())?;
+            if let Err(error) = block_in_place(|| server.start_again()) {
+                error!("{error}");
+            }
         }
     }
 }

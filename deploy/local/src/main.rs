@@ -30,6 +30,9 @@ fn main() -> ExitCode {
     if let Err(error) = shared::telemetry::start(settings.log_format, LOG_FILTERS) {
         return shared::cli::bad_setting(&error);
     }
+    if let Err(error) = settings.check() {
+        return shared::cli::bad_setting(&error);
+    }
     let launched = Runtime::new()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(launch::launch(settings)));

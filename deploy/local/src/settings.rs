@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, value_parser};
+use private_postgres::Binaries;
+use shared::db::Database;
 use shared::telemetry::LogFormat;
 use worker::Schedule;
 
@@ -50,6 +52,22 @@ pub(crate) struct Settings {
 
     #[command(subcommand)]
     pub(crate) role: Option<Role>,
+}
+
+impl Settings {
+    /// What can be told of the settings before anything is started.
+    ///
+    /// # Errors
+    /// When the database's URL is none, or the folder of binaries has none.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        if let Some(url) = &self.database_url {
+            Database::parse(url, "max-two")?;
+        }
+        if let Some(folder) = &self.postgres_bin {
+            Binaries::find(Some(folder))?;
+        }
+        Ok(())
+    }
 }
 
 /// What this program is when it has started itself.

@@ -19,12 +19,14 @@ use tempfile::TempDir;
 use crate::account::Account;
 use crate::{Binaries, Error, Leash};
 
-/// How long a server may take to start (a crash recovery included) or to stop.
+/// How long the server of an owner that was killed may take to stop.
+const PREDECESSOR: Duration = Duration::from_secs(15);
+/// How long a server may take to stop before it is killed.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// How often a file or a process is looked at while waiting for it.
 const GLANCE: Duration = Duration::from_millis(10);
 /// What differs from Postgres' defaults.
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 6] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
     "max_connections=200",
@@ -32,6 +34,8 @@ const SETTINGS: [&str; 5] = [
     "shared_buffers=256MB",
     // A round writes a hundred megabytes of WAL: checkpoints come by time, not by size.
     "max_wal_size=4GB",
+    // The versions of last_query's row that a round's snapshot kept are cleaned up soon.
+    "autovacuum_naptime=10s",
 ];
 
 /// Whether data must survive a crash of the machine. They survive one of the server in both cases.
@@ -115,7 +119,9 @@ impl Server {
             });
         }
         let lock = lock(directory)?;
-        place.account.own(directory)?;
+        if folder.is_some() {
+            place.account.own(directory)?;
+        }
         let password = place.initialize()?;
         let port = free_port().map_err(Error::io("finding a free port for", directory))?;
         let mut server = Self {
@@ -141,7 +147,7 @@ impl Server {
         if let Some((_, leash)) = self.running.take() {
             leash.dismiss();
         }
-        self.place.wait_for_predecessor()?;
+        self.place.wait_for_predecessor();
         self.running = Some(self.place.run(self.port)?);
         Ok(())
     }
@@ -222,6 +228,8 @@ impl Place {
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished).map_err(Error::io("removing", &unfinished))?;
         }
+        fs::create_dir(&unfinished).map_err(Error::io("making", &unfinished))?;
+        self.account.own(&unfinished)?;
         let initdb = self.binaries.program("initdb");
         let output = self
             .account
@@ -250,8 +258,8 @@ impl Place {
     }
 
     /// An owner that was killed leaves its server to the leash, which may not be done yet.
-    fn wait_for_predecessor(&self) -> Result<(), Error> {
-        let deadline = Instant::now() + PATIENCE;
+    fn wait_for_predecessor(&self) {
+        let deadline = Instant::now() + PREDECESSOR;
         while let Some(pid) = self
             .pid_file()
             .lines()
@@ -259,15 +267,12 @@ impl Place {
             .and_then(|line| line.parse().ok())
             && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
         {
+            // Its number may be another process's by now: Postgres itself knows better.
             if Instant::now() > deadline {
-                return Err(Error::Start {
-                    directory: self.cluster.clone(),
-                    log: format!("a server with the process id {pid} is still running there"),
-                });
+                return;
             }
             sleep(GLANCE);
         }
-        Ok(())
     }
 
     /// Starts the server and waits until it accepts sessions.
@@ -317,8 +322,8 @@ impl Place {
     /// The last line of `postmaster.pid` says how far the server is; `pg_ctl` waits by it, too.
     fn wait_until_ready(&self, process: &mut Child) -> bool {
         let own = process.id().to_string();
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline && matches!(process.try_wait(), Ok(None)) {
+        // As long as it lives: a recovery takes what it takes.
+        while matches!(process.try_wait(), Ok(None)) {
             let text = self.pid_file();
             let mut lines = text.lines();
             if lines.next() == Some(&own)
@@ -351,7 +356,8 @@ fn write_secret(path: &Path, secret: &str) -> Result<(), Error> {
     File::create(path)
         .and_then(|mut file| {
             file.set_permissions(Permissions::from_mode(0o600))?;
-            file.write_all(secret.as_bytes())
+            file.write_all(secret.as_bytes())?;
+            file.sync_all()
         })
         .map_err(Error::io("writing", path))
 }

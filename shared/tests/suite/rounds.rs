@@ -1,5 +1,4 @@
 use std::collections::HashSet;
-use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use shared::MinPoints;
@@ -8,7 +7,7 @@ use shared::rounds::{self, Outcome};
 use sqlx::PgConnection;
 use testkit::{PATIENCE, TestDatabase};
 
-const NO_COOLDOWN: Duration = Duration::ZERO;
+const NO_COOLDOWN: TimeDelta = TimeDelta::zero();
 
 fn min_points(points: i32) -> MinPoints {
     points.to_string().parse().unwrap()
@@ -126,7 +125,7 @@ async fn missed_ticks_are_one_round() {
 
 #[tokio::test]
 async fn a_round_that_outlasted_its_tick_is_followed_by_a_cooldown() {
-    let cooldown = Duration::from_hours(1);
+    let cooldown = TimeDelta::hours(1);
     for (began, ended, expected_to_cool) in [
         // It ended in the minute after its own, half an hour ago.
         ("31 minutes", "30 minutes", true),
@@ -183,8 +182,12 @@ async fn somebody_elses_advisory_lock_is_no_obstacle() {
 async fn an_operators_round_stands_for_no_tick() {
     let database = TestDatabase::with_users(10).await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(&mut worker, min_points(0)).await.unwrap();
-    rounds::now(&mut worker, min_points(0)).await.unwrap();
+    rounds::now(&mut worker, min_points(0), PATIENCE)
+        .await
+        .unwrap();
+    rounds::now(&mut worker, min_points(0), PATIENCE)
+        .await
+        .unwrap();
     assert!(matches!(attempt(&mut worker).await, Outcome::Done(_)));
     assert_eq!(
         database
@@ -198,10 +201,14 @@ async fn an_operators_round_stands_for_no_tick() {
 async fn a_reader_never_sees_half_a_round() {
     let database = TestDatabase::with_users(20_000).await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(&mut worker, min_points(50)).await.unwrap();
+    rounds::now(&mut worker, min_points(50), PATIENCE)
+        .await
+        .unwrap();
     let rounds = tokio::spawn(async move {
         for _ in 0..40 {
-            rounds::now(&mut worker, min_points(50)).await.unwrap();
+            rounds::now(&mut worker, min_points(50), PATIENCE)
+                .await
+                .unwrap();
         }
     });
     let mut reader = database.superuser().await;
@@ -228,7 +235,9 @@ async fn an_answer_holds_two_users_of_one_round() {
     let database = TestDatabase::with_users(500).await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
-    rounds::now(&mut worker, min_points(20)).await.unwrap();
+    rounds::now(&mut worker, min_points(20), PATIENCE)
+        .await
+        .unwrap();
     let mut shown = vec![answer(&mut api).await.unwrap().users];
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let rounds = tokio::spawn({
@@ -236,7 +245,9 @@ async fn an_answer_holds_two_users_of_one_round() {
         async move {
             let mut shown = Vec::new();
             for _ in 0..100 {
-                rounds::now(&mut worker, min_points(20)).await.unwrap();
+                rounds::now(&mut worker, min_points(20), PATIENCE)
+                    .await
+                    .unwrap();
                 shown.push(answer(&mut observer).await.unwrap().users);
                 let _ = sender.try_send(());
             }
@@ -262,7 +273,9 @@ async fn the_two_users_are_drawn_from_all_who_qualify() {
     let mut api = database.connect(&database.api).await;
     let mut quarters = [0_i32; 4];
     for _ in 0..400 {
-        rounds::now(&mut worker, min_points(90)).await.unwrap();
+        rounds::now(&mut worker, min_points(90), PATIENCE)
+            .await
+            .unwrap();
         let users = answer(&mut api).await.unwrap().users;
         let [first, second] = users[..] else {
             panic!("{users:?}")
@@ -276,7 +289,7 @@ async fn the_two_users_are_drawn_from_all_who_qualify() {
         }
     }
     let last: i32 = quarters.iter().sum();
-    // The last one is one of two thousand: he comes four times in ten thousand rounds.
+    // The last one is one of two thousand: he comes ten times in ten thousand rounds.
     assert!(
         800 - last <= 6,
         "the user after the gap came {} times",
@@ -295,7 +308,9 @@ async fn at_every_minimum_those_shown_exceed_it_and_nobody_else_is_left_out() {
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
     for minimum in 0..=100 {
-        rounds::now(&mut worker, min_points(minimum)).await.unwrap();
+        rounds::now(&mut worker, min_points(minimum), PATIENCE)
+            .await
+            .unwrap();
         let users = answer(&mut api).await.unwrap().users;
         assert!(
             users.iter().all(|user| user.points > minimum),
@@ -320,7 +335,9 @@ async fn the_two_stay_the_same_for_the_whole_round_and_a_user_at_the_minimum_doe
     let database = TestDatabase::with_users(1_000).await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
-    rounds::now(&mut worker, min_points(30)).await.unwrap();
+    rounds::now(&mut worker, min_points(30), PATIENCE)
+        .await
+        .unwrap();
     let users = answer(&mut api).await.unwrap().users;
     assert_eq!(users.len(), 2);
     for _ in 0..50 {
@@ -379,4 +396,72 @@ async fn only_a_week_of_rounds_is_kept() {
     );
     assert!(oldest);
     assert!((6 * 24..=6 * 24 + 2).contains(&kept), "{kept}");
+}
+
+#[tokio::test]
+async fn the_round_that_is_the_fence_is_kept_however_old_it_is() {
+    let database = TestDatabase::with_users(10).await;
+    database
+        .run("insert into rounds select at, true, at, at, 10 from (values (date_trunc('day', now()) - interval '30 days')) as round (at)")
+        .await;
+    let mut worker = database.connect(&database.worker).await;
+    rounds::now(&mut worker, min_points(0), PATIENCE)
+        .await
+        .unwrap();
+    let done = attempt(&mut worker).await;
+    assert!(matches!(done, Outcome::NotDue(Some(_))), "{done:?}");
+}
+
+#[tokio::test]
+async fn an_operators_round_waits_for_a_running_one_without_holding_it_up() {
+    let database = TestDatabase::with_users(10).await;
+    let mut running = database.superuser().await;
+    sqlx::raw_sql("begin; select pg_advisory_xact_lock(x'6d61782074776f'::bigint)")
+        .execute(&mut running)
+        .await
+        .unwrap();
+    let mut worker = database.connect(&database.worker).await;
+    assert_eq!(attempt(&mut worker).await, Outcome::Busy);
+    let waiting = tokio::spawn(async move {
+        rounds::now(&mut worker, min_points(0), PATIENCE)
+            .await
+            .unwrap()
+    });
+    // It comes, and goes again without a transaction.
+    testkit::eventually("it looks", async || {
+        database.value("select exists (select from pg_stat_activity where datname = current_database() and usename = 'max_two_worker' and query = 'ROLLBACK' and state = 'idle')").await
+    })
+    .await;
+    assert!(!waiting.is_finished());
+    sqlx::raw_sql("rollback")
+        .execute(&mut running)
+        .await
+        .unwrap();
+    assert_eq!(waiting.await.unwrap().users_updated, 10);
+}
+
+#[tokio::test]
+async fn two_rounds_are_not_back_to_back() {
+    let database = TestDatabase::with_users(10).await;
+    let mut worker = database.connect(&database.worker).await;
+    let microsecond = |at: DateTime<Utc>| Some(at);
+    let first = rounds::attempt(&mut worker, microsecond, NO_COOLDOWN, PATIENCE)
+        .await
+        .unwrap();
+    assert!(matches!(first, Outcome::Done(_)), "{first:?}");
+    let mut outcomes = Vec::new();
+    while outcomes
+        .last()
+        .is_none_or(|outcome| *outcome == Outcome::CoolingDown)
+    {
+        outcomes.push(
+            rounds::attempt(&mut worker, microsecond, NO_COOLDOWN, PATIENCE)
+                .await
+                .unwrap(),
+        );
+    }
+    let gap: f64 = database
+        .value("select extract(epoch from max(started_at) - min(finished_at))::float8 from rounds")
+        .await;
+    assert!(gap >= 0.5, "{gap} s");
 }

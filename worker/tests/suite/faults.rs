@@ -1,6 +1,6 @@
 //! Workers that are killed, paused or cut off: each tick is done once and whole all the same.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use testkit::{Program, Proxy, TestDatabase, Weather, eventually};
@@ -35,7 +35,7 @@ async fn worker_is(database: &TestDatabase, condition: &str) {
 /// Lets a round begin and stop at its last user, until the returned session ends.
 async fn hold_up_rounds(database: &TestDatabase) -> shared::db::Connection {
     let mut obstacle = database.superuser().await;
-    sqlx::raw_sql("begin; select from users where id = (select max(id) from users) for share")
+    sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; begin; select from users where id = (select max(id) from users) for share")
         .execute(&mut obstacle)
         .await
         .unwrap();
@@ -56,12 +56,13 @@ async fn assert_whole(database: &TestDatabase) {
 
 #[tokio::test]
 async fn a_killed_worker_leaves_nothing_half_done_and_the_next_does_the_tick() {
-    let database = TestDatabase::with_users(20_000).await;
+    let database = TestDatabase::with_users(100_000).await;
     database.run("update users set updated_at = now()").await;
     for round in 1..=20_u64 {
         let mut victim = worker(&database, &[], &[YEARLY]);
-        // At another moment each time: some before the lock, some in the UPDATE, some after the commit.
-        tokio::time::sleep(Duration::from_millis(round * 7)).await;
+        // In the middle of the UPDATE, at another moment each time.
+        worker_is(&database, "query like 'update users%' and state = 'active'").await;
+        tokio::time::sleep(Duration::from_millis(round * 5)).await;
         victim.signal(Signal::SIGKILL);
         victim.ended().await;
         let half: i64 = database
@@ -73,6 +74,7 @@ async fn a_killed_worker_leaves_nothing_half_done_and_the_next_does_the_tick() {
             database.value("select count(*) = 1 from rounds").await
         })
         .await;
+        next.says("the worker starts").await;
         assert!(next.stop().await.success());
         assert_whole(&database).await;
         database.run("delete from rounds").await;
@@ -106,21 +108,34 @@ async fn a_paused_worker_cannot_commit_a_stale_round() {
 
 #[tokio::test]
 async fn a_network_that_goes_silent_does_not_keep_the_lock() {
-    for during_update in [true, false] {
+    for while_idle in [true, false] {
         let database = TestDatabase::with_users(1_000).await;
         let proxy = proxy(&database).await;
         let obstacle = hold_up_rounds(&database).await;
         let mut cut_off = behind(&proxy, &database, &[YEARLY]);
         worker_is(&database, "wait_event_type = 'Lock'").await;
         proxy.turns(Weather::Silent);
-        if during_update {
-            // Meanwhile the UPDATE goes on, for as long as its time-out for locks allows.
+        let silent = Instant::now();
+        if while_idle {
+            // The UPDATE ends, and nobody hears of it.
             shared::db::goodbye(obstacle).await;
+        }
+        // Else it goes on, as long as its time-out for locks allows. Either way the lock must come free.
+        let lock = "select not exists (select from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database()))";
+        eventually("the lock is free", async || database.value(lock).await).await;
+        assert!(
+            silent.elapsed() < Duration::from_secs(15),
+            "{:?}",
+            silent.elapsed()
+        );
+        proxy.turns(Weather::Fair);
+        if !while_idle {
+            assert!(cut_off.stop().await.success());
+            continue;
         }
         let mut other = worker(&database, &[], &[YEARLY]);
         other.says("round done").await;
         assert!(other.stop().await.success());
-        proxy.turns(Weather::Fair);
         assert!(cut_off.stop().await.success());
         assert_eq!(
             database.value::<i64>("select count(*) from rounds").await,
@@ -169,7 +184,7 @@ async fn a_lost_answer_to_a_commit_is_no_second_round() {
 async fn a_locked_table_delays_a_round_and_is_no_reason_to_end() {
     let database = TestDatabase::with_users(1_000).await;
     let mut obstacle = database.superuser().await;
-    sqlx::raw_sql("begin; lock table users")
+    sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table users")
         .execute(&mut obstacle)
         .await
         .unwrap();

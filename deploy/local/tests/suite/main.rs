@@ -211,6 +211,8 @@ async fn with_a_database_url_no_server_is_started() {
     let mut program = launcher(folder.path(), &["--database-url", &database.owner]);
     let client = ready(&mut program).await;
     assert!(client.get("/").await.json()["users"].is_array());
+    let password = database.server.lock().await.password().to_owned();
+    assert!(!program.said().contains(&password), "{}", program.said());
     assert_eq!(children(program.id(), "postgres"), []);
     assert!(!folder.path().join("data").exists());
     assert!(program.stop().await.success());
@@ -235,7 +237,7 @@ async fn bad_settings_are_named_before_anything_is_started() {
         assert_eq!(program.said().lines().count(), 1);
     }
     let mut program = launcher(folder.path(), &["--postgres-bin", "/nowhere"]);
-    assert_eq!(program.ended().await.code(), Some(1));
+    assert_eq!(program.ended().await.code(), Some(2));
     assert!(
         program.said().contains("POSTGRES_BIN: /nowhere"),
         "{}",
