@@ -7,6 +7,7 @@
 mod account;
 mod binaries;
 mod leash;
+mod place;
 mod server;
 
 pub use binaries::Binaries;

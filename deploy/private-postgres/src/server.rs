@@ -1,51 +1,21 @@
 //! The server's life: initdb, start, ready, stop.
 
-use std::fs::{self, File, Permissions, TryLockError};
-use std::io::Write;
+use std::fs::{self, File, TryLockError};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::path::Path;
+use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use rand::distr::{Alphanumeric, SampleString};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::account::Account;
+use crate::place::{Durability, GLANCE, Place, signal};
 use crate::{Binaries, Error, Leash};
 
-/// How long the server of an owner that was killed may take to stop.
-const PREDECESSOR: Duration = Duration::from_secs(15);
 /// How long a server may take to stop before it is killed.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// How often a file or a process is looked at while waiting for it.
-const GLANCE: Duration = Duration::from_millis(10);
-/// What differs from Postgres' defaults.
-const SETTINGS: [&str; 6] = [
-    "listen_addresses=127.0.0.1",
-    "unix_socket_directories=",
-    "max_connections=200",
-    // The table of users fits.
-    "shared_buffers=256MB",
-    // A round writes a hundred megabytes of WAL: checkpoints come by time, not by size.
-    "max_wal_size=4GB",
-    // The versions of last_query's row that a round's snapshot kept are cleaned up soon.
-    "autovacuum_naptime=10s",
-];
-
-/// Whether data must survive a crash of the machine. They survive one of the server in both cases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Durability {
-    /// `fsync = on`.
-    Full,
-    /// `fsync = off`: for tests, whose data end with them.
-    Test,
-}
 
 /// A server. Dropping it stops it in an orderly way; if this process is killed, its leash does the same.
 #[derive(Debug)]
@@ -59,17 +29,6 @@ pub struct Server {
     _lock: File,
     /// Removed with the server.
     _folder: Option<TempDir>,
-}
-
-/// Where and how a server runs.
-#[derive(Debug)]
-struct Place {
-    directory: PathBuf,
-    cluster: PathBuf,
-    binaries: Binaries,
-    account: Account,
-    durability: Durability,
-    settings: Vec<String>,
 }
 
 impl Server {
@@ -213,135 +172,6 @@ impl Drop for Server {
     }
 }
 
-impl Place {
-    /// Makes the cluster if it is missing, whole or not at all, and returns its password.
-    fn initialize(&self) -> Result<String, Error> {
-        let password_file = self.directory.join("password");
-        if self.cluster.exists() {
-            return fs::read_to_string(&password_file)
-                .map_err(Error::io("reading", &password_file));
-        }
-        let password = Alphanumeric.sample_string(&mut rand::rng(), 32);
-        write_secret(&password_file, &password)?;
-        self.account.own(&password_file)?;
-        let unfinished = self.directory.join("cluster.unfinished");
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished).map_err(Error::io("removing", &unfinished))?;
-        }
-        fs::create_dir(&unfinished).map_err(Error::io("making", &unfinished))?;
-        self.account.own(&unfinished)?;
-        let initdb = self.binaries.program("initdb");
-        let output = self
-            .account
-            .command(&initdb)
-            .args([
-                "--username=postgres",
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--no-locale",
-            ])
-            .args((self.durability == Durability::Test).then_some("--no-sync"))
-            .arg("--pwfile")
-            .arg(&password_file)
-            .arg("--pgdata")
-            .arg(&unfinished)
-            .output()
-            .map_err(Error::io("running", &initdb))?;
-        if !output.status.success() {
-            return Err(Error::Initdb {
-                directory: unfinished,
-                output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            });
-        }
-        fs::rename(&unfinished, &self.cluster).map_err(Error::io("renaming", &unfinished))?;
-        Ok(password)
-    }
-
-    /// An owner that was killed leaves its server to the leash, which may not be done yet.
-    fn wait_for_predecessor(&self) {
-        let deadline = Instant::now() + PREDECESSOR;
-        while let Some(pid) = self
-            .pid_file()
-            .lines()
-            .next()
-            .and_then(|line| line.parse().ok())
-            && kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
-        {
-            // Its number may be another process's by now: Postgres itself knows better.
-            if Instant::now() > deadline {
-                return;
-            }
-            sleep(GLANCE);
-        }
-    }
-
-    /// Starts the server and waits until it accepts sessions.
-    fn run(&self, port: u16) -> Result<(Child, Leash), Error> {
-        let log_path = self.directory.join("postgres.log");
-        let log = File::create(&log_path).map_err(Error::io("making", &log_path))?;
-        let (fsync, last_signal, folder) = match self.durability {
-            Durability::Full => ("fsync=on", "INT", None),
-            Durability::Test => ("fsync=off", "QUIT", Some(&*self.directory)),
-        };
-        let program = self.binaries.program("postgres");
-        let mut command = self.account.command(&program);
-        command
-            .arg("-D")
-            .arg(&self.cluster)
-            .arg("-p")
-            .arg(port.to_string());
-        for setting in SETTINGS
-            .into_iter()
-            .chain([fsync])
-            .chain(self.settings.iter().map(|setting| &**setting))
-        {
-            command.arg("-c").arg(setting);
-        }
-        let mut process = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().map_err(Error::io("sharing", &log_path))?)
-            .stderr(log)
-            // Away from the terminal's Ctrl-C: the owner decides when the server's turn has come.
-            .process_group(0)
-            .spawn()
-            .map_err(Error::io("starting", &program))?;
-        let leash = Leash::new(process.id(), last_signal, folder)
-            .map_err(Error::io("tying a leash to", &program))?;
-        if self.wait_until_ready(&mut process) {
-            return Ok((process, leash));
-        }
-        signal(&process, Signal::SIGQUIT);
-        let _ = process.wait();
-        leash.dismiss();
-        Err(Error::Start {
-            directory: self.cluster.clone(),
-            log: last_lines(&log_path),
-        })
-    }
-
-    /// The last line of `postmaster.pid` says how far the server is; `pg_ctl` waits by it, too.
-    fn wait_until_ready(&self, process: &mut Child) -> bool {
-        let own = process.id().to_string();
-        // As long as it lives: a recovery takes what it takes.
-        while matches!(process.try_wait(), Ok(None)) {
-            let text = self.pid_file();
-            let mut lines = text.lines();
-            if lines.next() == Some(&own)
-                && lines.last().is_some_and(|status| status.trim() == "ready")
-            {
-                return true;
-            }
-            sleep(GLANCE);
-        }
-        false
-    }
-
-    /// Empty where there is none.
-    fn pid_file(&self) -> String {
-        fs::read_to_string(self.cluster.join("postmaster.pid")).unwrap_or_default()
-    }
-}
-
 fn lock(directory: &Path) -> Result<File, Error> {
     let path = directory.join("lock");
     let file = File::create(&path).map_err(Error::io("making", &path))?;
@@ -352,30 +182,6 @@ fn lock(directory: &Path) -> Result<File, Error> {
     }
 }
 
-fn write_secret(path: &Path, secret: &str) -> Result<(), Error> {
-    File::create(path)
-        .and_then(|mut file| {
-            file.set_permissions(Permissions::from_mode(0o600))?;
-            file.write_all(secret.as_bytes())?;
-            file.sync_all()
-        })
-        .map_err(Error::io("writing", path))
-}
-
 fn free_port() -> std::io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
-fn last_lines(path: &Path) -> String {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(5)..].join("; ")
-}
-
-fn signal(process: &Child, signal: Signal) {
-    // It fails only when the process has ended, which is what the signal is for.
-    let _ = kill(
-        Pid::from_raw(i32::try_from(process.id()).expect("the kernel's process ids are i32")),
-        signal,
-    );
 }
