@@ -4,14 +4,13 @@
 //! the batch's own time, for they come right after each other at that very instant. That is what answering them one by
 //! one would have said. The statement runs in this task alone, so a client that hangs up cancels nothing.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::db::{Connection, Database, Error, in_time, ping};
+use shared::db::{Connection, Database, Error, in_time, pauses, ping};
 use shared::last_query::{self, Answer};
 use shared::users::User;
 use tokio::sync::{mpsc, oneshot};
@@ -24,8 +23,8 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 
-/// The pause between two attempts to reach the database, between these bounds.
-const RETRY: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_millis(400);
+/// The longest pause between two attempts to reach the database, but for chance.
+const PAUSE: Duration = Duration::from_millis(200);
 /// How long an attempt may take; those who wait for it are refused much earlier.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How often an idle connection is looked at.
@@ -138,6 +137,7 @@ impl Coalescer {
         let database = self.database.clone();
         let attempts = async move {
             let mut last_reason = String::new();
+            let mut pauses = pauses(PAUSE);
             loop {
                 let error = match attempt(&database).await {
                     Ok(connection) => return connection,
@@ -149,8 +149,7 @@ impl Coalescer {
                     complain(&error);
                     last_reason = reason;
                 }
-                // Replicas that lost it together do not come back in step.
-                sleep(rand::random_range(RETRY)).await;
+                sleep(pauses.next().unwrap_or(PAUSE)).await;
             }
         };
         tokio::pin!(attempts);

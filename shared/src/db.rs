@@ -5,8 +5,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use backon::{BackoffBuilder, ExponentialBuilder};
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection as _, PgConnection};
+use sqlx::{ConnectOptions, Connection as _, PgConnection, Row as _, raw_sql};
 use tokio::time::timeout;
 
 /// A session with the database.
@@ -16,7 +17,9 @@ pub type Connection = PgConnection;
 const GOODBYE: Duration = Duration::from_millis(200);
 
 /// What every session asks of the server, so that one whose client is gone, cut off or stopped frees what it holds.
-const SESSION: [(&str, &str); 8] = [
+const SESSION: [(&str, &str); 9] = [
+    // Says that the settings have arrived: a pooler in between drops them, or refuses.
+    ("max_two.session", "own"),
     // Compiling a plan costs more than any of our statements.
     ("jit", "off"),
     // A client that is gone is noticed while a statement runs, …
@@ -63,12 +66,30 @@ impl Database {
         Self(self.0.options([("statement_timeout", limit.as_millis())]))
     }
 
-    /// Opens a session.
+    /// Opens a session, on a server that can be written to, with the settings that we rely on.
     ///
     /// # Errors
-    /// [`Error::Deadline`] when that takes longer than `within`, else why the server can't be reached or refuses.
+    /// [`Error::Deadline`] when that takes longer than `within`, [`Error::Standby`] and [`Error::Pooled`] when it is not
+    /// what we need, else why the server can't be reached or refuses.
     pub async fn connect(&self, within: Duration) -> Result<Connection, Error> {
-        in_time(within, async { Ok(self.0.connect().await?) }).await
+        in_time(within, async {
+            let mut connection = self.0.connect().await.map_err(refusal)?;
+            // Not prepared: behind a pooler, a statement of that name may be another client's.
+            let server = raw_sql(
+                "select pg_is_in_recovery(), current_setting('max_two.session', true) is not distinct from 'own'",
+            )
+            .fetch_one(&mut connection)
+            .await?;
+            let (standby, own): (bool, bool) = (server.try_get(0)?, server.try_get(1)?);
+            if !own {
+                return Err(Error::Pooled);
+            }
+            if standby {
+                return Err(Error::Standby);
+            }
+            Ok(connection)
+        })
+        .await
     }
 
     /// Stops the statement that another session of the same role is running, over a connection of its own.
@@ -129,6 +150,17 @@ pub async fn in_time<T>(
         .unwrap_or(Err(Error::Deadline(within)))
 }
 
+/// The pauses between attempts at what failed but can pass: they double from a tenth of a second to `longest`, and each
+/// is drawn out by up to its own length, so that those who failed together do not come back in step. They never end.
+pub fn pauses(longest: Duration) -> impl Iterator<Item = Duration> + Send {
+    ExponentialBuilder::new()
+        .with_min_delay(Duration::from_millis(100))
+        .with_max_delay(longest)
+        .with_jitter()
+        .without_max_times()
+        .build()
+}
+
 /// Finds out whether the server still answers.
 ///
 /// # Errors
@@ -157,6 +189,15 @@ pub enum Error {
     /// The schema is not the one that this program was built for.
     #[error("the database's schema is not the one of this program: {0}")]
     Schema(String),
+    /// The server follows another one, or is not done with its recovery: it may be promoted, or the way to it turned.
+    #[error("the database is a standby, which can't be written to")]
+    Standby,
+    /// Something between us and the server keeps the settings of our session from it.
+    #[error(
+        "the database is behind a pooler that drops the settings of a session, as PgBouncer does: \
+         let DATABASE_URL lead to the server itself, one session is all that this program needs"
+    )]
+    Pooled,
     /// Anything else, in the words of the server or of the driver. They hold no values of ours: a server puts those in
     /// a message's detail, which `Display` leaves out.
     #[error(transparent)]
@@ -168,8 +209,8 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Deadline(_) => true,
-            Self::Schema(_) => false,
+            Self::Deadline(_) | Self::Standby => true,
+            Self::Schema(_) | Self::Pooled => false,
             Self::Database(sqlx::Error::Database(error)) => {
                 error.code().is_some_and(|code| is_transient_state(&code))
             }
@@ -181,6 +222,19 @@ impl Error {
                     | sqlx::Error::WorkerCrashed
             ),
         }
+    }
+}
+
+/// Why a session was not opened. A pooler says by a protocol error that it does not know our settings.
+fn refusal(error: sqlx::Error) -> Error {
+    let pooled = error.as_database_error().is_some_and(|error| {
+        error.code().as_deref() == Some("08P01")
+            && error.message().contains("unsupported startup parameter")
+    });
+    if pooled {
+        Error::Pooled
+    } else {
+        Error::Database(error)
     }
 }
 

@@ -17,8 +17,8 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
         warp::get().map(move || page(&metrics))
     };
     let routes = warp::path!("livez")
-        .and(respond(|metrics| probe(metrics.is_alive())))
-        .or(warp::path!("readyz").and(respond(|metrics| probe(metrics.is_ready()))))
+        .and(respond(|metrics| probe(metrics.alive())))
+        .or(warp::path!("readyz").and(respond(|metrics| probe(metrics.ready()))))
         .or(warp::path!("metrics").and(respond(|metrics| {
             reply::with_header(
                 metrics.text(),
@@ -31,10 +31,10 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     warp::serve(routes).incoming(listener).run().await;
 }
 
-fn probe(good: bool) -> Response {
-    if good {
-        reply::with_status("ok\n", StatusCode::OK).into_response()
-    } else {
-        reply::with_status("not now\n", StatusCode::SERVICE_UNAVAILABLE).into_response()
+fn probe(outcome: Result<(), &'static str>) -> Response {
+    match outcome {
+        Ok(()) => reply::with_status("ok\n".to_owned(), StatusCode::OK),
+        Err(reason) => reply::with_status(format!("{reason}\n"), StatusCode::SERVICE_UNAVAILABLE),
     }
+    .into_response()
 }

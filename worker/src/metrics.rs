@@ -17,7 +17,8 @@ use shared::rounds::{Outcome, Round};
 
 use crate::schedule::Schedule;
 
-/// A loop that has not turned for so long is stuck.
+/// A loop that has not turned for so long is stuck, and a scheduler that was not heard for so long has stopped: by the
+/// monotonic clock, which nobody sets.
 const STUCK: Duration = Duration::from_secs(30);
 /// Upper bounds of the buckets for the duration of a round.
 const SECONDS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -36,6 +37,7 @@ pub(crate) struct Metrics {
 
 struct State {
     turned_at: Instant,
+    scheduler_ran_at: Instant,
     reached: bool,
     last_tick_at: Option<DateTime<Utc>>,
 }
@@ -118,6 +120,7 @@ impl Metrics {
             schedule,
             state: Mutex::new(State {
                 turned_at: Instant::now(),
+                scheduler_ran_at: Instant::now(),
                 reached: false,
                 last_tick_at: None,
             }),
@@ -127,6 +130,11 @@ impl Metrics {
     /// The loop goes on.
     pub(crate) fn turned(&self) {
         self.state().turned_at = Instant::now();
+    }
+
+    /// The scheduler goes on.
+    pub(crate) fn scheduler_ran(&self) {
+        self.state().scheduler_ran_at = Instant::now();
     }
 
     /// An attempt reached the database.
@@ -157,14 +165,31 @@ impl Metrics {
         self.count(Kind::failed);
     }
 
-    /// Whether the loop turned lately.
-    pub(crate) fn is_alive(&self) -> bool {
-        self.state().turned_at.elapsed() < STUCK
+    /// Whether loop and scheduler were heard of lately.
+    ///
+    /// # Errors
+    /// What has stopped.
+    pub(crate) fn alive(&self) -> Result<(), &'static str> {
+        let state = self.state();
+        if state.turned_at.elapsed() > STUCK {
+            Err("the loop is stuck")
+        } else if state.scheduler_ran_at.elapsed() > STUCK {
+            Err("the scheduler has stopped")
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether the database has been reached once.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.state().reached
+    ///
+    /// # Errors
+    /// That it has not.
+    pub(crate) fn ready(&self) -> Result<(), &'static str> {
+        if self.state().reached {
+            Ok(())
+        } else {
+            Err("the database has not been reached yet")
+        }
     }
 
     /// All of it, in the text format of `OpenMetrics`.

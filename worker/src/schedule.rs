@@ -13,6 +13,9 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 /// What to log unless told otherwise: not the scheduler's own steps.
 pub(crate) const LOG_FILTERS: &str = "info,tokio_cron_scheduler=warn";
 
+/// How often a running scheduler shows that it runs.
+const HEARTBEAT: &str = "*/5 * * * * *";
+
 /// A cron pattern with seconds, read in UTC.
 #[derive(Clone, Debug)]
 pub struct Schedule {
@@ -31,14 +34,21 @@ impl Schedule {
     }
 
     /// Sends to `wake` at each tick by the clock of this machine, which is only a hint. While the receiver is busy, one
-    /// waiting wake-up is enough.
-    pub(crate) async fn wake(&self, wake: mpsc::Sender<()>) -> Result<Wakening, JobSchedulerError> {
+    /// waiting wake-up is enough. As long as the scheduler runs, it calls `heartbeat` every few seconds, whatever the
+    /// pattern is: a clock that is set back by an hour keeps it silent for as long.
+    pub(crate) async fn wake(
+        &self,
+        wake: mpsc::Sender<()>,
+        mut heartbeat: impl FnMut() + Send + Sync + 'static,
+    ) -> Result<Wakening, JobSchedulerError> {
         let scheduler = JobScheduler::new().await?;
         let job = Job::new(self.pattern.as_str(), move |_, _| {
             // Full means that the worker has yet to see the last one.
             let _ = wake.try_send(());
         })?;
         scheduler.add(job).await?;
+        let beat = Job::new(HEARTBEAT, move |_, _| heartbeat())?;
+        scheduler.add(beat).await?;
         scheduler.start().await?;
         Ok(Wakening(scheduler))
     }

@@ -1,17 +1,18 @@
-//! The loop of `run`: woken by the schedule, and every two seconds to catch up what failed or was missed.
+//! The loop of `run`: woken by the schedule, and every two seconds to catch up what was missed. What failed is tried
+//! again a little later each time. Nothing but a signal ends the loop.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use chrono::TimeDelta;
-use shared::db::{Connection, Database, Error, SessionId, goodbye, in_time, session_id};
+use shared::db::{Connection, Database, Error, SessionId, goodbye, in_time, pauses, session_id};
 use shared::rounds::{self, Outcome};
 use shared::shutdown::StopSignals;
 use tokio::net::TcpListener;
 use tokio::pin;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{interval, sleep, timeout};
 use tracing::{Level, debug, error, info, warn};
 
 use crate::admin;
@@ -19,8 +20,10 @@ use crate::metrics::Metrics;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 
-/// How often the worker looks for a tick that was missed or failed, and shows that it is alive.
+/// How often the worker looks for a tick that was missed, and shows that it is alive.
 const LOOK: Duration = Duration::from_secs(2);
+/// The longest pause before it tries again what failed, but for chance: each try may be a whole round's work.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How long the database may take to be reached.
 const CONNECT: Duration = Duration::from_secs(5);
 /// How long a stop waits, first to have the running statement cancelled, then for the rollback.
@@ -45,13 +48,12 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
     let admin = tokio::spawn(admin::serve(listener, Arc::clone(&metrics)));
 
     let (wake, mut woken) = mpsc::channel(1);
+    let heard = Arc::clone(&metrics);
     let wakening = settings
         .schedule
-        .wake(wake)
+        .wake(wake, move || heard.scheduler_ran())
         .await
         .context("starting the scheduler")?;
-    let mut look = interval(LOOK);
-    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let cooldown = settings.cooldown();
     let mut worker = Worker {
         database: database.statement_timeout(settings.round_timeout.into()),
@@ -62,16 +64,23 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
         session: None,
         said: None,
     };
+    let mut pause = Duration::ZERO;
+    let mut longer = pauses(PAUSE);
     let signal = loop {
         tokio::select! {
             biased;
             signal = stop.next() => break signal,
-            _ = look.tick() => {}
+            () = sleep(pause) => {}
             Some(()) = woken.recv() => {}
         }
-        if let Some(signal) = worker.turn(&mut stop).await {
-            break signal;
-        }
+        pause = match worker.turn(&mut stop).await {
+            Turn::Stopped(signal) => break signal,
+            Turn::Failed => longer.next().unwrap_or(PAUSE),
+            Turn::Done => {
+                longer = pauses(PAUSE);
+                LOOK
+            }
+        };
     };
     wakening.end().await;
     admin.abort();
@@ -80,6 +89,16 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
     }
     info!(signal, "the worker stops");
     Ok(())
+}
+
+/// How an attempt ended.
+enum Turn {
+    /// The database has decided.
+    Done,
+    /// It was not reached, or did not do it.
+    Failed,
+    /// This signal came meanwhile, and the round was rolled back, or is done.
+    Stopped(&'static str),
 }
 
 struct Worker {
@@ -95,34 +114,41 @@ struct Worker {
 }
 
 impl Worker {
-    /// Attempts the tick that is due. A signal meanwhile rolls the round back, and is returned.
-    async fn turn(&mut self, stop: &mut StopSignals) -> Option<&'static str> {
+    /// Attempts the tick that is due.
+    async fn turn(&mut self, stop: &mut StopSignals) -> Turn {
         self.metrics.turned();
         let (mut connection, id) = if let Some(session) = self.session.take() {
             session
         } else {
             let connected = tokio::select! {
                 connected = self.connect() => connected,
-                signal = stop.next() => return Some(signal),
+                signal = stop.next() => return Turn::Stopped(signal),
             };
             match connected {
                 Ok(session) => session,
                 Err(error) => {
                     self.failed(&error);
-                    return None;
+                    return Turn::Failed;
                 }
             }
         };
         let (outcome, signal) = self.attempt(&mut connection, id, stop).await;
-        match outcome {
+        let turn = match outcome {
             Ok(outcome) => {
                 self.session = Some((connection, id));
                 self.succeeded(outcome);
+                Turn::Done
             }
-            Err(_) if signal.is_some() => info!("the running attempt is given up"),
-            Err(error) => self.failed(&error),
-        }
-        signal
+            Err(_) if signal.is_some() => {
+                info!("the running attempt is given up");
+                Turn::Failed
+            }
+            Err(error) => {
+                self.failed(&error);
+                Turn::Failed
+            }
+        };
+        signal.map_or(turn, Turn::Stopped)
     }
 
     /// Attempts the tick; a signal meanwhile cancels the statement that runs, and the attempt ends with an error if that
