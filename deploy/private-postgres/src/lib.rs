@@ -55,8 +55,8 @@ pub enum Error {
         "Postgres refuses to run as root, and there is no account `postgres` or `nobody` to run it as"
     )]
     NoAccount,
-    /// `initdb` failed.
-    #[error("initdb failed in {directory}: {output}")]
+    /// `initdb` failed, or `pg_basebackup` for a standby.
+    #[error("the cluster in {directory} could not be made: {output}")]
     Initdb {
         /// The cluster's directory.
         directory: PathBuf,

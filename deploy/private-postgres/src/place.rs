@@ -98,6 +98,28 @@ impl Place {
         Ok(password)
     }
 
+    /// Makes the cluster as a standby of the server at this URL, which must be a superuser's.
+    pub(crate) fn copy(&self, url: &str) -> Result<(), Error> {
+        let program = self.binaries.program("pg_basebackup");
+        let output = self
+            .account
+            .command(&program)
+            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+            .arg("--dbname")
+            .arg(url)
+            .arg("--pgdata")
+            .arg(&self.cluster)
+            .output()
+            .map_err(Error::io("running", &program))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(Error::Initdb {
+            directory: self.cluster.clone(),
+            output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        })
+    }
+
     /// An owner that was killed leaves its server to the leash, which may not be done yet.
     pub(crate) fn wait_for_predecessor(&self) {
         let deadline = Instant::now() + PREDECESSOR;

@@ -56,6 +56,29 @@ impl Server {
         Self::start_in(&path, binaries, Durability::Test, settings, Some(folder))
     }
 
+    /// Starts a streaming standby of this server, in a folder of its own, with the same password and settings. It can be
+    /// promoted with `select pg_promote()`.
+    ///
+    /// # Errors
+    /// [`Error::Initdb`] when the copy can't be made; see [`Error`] for the others.
+    pub fn start_standby(&self) -> Result<Self, Error> {
+        let folder = TempDir::with_prefix("max-two-postgres-")
+            .map_err(Error::io("making a folder in", &std::env::temp_dir()))?;
+        let directory = folder.path().to_owned();
+        let place = Place {
+            cluster: directory.join("cluster"),
+            directory,
+            binaries: self.place.binaries.clone(),
+            account: Account::for_server()?,
+            durability: self.place.durability,
+            settings: self.place.settings.clone(),
+        };
+        place.account.own(&place.directory)?;
+        let lock = lock(&place.directory)?;
+        place.copy(&self.url("postgres", "postgres"))?;
+        Self::start_at(place, self.password.clone(), lock, Some(folder))
+    }
+
     fn start_in(
         directory: &Path,
         binaries: &Binaries,
@@ -77,12 +100,22 @@ impl Server {
                 account: place.account.name().to_owned(),
             });
         }
-        let lock = lock(directory)?;
         if folder.is_some() {
             place.account.own(directory)?;
         }
+        let lock = lock(directory)?;
         let password = place.initialize()?;
-        let port = free_port().map_err(Error::io("finding a free port for", directory))?;
+        Self::start_at(place, password, lock, folder)
+    }
+
+    /// Starts a server whose cluster has been made.
+    fn start_at(
+        place: Place,
+        password: String,
+        lock: File,
+        folder: Option<TempDir>,
+    ) -> Result<Self, Error> {
+        let port = free_port().map_err(Error::io("finding a free port for", &place.directory))?;
         let mut server = Self {
             place,
             port,

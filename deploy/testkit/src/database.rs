@@ -7,7 +7,7 @@ use std::time::Duration;
 use private_postgres::{Binaries, Server};
 use shared::db::{Connection, Database, goodbye};
 use shared::{roles, schema, users};
-use sqlx::{AssertSqlSafe, raw_sql};
+use sqlx::{AssertSqlSafe, Connection as _, raw_sql};
 use tokio::sync::{Mutex, OnceCell};
 
 const CONNECT: Duration = Duration::from_secs(30);
@@ -135,6 +135,55 @@ impl TestDatabase {
             .unwrap_or_else(|error| panic!("{query}: {error}"));
         goodbye(connection).await;
         value
+    }
+
+    /// All values of a query's single column, read as a superuser.
+    pub async fn values<T>(&self, query: &str) -> Vec<T>
+    where
+        T: Send + Unpin + for<'row> sqlx::Decode<'row, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        let mut connection = self.superuser().await;
+        let values = sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
+            .fetch_all(&mut connection)
+            .await
+            .unwrap_or_else(|error| panic!("{query}: {error}"));
+        goodbye(connection).await;
+        values
+    }
+
+    /// Starts a standby of its server, which becomes a leader when it is promoted, and returns it with this database on
+    /// it. It is part of every commit from now on.
+    pub async fn standby(&self) -> Self {
+        let server = self.server.lock().await;
+        let standby = tokio::task::block_in_place(|| server.start_standby())
+            .unwrap_or_else(|error| panic!("{error}"));
+        drop(server);
+        self.run("alter system set synchronous_standby_names = '*'")
+            .await;
+        self.run("select pg_reload_conf()").await;
+        let url = |role| standby.url(role, &self.name);
+        let [owner, worker, api] = [roles::OWNER, roles::WORKER, roles::API].map(url);
+        let superuser = url("postgres");
+        Self {
+            server: Arc::new(Mutex::new(standby)),
+            name: self.name.clone(),
+            owner,
+            worker,
+            api,
+            superuser,
+        }
+    }
+
+    /// Makes its server, a standby, a leader.
+    pub async fn promote(&self) {
+        // Not by our own way, which refuses a standby.
+        let mut connection = sqlx::PgConnection::connect(&self.superuser)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", self.superuser));
+        raw_sql("select pg_promote()")
+            .execute(&mut connection)
+            .await
+            .unwrap_or_else(|error| panic!("the promotion: {error}"));
     }
 }
 

@@ -1,4 +1,5 @@
-//! What the tests of all packages share: a database for each test, programs as processes, a client.
+//! What the tests of all packages share: a database for each test, programs as processes, a network with weather, a
+//! client, and a judge of all that was seen.
 //!
 //! Everything here panics where a test could not go on. The server that a test binary starts ends with it, however the
 //! binary ends.
@@ -10,11 +11,13 @@
 
 mod client;
 mod database;
+mod judge;
 mod program;
 mod proxy;
 
 pub use client::{Client, Reply};
 pub use database::TestDatabase;
+pub use judge::{Judge, Observation, Verdict};
 pub use program::Program;
 pub use proxy::{Proxy, Weather};
 

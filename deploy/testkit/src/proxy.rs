@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::sleep;
 
 /// What happens to the bytes of all connections, old and new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,10 +18,16 @@ pub enum Weather {
     Fair,
     /// They vanish, and nobody is told: no FIN, no RST.
     Silent,
+    /// They pass late: each read waits for a tenth of a second.
+    Slow,
+    /// All connections are cut, and new ones at once.
+    Cut,
     /// A COMMIT passes, and then the connection is cut before the answer to it comes.
     CutsAfterCommit,
 }
 
+/// How late bytes are in slow weather.
+const SLOWNESS: Duration = Duration::from_millis(100);
 /// The message of Postgres' protocol that commits: `Query` with this text.
 const COMMIT: &[u8] = b"COMMIT\0";
 
@@ -29,6 +37,7 @@ pub struct Proxy {
     address: SocketAddr,
     weather: watch::Sender<Weather>,
     cuts: Arc<AtomicUsize>,
+    port: Arc<AtomicU16>,
     accepting: AbortHandle,
 }
 
@@ -41,11 +50,14 @@ impl Proxy {
         let address = listener.local_addr().expect("it is bound");
         let (weather, seen) = watch::channel(Weather::Fair);
         let cuts = Arc::new(AtomicUsize::new(0));
-        let accepting = tokio::spawn(accept(listener, port, seen, Arc::clone(&cuts)));
+        let port = Arc::new(AtomicU16::new(port));
+        let accepting = accept(listener, Arc::clone(&port), seen, Arc::clone(&cuts));
+        let accepting = tokio::spawn(accepting);
         Self {
             address,
             weather,
             cuts,
+            port,
             accepting: accepting.abort_handle(),
         }
     }
@@ -65,6 +77,11 @@ impl Proxy {
         self.weather.send_replace(weather);
     }
 
+    /// Lets new connections lead to the server on this port; those that are open stay where they are.
+    pub fn leads_to(&self, port: u16) {
+        self.port.store(port, Ordering::SeqCst);
+    }
+
     /// How many connections were cut after a COMMIT.
     #[must_use]
     pub fn cuts(&self) -> usize {
@@ -80,7 +97,7 @@ impl Drop for Proxy {
 
 async fn accept(
     listener: TcpListener,
-    port: u16,
+    port: Arc<AtomicU16>,
     weather: watch::Receiver<Weather>,
     cuts: Arc<AtomicUsize>,
 ) {
@@ -88,9 +105,14 @@ async fn accept(
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         let (weather, cuts) = (weather.clone(), Arc::clone(&cuts));
+        let port = port.load(Ordering::SeqCst);
         connections.spawn(async move {
             if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
-                carry(client, server, weather, &cuts).await;
+                let mut changing = weather.clone();
+                tokio::select! {
+                    () = carry(client, server, &weather, &cuts) => {}
+                    _ = changing.wait_for(|weather| *weather == Weather::Cut) => {}
+                }
             }
         });
     }
@@ -100,14 +122,14 @@ async fn accept(
 async fn carry(
     mut client: TcpStream,
     mut server: TcpStream,
-    weather: watch::Receiver<Weather>,
+    weather: &watch::Receiver<Weather>,
     cuts: &AtomicUsize,
 ) {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     tokio::select! {
-        () = one_way(from_client, to_server, &weather, Some(cuts)) => {}
-        () = one_way(from_server, to_client, &weather, None) => {}
+        () = one_way(from_client, to_server, weather, Some(cuts)) => {}
+        () = one_way(from_server, to_client, weather, None) => {}
     }
 }
 
@@ -123,6 +145,9 @@ async fn one_way(
         let now = *weather.borrow();
         if now == Weather::Silent {
             continue;
+        }
+        if now == Weather::Slow {
+            sleep(SLOWNESS).await;
         }
         if to.write_all(message).await.is_err() {
             return;

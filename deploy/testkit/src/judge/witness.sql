@@ -1,0 +1,74 @@
+-- What the judge goes by: every committed change of the tables, written down by triggers that no program of ours knows.
+
+create schema witness;
+
+create table witness.renewals (
+    transaction_id xid8 not null,
+    renewed bigint not null,
+    -- Users who did not get the time of their round.
+    stale bigint not null
+);
+create table witness.choices (
+    number bigserial primary key,
+    transaction_id xid8 not null,
+    -- The round's users as an answer shows them.
+    users jsonb not null,
+    -- Whether they qualify, and are two if two can be had.
+    good boolean not null
+);
+create table witness.rounds (
+    transaction_id xid8 not null,
+    tick_at timestamptz not null,
+    scheduled boolean not null
+);
+create table witness.queries (
+    -- Drawn while the row of last_query is locked: the order of the chain.
+    number bigserial primary key,
+    previous_at timestamptz,
+    queried_at timestamptz not null
+);
+
+create function witness.renewal() returns trigger language plpgsql security definer as $$
+begin
+    insert into witness.renewals
+    select pg_current_xact_id(), count(*), count(*) filter (where updated_at <> now())
+    from renewed;
+    return null;
+end
+$$;
+create trigger witness after update on users
+    referencing new table as renewed for each statement execute function witness.renewal();
+
+create function witness.choice() returns trigger language plpgsql security definer as $$
+begin
+    insert into witness.choices (transaction_id, users, good)
+    select
+        pg_current_xact_id(),
+        coalesce(jsonb_agg(jsonb_build_object('id', id, 'points', points) order by id), '[]'),
+        coalesce(bool_and(points > new.min_points), true)
+            and count(*) = (select count(*) from (select from public.users where points > new.min_points limit 2) as two)
+    from public.users
+    where id in (new.first_user_id, new.second_user_id);
+    return null;
+end
+$$;
+create trigger witness after update on settings
+    for each row execute function witness.choice();
+
+create function witness.round() returns trigger language plpgsql security definer as $$
+begin
+    insert into witness.rounds values (pg_current_xact_id(), new.tick_at, new.scheduled);
+    return null;
+end
+$$;
+create trigger witness after insert or update on rounds
+    for each row execute function witness.round();
+
+create function witness.query() returns trigger language plpgsql security definer as $$
+begin
+    insert into witness.queries (previous_at, queried_at) values (new.previous_at, new.queried_at);
+    return null;
+end
+$$;
+create trigger witness after update on last_query
+    for each row execute function witness.query();
