@@ -63,9 +63,12 @@ impl Binaries {
     }
 
     fn at(folder: &Path) -> Option<Self> {
-        ["initdb", "postgres"]
-            .iter()
-            .all(|name| folder.join(name).is_file())
+        // Some of the programs may be linked into a folder on PATH: where they really are, all of them are.
+        let initdb = fs::canonicalize(folder.join("initdb")).ok()?;
+        let folder = initdb.parent()?;
+        folder
+            .join("postgres")
+            .is_file()
             .then(|| Self(folder.to_owned()))
     }
 

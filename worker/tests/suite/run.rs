@@ -29,6 +29,33 @@ async fn the_due_tick_is_done_at_the_start_and_not_again_by_the_next_worker() {
 }
 
 #[tokio::test]
+async fn ticks_that_were_missed_for_ten_minutes_are_one_round() {
+    let database = TestDatabase::with_users(100).await;
+    database
+        .run("insert into rounds select tick_at, true, tick_at, tick_at, 100 from (select date_trunc('minute', now()) - interval '10 minutes' as tick_at) as tick")
+        .await;
+    let mut program = worker(&database, &[], &[]);
+    program.says("round done").await;
+    // Two looks later it is still one.
+    let admin = Client::new(program.address("admin").await);
+    eventually("it looked twice again", async || {
+        let text = admin.get("/metrics").await.body;
+        String::from_utf8_lossy(&text).contains("round_attempts_total{outcome=\"not_due\"} 2")
+    })
+    .await;
+    assert!(program.stop().await.success());
+    // A minute may have ended meanwhile, and its own tick be done.
+    let rounds: i64 = database
+        .value("select count(*) from rounds where tick_at > now() - interval '9 minutes'")
+        .await;
+    assert!((1..=2).contains(&rounds), "{rounds}");
+    let stale: i64 = database
+        .value("select count(*) from rounds where started_at - tick_at > interval '1 minute'")
+        .await;
+    assert_eq!(stale, 0, "only the tick that is due");
+}
+
+#[tokio::test]
 async fn three_workers_do_each_tick_once() {
     let database = TestDatabase::with_users(100).await;
     let mut workers: Vec<_> = (0..3)

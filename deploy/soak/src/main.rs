@@ -1,0 +1,43 @@
+//! `soak`: a compressed day with random faults. Its workers and replicas are this program again, under a hidden name.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use soak::Plan;
+use tokio::runtime::Runtime;
+
+/// Runs workers, replicas and clients over a Postgres of its own, breaks them at random, and judges what came of it.
+#[derive(Parser)]
+struct Settings {
+    #[command(subcommand)]
+    role: Option<Role>,
+    #[command(flatten)]
+    plan: Plan,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    #[command(hide = true)]
+    Api(Box<api::Settings>),
+    #[command(hide = true)]
+    Worker(Box<worker::Settings>),
+}
+
+fn main() -> ExitCode {
+    let settings = match shared::cli::parse::<Settings>() {
+        Ok(settings) => settings,
+        Err(status) => return status,
+    };
+    match settings.role {
+        Some(Role::Api(settings)) => return api::main(*settings),
+        Some(Role::Worker(settings)) => return worker::main(*settings),
+        None => {}
+    }
+    let executable = std::env::current_exe().expect("a running program has a file");
+    let runtime = Runtime::new().expect("a runtime starts");
+    if runtime.block_on(soak::run(&executable, settings.plan)) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

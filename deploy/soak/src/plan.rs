@@ -1,0 +1,41 @@
+//! What a soak is to be.
+
+use std::num::NonZeroU16;
+
+use clap::Args;
+
+/// How long, with how many, and which faults. A tick is due every second.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Plan {
+    /// The seed of the faults; drawn, and printed, when it is not given
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// How many ticks it lasts: 1440 are the minutes of a day
+    #[arg(long, default_value_t = 1440)]
+    pub ticks: u32,
+    /// Users of its table
+    #[arg(long, default_value_t = 10_000)]
+    pub users: u32,
+    /// Seconds from tick to tick: a divisor of 60, longer than a round
+    #[arg(long, default_value = "1", value_parser = divisor)]
+    pub pace: u32,
+    /// Workers
+    #[arg(long, default_value = "5")]
+    pub workers: NonZeroU16,
+    /// Replicas
+    #[arg(long, default_value = "3")]
+    pub replicas: NonZeroU16,
+    /// Clients, each of which asks again as soon as it has its answer, after a short pause
+    #[arg(long, default_value = "8")]
+    pub clients: NonZeroU16,
+    /// Seconds from the end of a fault to the next, at most
+    #[arg(long, default_value_t = 6)]
+    pub rest: u32,
+}
+
+fn divisor(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(seconds @ 1..60) if 60 % seconds == 0 => Ok(seconds),
+        _ => Err("not a divisor of 60".to_owned()),
+    }
+}

@@ -1,0 +1,165 @@
+//! The whole service under faults: workers, replicas and clients over one database, and a judge.
+
+#![allow(
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test panics where it can't go on"
+)]
+
+mod machine;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use soak::{Fleet, load};
+use testkit::{Client, Judge, Program, TestDatabase, eventually};
+
+/// The program with all roles.
+const EXECUTABLE: &str = env!("CARGO_BIN_EXE_soak");
+const EVERY_SECOND: &str = "* * * * * *";
+
+async fn fleet(database: &TestDatabase, workers: u16, replicas: u16) -> Fleet {
+    Fleet::start(
+        Path::new(EXECUTABLE),
+        database,
+        workers,
+        replicas,
+        EVERY_SECOND,
+    )
+    .await
+}
+
+async fn rounds_go_on(database: &TestDatabase) {
+    let before: i64 = database.value("select count(*) from rounds").await;
+    eventually("rounds go on", async || {
+        database.value::<i64>("select count(*) from rounds").await > before
+    })
+    .await;
+}
+
+/// How long the replica takes to answer again.
+async fn answers_again(client: &Client, judge: &Judge) -> Duration {
+    let began = Instant::now();
+    eventually("it answers", async || judge.ask(client).await == Some(200)).await;
+    began.elapsed()
+}
+
+#[tokio::test]
+async fn a_short_soak_with_random_faults_breaks_no_promise() {
+    let no_environment: [(&str, &str); 0] = [];
+    let arguments = ["--ticks", "15", "--users", "1000", "--rest", "2"];
+    let mut soak = Program::start(EXECUTABLE, &arguments, no_environment);
+    let status = soak.ended().await;
+    assert!(status.success(), "{}", soak.said());
+    assert!(
+        soak.said().contains("every promise was kept"),
+        "{}",
+        soak.said()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_crashes_of_postgres_under_load_break_no_promise() {
+    let database = TestDatabase::with_own_server().await;
+    database.seed(1_000).await;
+    let judge = Judge::of(&database).await;
+    let mut fleet = fleet(&database, 2, 2).await;
+    let load = load(&judge, &fleet.addresses, 4);
+    let client = Client::new(fleet.addresses[0]);
+    rounds_go_on(&database).await;
+    for _ in 0..10 {
+        let mut server = database.server.lock().await;
+        tokio::task::block_in_place(|| {
+            server.crash();
+            server.start_again()
+        })
+        .unwrap();
+        drop(server);
+        let away = answers_again(&client, &judge).await;
+        // The promise is three seconds; a machine that is busy with other tests gets more.
+        assert!(away < Duration::from_secs(15), "{away:?}");
+        rounds_go_on(&database).await;
+    }
+    drop(load);
+    fleet.stop().await;
+    let verdict = judge.verdict(&database).await;
+    assert!(verdict.is_clean(), "{verdict}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_a_standby_is_promoted_nothing_is_lost_and_no_program_is_restarted() {
+    let leader = TestDatabase::with_own_server().await;
+    leader.seed(1_000).await;
+    let judge = Judge::of(&leader).await;
+    let follower = leader.standby().await;
+    let mut fleet = fleet(&leader, 2, 2).await;
+    let load = load(&judge, &fleet.addresses, 4);
+    rounds_go_on(&leader).await;
+    leader.server.lock().await.crash();
+    let port = follower.server.lock().await.port();
+    for member in fleet.members() {
+        member.proxy.leads_to(port);
+    }
+    // Until the promotion they see a standby, and know it for what it is.
+    for member in fleet.replicas.iter_mut().chain(&mut fleet.workers) {
+        member.program.says("the database is a standby").await;
+    }
+    let client = Client::new(fleet.addresses[0]);
+    assert_eq!(judge.ask(&client).await, Some(503));
+    follower.promote().await;
+    let away = answers_again(&client, &judge).await;
+    assert!(away < Duration::from_secs(15), "{away:?}");
+    rounds_go_on(&follower).await;
+    drop(load);
+    fleet.stop().await;
+    let verdict = judge.verdict(&follower).await;
+    assert!(verdict.is_clean(), "{verdict}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_requests_over_three_replicas_are_one_chain() {
+    const CLIENTS: u32 = 100;
+    let database = TestDatabase::with_own_server().await;
+    database.seed(1_000).await;
+    let judge = Judge::of(&database).await;
+    let mut fleet = fleet(&database, 1, 3).await;
+    let mut requests = tokio::task::JoinSet::new();
+    for number in 0..CLIENTS {
+        let judge = judge.clone();
+        let client = Client::new(fleet.addresses[number as usize % 3]);
+        requests.spawn(async move {
+            for _ in 0..100_000 / CLIENTS {
+                assert_eq!(judge.ask(&client).await, Some(200));
+            }
+        });
+    }
+    requests.join_all().await;
+    fleet.stop().await;
+    let verdict = judge.verdict(&database).await;
+    assert!(verdict.is_clean(), "{verdict}");
+    assert_eq!((verdict.answers, verdict.refused), (100_000, 0));
+    assert_eq!(verdict.unclaimed, 0, "{verdict}");
+    assert!(verdict.rounds > 0, "{verdict}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_replica_keeps_nobody_else_waiting() {
+    let database = TestDatabase::with_users(1_000).await;
+    let judge = Judge::of(&database).await;
+    let mut fleet = fleet(&database, 1, 3).await;
+    let load = load(&judge, &fleet.addresses[..1], 8);
+    rounds_go_on(&database).await;
+    fleet.replicas[0].program.signal(Signal::SIGSTOP);
+    for &address in &fleet.addresses[1..] {
+        let client = Client::new(address);
+        for _ in 0..500 {
+            assert_eq!(judge.ask(&client).await, Some(200));
+        }
+    }
+    fleet.replicas[0].program.signal(Signal::SIGCONT);
+    drop(load);
+    fleet.stop().await;
+    let verdict = judge.verdict(&database).await;
+    assert!(verdict.is_clean(), "{verdict}");
+}
