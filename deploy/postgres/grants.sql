@@ -10,7 +10,7 @@ grant update (previous_at, queried_at) on last_query to max_two_api;
 
 grant select on users, settings, rounds to max_two_worker;
 grant update (points, updated_at) on users to max_two_worker;
-grant update (min_points, first_user_id, second_user_id) on settings to max_two_worker;
+grant update (min_points, first_user_id, first_points, second_user_id, second_points) on settings to max_two_worker;
 grant insert, delete on rounds to max_two_worker;
 
 -- Advisory locks are open to everybody by default: whoever reaches the database could hold the worker's lock. The owner

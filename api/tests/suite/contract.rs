@@ -187,7 +187,8 @@ async fn no_response_header_metric_or_log_line_tells_the_minimum_or_the_password
     database
         .run(&format!(
             "alter table settings drop constraint settings_min_points_is_0_to_100;
-             update settings set min_points = {CANARY}, first_user_id = 1, second_user_id = 2"
+             update settings set min_points = {CANARY}, 
+                 first_user_id = 1, first_points = 5, second_user_id = 2, second_points = 5"
         ))
         .await;
     let (mut program, client) =

@@ -150,13 +150,13 @@ async fn rounds_do_not_hold_requests_up() {
         assert_eq!(reply.status, 200);
         assert_eq!(reply.json()["users"].as_array().unwrap().len(), 2);
     }
-    // And with the whole table locked against every writer.
+    // And with the whole table locked against everybody.
     let mut obstacle = database.superuser().await;
     sqlx::raw_sql("rollback")
         .execute(&mut worker)
         .await
         .unwrap();
-    sqlx::raw_sql("begin; lock table users in exclusive mode")
+    sqlx::raw_sql("begin; lock table users")
         .execute(&mut obstacle)
         .await
         .unwrap();

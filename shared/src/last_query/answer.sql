@@ -5,20 +5,14 @@ with queried as (
         queried_at = greatest(clock_timestamp(), queried_at)
     returning previous_at, queried_at
 )
--- `limit 1` tells the planner what it can't know from statistics: one row. Two look-ups by primary key are all that
--- is left, whatever the minimum is and however many users there are.
+-- Two tables of one row each, whatever the minimum is and however many users there are. The users themselves are not
+-- read: neither a plan that trusts wrong statistics nor somebody's lock on them can keep an answer waiting.
 select
-    queried.previous_at as "previous_at?",
-    queried.queried_at  as "queried_at!",
-    first.id            as "first_id?",
-    first.points        as "first_points?",
-    second.id           as "second_id?",
-    second.points       as "second_points?"
-from (select previous_at, queried_at from queried limit 1) as queried
-cross join (select min_points, first_user_id, second_user_id from settings limit 1) as round
-left join lateral (
-    select id, points from users where id = round.first_user_id and points > round.min_points limit 1
-) as first on true
-left join lateral (
-    select id, points from users where id = round.second_user_id and points > round.min_points limit 1
-) as second on true
+    queried.previous_at                                        as "previous_at?",
+    queried.queried_at                                         as "queried_at!",
+    case when first_points > min_points then first_user_id end as "first_id?",
+    first_points                                               as "first_points?",
+    case when second_points > min_points then second_user_id end as "second_id?",
+    second_points                                              as "second_points?"
+from queried
+cross join settings

@@ -11,29 +11,32 @@ drawn as materialized (
 -- Looked up one by one, so that no statistics can talk the planner into reading the whole table. The first two in
 -- the order in which they were drawn; an id that was drawn twice counts where it came first.
 sampled as materialized (
-    select found.id
+    select found.id, found.points
     from drawn
     cross join lateral (
-        select users.id from users where users.id = drawn.id and users.points > $1 limit 1
+        select users.id, users.points from users where users.id = drawn.id and users.points > $1 limit 1
     ) as found
-    group by found.id
+    group by found.id, found.points
     order by min(drawn.nth)
     limit 2
 ),
 -- Few users, or nearly none that qualify: then, and only then, all of them are looked at.
 scanned as (
-    select id
+    select id, points
     from users
     where points > $1 and (select count(*) from sampled) < 2
     order by random()
     limit 2
 ),
 chosen as (
-    select id from sampled where (select count(*) from sampled) = 2
+    select id, points from sampled where (select count(*) from sampled) = 2
     union all
-    select id from scanned
+    select id, points from scanned
+),
+placed as (
+    select id, points, row_number() over (order by id) as place from chosen
 )
 update settings
 set min_points = $1,
-    first_user_id = (select min(id) from chosen),
-    second_user_id = (select max(id) from chosen having count(*) = 2)
+    (first_user_id, first_points) = (select id, points from placed where place = 1),
+    (second_user_id, second_points) = (select id, points from placed where place = 2)

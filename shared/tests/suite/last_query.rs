@@ -33,7 +33,7 @@ async fn the_statement_touches_a_handful_of_pages_whatever_statistics_and_minimu
         database.run(statistics).await;
         assert!(pages(&mut api).await <= 30, "{statistics:?}");
         for minimum in ["0", "50", "99", "100"] {
-            database.run(&format!("update settings set min_points = {minimum}, first_user_id = 7, second_user_id = 199999")).await;
+            database.run(&format!("update settings set min_points = {minimum}, first_user_id = 7, first_points = 60, second_user_id = 199999, second_points = 99")).await;
             let pages = pages(&mut api).await;
             assert!(pages <= 30, "{pages} pages at {minimum}, {statistics:?}");
         }

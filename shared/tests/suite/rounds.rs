@@ -343,21 +343,20 @@ async fn the_two_stay_the_same_for_the_whole_round_and_a_user_at_the_minimum_doe
     for _ in 0..50 {
         assert_eq!(answer(&mut api).await.unwrap().users, users);
     }
-    // Somebody takes points away: the answer goes by the minimum, not by what the round chose.
-    database
-        .run(&format!(
-            "update users set points = 30 where id = {}",
-            users[0].id
-        ))
-        .await;
-    assert_eq!(answer(&mut api).await.unwrap().users, users[1..]);
-    database
-        .run(&format!(
-            "update users set points = 31 where id = {}",
-            users[0].id
-        ))
-        .await;
-    assert_eq!(answer(&mut api).await.unwrap().users.len(), 2);
+    // An answer is of the round, whatever becomes of the users; and the minimum alone decides who is in it.
+    database.run("update users set points = 0").await;
+    assert_eq!(answer(&mut api).await.unwrap().users, users);
+    for (points, left) in [
+        (users[0].points.min(users[1].points), 1),
+        (users[0].points.max(users[1].points), 0),
+    ] {
+        database
+            .run(&format!("update settings set min_points = {points}"))
+            .await;
+        let still = answer(&mut api).await.unwrap().users;
+        assert!(still.iter().all(|user| user.points > points));
+        assert!(still.len() <= left);
+    }
 }
 
 #[tokio::test]

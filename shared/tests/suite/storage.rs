@@ -74,6 +74,14 @@ async fn constraints_hold_every_rule_that_they_can() {
             "update settings set second_user_id = 1",
             "settings_second_user_follows_a_first",
         ),
+        (
+            "update settings set first_points = 101",
+            "settings_first_points_are_0_to_100",
+        ),
+        (
+            "update settings set second_points = -1",
+            "settings_second_points_are_0_to_100",
+        ),
         ("insert into last_query default values", "last_query_pkey"),
         (
             "insert into last_query (only_row) values (false)",

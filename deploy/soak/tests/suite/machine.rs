@@ -153,13 +153,10 @@ async fn users_that_are_locked_for_a_minute_keep_no_reader_waiting_and_the_round
     let mut fleet = fleet(&database, 2, 1).await;
     rounds_go_on(&database).await;
     let mut obstacle = database.superuser().await;
-    // As strong as a lock can be that leaves readers alone.
-    sqlx::raw_sql(
-        "set idle_in_transaction_session_timeout = 0; begin; lock table users in exclusive mode",
-    )
-    .execute(&mut obstacle)
-    .await
-    .unwrap();
+    sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table users")
+        .execute(&mut obstacle)
+        .await
+        .unwrap();
     let client = Client::new(fleet.addresses[0]);
     let locked = Instant::now();
     while locked.elapsed() < A_MINUTE {
