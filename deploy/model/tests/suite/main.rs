@@ -1,0 +1,111 @@
+//! All interleavings of both protocols: as they are they keep every promise, and each broken one is refuted.
+
+#![allow(missing_docs, reason = "a test's name says what it shows")]
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use model::chain::{self, Chain};
+use model::rounds::{self, Rounds};
+use stateright::{Checker, HasDiscoveries, Model};
+
+/// Explores all states; each promise must hold in every one, and each possibility be met.
+fn assert_kept<Protocol>(protocol: Protocol)
+where
+    Protocol: Model + Debug + Send + Sync + 'static,
+    Protocol::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    Protocol::Action: Clone + Debug + PartialEq + Send + Sync,
+{
+    let name = format!("{protocol:?}");
+    let checker = protocol.checker().threads(2).spawn_bfs().join();
+    println!("{name}: {} states", checker.unique_state_count());
+    checker.assert_properties();
+}
+
+/// Explores until a state is met in which the promise does not hold.
+fn assert_refuted<Protocol>(protocol: Protocol, promise: &'static str)
+where
+    Protocol: Model + Send + Sync + 'static,
+    Protocol::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    Protocol::Action: Clone + Debug + PartialEq + Send + Sync,
+{
+    let found = HasDiscoveries::AnyOf([promise].into());
+    let checker = protocol.checker().threads(2).finish_when(found);
+    checker.spawn_bfs().join().assert_any_discovery(promise);
+}
+
+fn rounds_of(variant: rounds::Variant) -> Rounds {
+    Rounds {
+        variant,
+        workers: 2,
+    }
+}
+
+#[test]
+fn rounds_keep_every_promise_in_every_interleaving() {
+    assert_kept(rounds_of(rounds::Variant::Faithful));
+}
+
+#[test]
+fn without_a_fence_that_all_see_a_tick_is_done_twice() {
+    for variant in [
+        rounds::Variant::NoFence,
+        rounds::Variant::FenceInMemory,
+        rounds::Variant::FenceBeforeLock,
+        rounds::Variant::LockLetGoEarly,
+    ] {
+        assert_refuted(rounds_of(variant), "each tick is done once");
+    }
+}
+
+#[test]
+fn two_commits_are_half_a_round() {
+    assert_refuted(
+        rounds_of(rounds::Variant::TwoCommits),
+        "points and minimum are of one round",
+    );
+}
+
+#[test]
+fn a_cooldown_in_memory_is_forgotten() {
+    assert_refuted(
+        rounds_of(rounds::Variant::CooldownInMemory),
+        "a round that outlasted its tick is followed by a cooldown",
+    );
+}
+
+#[test]
+fn queries_are_one_chain_in_every_interleaving() {
+    assert_kept(Chain {
+        variant: chain::Variant::Faithful,
+    });
+}
+
+#[test]
+fn an_answer_of_another_query_is_found() {
+    for variant in [
+        chain::Variant::AllGetPrevious,
+        chain::Variant::MemoryOfReplica,
+        chain::Variant::OldAnswer,
+    ] {
+        assert_refuted(
+            Chain { variant },
+            "an answer has the time of the query right before it",
+        );
+    }
+}
+
+#[test]
+fn a_clock_that_is_believed_takes_time_back() {
+    let variant = chain::Variant::NoGreatest;
+    assert_refuted(Chain { variant }, "time never goes back");
+}
+
+#[test]
+fn who_joins_after_the_commit_comes_too_early_in_the_chain() {
+    let variant = chain::Variant::LateJoiners;
+    assert_refuted(
+        Chain { variant },
+        "what was answered before a question was asked comes before it",
+    );
+}
