@@ -1,11 +1,11 @@
 //! Workers and replicas as processes, each with a network of its own to the database.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use testkit::{Client, Judge, Program, Proxy, TestDatabase};
+use testkit::{Client, Judge, Program, Proxy, TestDatabase, free_address};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -138,10 +138,4 @@ pub fn load(judge: &Judge, addresses: &[SocketAddr], clients: u16) -> JoinSet<()
         });
     }
     load
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("there is a free port")
 }

@@ -15,12 +15,12 @@ const CONNECT: Duration = Duration::from_secs(30);
 const TEMPLATE: &str = "template_max_two";
 
 /// The server that the tests of this binary share. It ends with the process.
-static SERVER: LazyLock<Arc<Mutex<Server>>> = LazyLock::new(|| Arc::new(Mutex::new(start())));
+static SERVER: LazyLock<Arc<Mutex<Server>>> = LazyLock::new(|| Arc::new(Mutex::new(start(&[]))));
 static SERVER_TEMPLATE: OnceCell<()> = OnceCell::const_new();
 
-fn start() -> Server {
+fn start(settings: &[&str]) -> Server {
     Binaries::find(None)
-        .and_then(|binaries| Server::start_temporary(&binaries, &["log_statement=none"]))
+        .and_then(|binaries| Server::start_temporary(&binaries, settings))
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -49,7 +49,16 @@ impl TestDatabase {
 
     /// An empty one, on a server of its own, which can be stopped and started.
     pub async fn with_own_server() -> Self {
-        let server = Arc::new(Mutex::new(tokio::task::block_in_place(start)));
+        Self::on_own_server(&[]).await
+    }
+
+    /// An empty one, on a server of its own that waits for the disk, as the launcher's does: for measurements.
+    pub async fn with_durable_server() -> Self {
+        Self::on_own_server(&["fsync=on"]).await
+    }
+
+    async fn on_own_server(settings: &[&str]) -> Self {
+        let server = Arc::new(Mutex::new(tokio::task::block_in_place(|| start(settings))));
         make_template(&server).await;
         Self::copy(server).await
     }

@@ -21,6 +21,7 @@ pub use judge::{Judge, Observation, Verdict};
 pub use program::Program;
 pub use proxy::{Proxy, Weather};
 
+use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
@@ -38,4 +39,12 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
         assert!(began.elapsed() < PATIENCE, "not in {PATIENCE:?}: {what}");
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// An address on the loopback interface that nobody listens on, for a program that is to listen there.
+#[must_use]
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|listener| listener.local_addr())
+        .expect("there is a free port")
 }

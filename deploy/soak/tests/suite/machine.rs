@@ -2,13 +2,13 @@
 //! PgBouncer and faketime installed.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use testkit::{Client, Judge, Program, TestDatabase, eventually};
+use testkit::{Client, Judge, Program, TestDatabase, eventually, free_address};
 use tokio::time::sleep;
 
 use crate::{EVERY_SECOND, EXECUTABLE, fleet, rounds_go_on};
@@ -262,10 +262,7 @@ async fn pooler(
     settings: &str,
 ) -> (Program, SocketAddr, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let address = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let address = free_address();
     let server = database.server.lock().await;
     let [api, worker] = ["max_two_api", "max_two_worker"].map(|role| {
         format!(

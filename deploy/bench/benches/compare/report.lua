@@ -1,0 +1,9 @@
+-- What wrk measured, as one line of JSON; its times are in microseconds, ours in milliseconds.
+function done(summary, latency, requests)
+  local errors = summary.errors
+  io.write(string.format(
+    '\n{"requests":%d,"seconds":%f,"mean":%f,"p50":%f,"p99":%f,"p999":%f,"errors":%d}\n',
+    summary.requests, summary.duration / 1e6, latency.mean / 1e3, latency:percentile(50) / 1e3,
+    latency:percentile(99) / 1e3, latency:percentile(99.9) / 1e3,
+    errors.connect + errors.read + errors.write + errors.status + errors.timeout))
+end

@@ -1,0 +1,89 @@
+//! Requests for each minimum: it must make no difference, and none be heard.
+
+use rand::seq::SliceRandom;
+
+use crate::Extent;
+use crate::load::load;
+use crate::plot::Plot;
+use crate::report::{Report, Runs, Table, Unit, Wanted};
+use crate::stage::Stage;
+
+const CONNECTIONS: usize = 64;
+
+/// Each minimum in its turn, in an order of chance.
+pub(crate) async fn compare(
+    stage: &Stage,
+    extent: Extent,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let step = if extent.full { 1 } else { 20 };
+    let mut minima: Vec<i64> = (0..=100).step_by(step).collect();
+    let mut latencies = vec![(Runs::default(), Runs::default()); 101];
+    let mut seeded = (Runs::default(), Runs::default());
+    let replica = stage.replicas(1, true).await;
+    for _ in 0..extent.repetitions {
+        minima.shuffle(&mut rand::rng());
+        for &minimum in &minima {
+            stage.round(Some(minimum)).await?;
+            // What a round leaves to be written is not the minimum's doing.
+            stage.database.run("checkpoint").await;
+            let load = load(replica.address, CONNECTIONS, 1).await?;
+            let (p50, p99) = &mut latencies[usize::try_from(minimum)?];
+            p50.push(load.p50);
+            p99.push(load.p99);
+        }
+    }
+    drop(replica);
+    // As it is before the first round: nobody has points, and statistics know nothing.
+    let fresh = Stage::seeded(extent.users).await?;
+    let replica = fresh.replicas(1, true).await;
+    for _ in 0..extent.repetitions {
+        let load = load(replica.address, CONNECTIONS, 1).await?;
+        seeded.0.push(load.p50);
+        seeded.1.push(load.p99);
+    }
+
+    let mut table = Table::new(
+        "Requests for each minimum",
+        "64 connections, one replica; milliseconds. All minima are in the plot and in results.json.",
+        &[("p50", Unit::Milliseconds), ("p99", Unit::Milliseconds)],
+    );
+    minima.sort_unstable();
+    let figures = |minimum: i64| &latencies[usize::try_from(minimum).unwrap_or_default()];
+    for &minimum in &minima {
+        let (p50, p99) = figures(minimum).clone();
+        table.row(format!("minimum {minimum}"), vec![p50, p99]);
+    }
+    table.row("seeded, before the first round", vec![seeded.0, seeded.1]);
+    let medians: Runs = minima
+        .iter()
+        .map(|&minimum| figures(minimum).1.median())
+        .collect();
+    let worst = minima
+        .iter()
+        .map(|&minimum| figures(minimum).1.median())
+        .fold(0.0, f64::max);
+    report.goal(
+        "p99 of the worst minimum, of the median minimum's",
+        Wanted::AtMost(1.2),
+        Unit::Times,
+        Runs::from(worst / medians.median()),
+    );
+    #[allow(clippy::cast_precision_loss, reason = "a hundred minima")]
+    let line = |name: &str, pick: fn(&(Runs, Runs)) -> &Runs| {
+        let points = minima
+            .iter()
+            .map(|&minimum| (minimum as f64, pick(figures(minimum)).median()));
+        (name.to_owned(), points.collect())
+    };
+    report.plot(Plot {
+        file: "threshold.svg",
+        title: "Latency for each minimum",
+        across: "minimum",
+        up: "milliseconds",
+        lines: vec![line("p50", |runs| &runs.0), line("p99", |runs| &runs.1)],
+        logarithmic: false,
+    });
+    report.table(table);
+    Ok(())
+}
