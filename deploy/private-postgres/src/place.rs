@@ -22,7 +22,7 @@ const PREDECESSOR: Duration = Duration::from_secs(15);
 /// How often a file or a process is looked at while waiting for it.
 pub(crate) const GLANCE: Duration = Duration::from_millis(10);
 /// What differs from Postgres' defaults.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "listen_addresses=127.0.0.1",
     "unix_socket_directories=",
     "max_connections=200",
@@ -30,6 +30,9 @@ const SETTINGS: [&str; 6] = [
     "shared_buffers=256MB",
     // A round writes a hundred megabytes of WAL: checkpoints come by time, not by size.
     "max_wal_size=4GB",
+    // What rounds write between two checkpoints finds files to be written over: a commit that has to wait until a new
+    // one is made waits for tens of milliseconds.
+    "min_wal_size=1GB",
     // The versions of last_query's row that a round's snapshot kept are cleaned up soon.
     "autovacuum_naptime=10s",
 ];

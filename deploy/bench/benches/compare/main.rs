@@ -29,7 +29,7 @@ use stage::Stage;
 struct Settings {
     #[command(subcommand)]
     role: Option<Role>,
-    /// For the record: all sizes and levels, a million users, more repetitions; about an hour
+    /// For the record: all sizes and levels, a million users, more repetitions; forty minutes
     #[arg(long)]
     full: bool,
     /// Only these parts
@@ -105,7 +105,7 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
             full: true,
             repetitions: 5,
             users: 1_000_000,
-            seconds: 3,
+            seconds: 2,
         }
     } else {
         Extent {

@@ -1,6 +1,9 @@
 //! Requests: Max Two against the limit and against other ways, at rest and during rounds; and how soon a replica answers.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -229,7 +232,7 @@ async fn take_turn(
     })
 }
 
-/// Rounds back to back, against none.
+/// Rounds back to back, against none; and against a loop that does nothing, but keeps a core busy as a round does.
 pub(crate) async fn during_rounds(
     stage: &Stage,
     extent: Extent,
@@ -237,16 +240,20 @@ pub(crate) async fn during_rounds(
 ) -> anyhow::Result<()> {
     const CONNECTIONS: usize = 64;
     let seconds = 3 * extent.seconds;
+    stage.warm_up().await?;
     let replica = stage.replicas(1, true).await;
-    let mut turns = [Vec::new(), Vec::new()];
-    let mut megabytes = Runs::default();
-    let mut rounds = Runs::default();
+    let ask = || load(replica.address, CONNECTIONS, seconds);
+    let [mut rest, mut loops, mut busy] = [const { Vec::new() }; 3];
+    let [mut megabytes, mut rounds] = [const { Vec::new() }; 2];
     for _ in 0..extent.repetitions {
-        turns[0].push(load(replica.address, CONNECTIONS, seconds).await?);
+        rest.push(ask().await?);
+        let core = BusyCore::new();
+        loops.push(ask().await?);
+        drop(core);
         let mut worker = stage.worker();
         worker.says("round done").await;
         let before = stage.rounds_done().await;
-        turns[1].push(load(replica.address, CONNECTIONS, seconds).await?);
+        busy.push(ask().await?);
         rounds.push(stage.rounds_done().await - before);
         megabytes.push(Usage::of([worker.id().as_raw()])?.megabytes());
         worker.stop().await;
@@ -266,8 +273,9 @@ pub(crate) async fn during_rounds(
     let runs =
         |turns: &[Load], figure: fn(&Load) -> f64| turns.iter().map(figure).collect::<Runs>();
     for (name, turns, rounds) in [
-        ("at rest", &turns[0], Runs::from(0.0)),
-        ("rounds back to back", &turns[1], rounds),
+        ("at rest", &rest, Runs::from(0.0)),
+        ("an empty loop on one core", &loops, Runs::from(0.0)),
+        ("rounds back to back", &busy, rounds.into_iter().collect()),
     ] {
         table.row(
             name,
@@ -282,20 +290,44 @@ pub(crate) async fn during_rounds(
         );
     }
     report.table(table);
-    let [rest, busy] = turns.map(|turns| runs(&turns, |load| load.p99));
+    let p99 = |turns: &[Load]| runs(turns, |load| load.p99);
     report.goal(
         "p99 during rounds back to back, of that at rest",
         Wanted::AtMost(1.5),
         Unit::Times,
-        busy.over(&rest),
+        p99(&busy).over(&p99(&rest)),
+    );
+    report.goal(
+        "…, of that beside an empty loop on one core",
+        Wanted::AtMost(1.5),
+        Unit::Times,
+        p99(&busy).over(&p99(&loops)),
     );
     report.goal(
         "memory of a worker, MB",
         Wanted::AtMost(25.0),
         Unit::Megabytes,
-        megabytes,
+        megabytes.into_iter().collect(),
     );
     Ok(())
+}
+
+/// Keeps a core busy until it is dropped.
+struct BusyCore(Arc<AtomicBool>);
+
+impl BusyCore {
+    fn new() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        thread::spawn(move || while !seen.load(Ordering::Relaxed) {});
+        Self(over)
+    }
+}
+
+impl Drop for BusyCore {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// From the start of a replica's process to its first answer.

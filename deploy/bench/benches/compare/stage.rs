@@ -77,6 +77,21 @@ impl Stage {
         self.command(&arguments).await
     }
 
+    /// Does rounds until the server has as many WAL files as it keeps, which are written over from now on, as on a server
+    /// that has run for a while.
+    pub(crate) async fn warm_up(&self) -> anyhow::Result<()> {
+        let kept: f64 = self
+            .database
+            .value("select pg_size_bytes(current_setting('min_wal_size'))::float8")
+            .await;
+        let until = self.wal_bytes().await + kept;
+        while self.wal_bytes().await < until {
+            self.round(None).await?;
+        }
+        self.database.run("checkpoint").await;
+        Ok(())
+    }
+
     /// The seconds of a round, by the database's clock: without the worker's start, without the commit.
     pub(crate) async fn round_alone(&self) -> anyhow::Result<f64> {
         self.round(None).await?;

@@ -9,6 +9,8 @@ use crate::report::{Report, Runs, Table, Unit, Wanted};
 use crate::stage::Stage;
 
 const CONNECTIONS: usize = 64;
+/// Of a hundred minima.
+const REPETITIONS: usize = 3;
 
 /// Each minimum in its turn, in an order of chance.
 pub(crate) async fn compare(
@@ -21,7 +23,7 @@ pub(crate) async fn compare(
     let mut latencies = vec![(Runs::default(), Runs::default()); 101];
     let mut seeded = (Runs::default(), Runs::default());
     let replica = stage.replicas(1, true).await;
-    for _ in 0..extent.repetitions {
+    for _ in 0..REPETITIONS {
         minima.shuffle(&mut rand::rng());
         for &minimum in &minima {
             stage.round(Some(minimum)).await?;
