@@ -83,7 +83,8 @@ impl Line {
 }
 
 /// Opens a line for `capacity` requests, and starts the task that serves it, which ends only with the process. A request
-/// is answered within `timeout`, of which two fifths may pass behind the statement before, and two fifths in its own.
+/// is answered within `timeout`: a statement may take four fifths of it, and whoever has waited for as long, behind the
+/// statement before and in its own, is refused. A disk may stall for a moment without costing anybody an answer.
 pub(crate) fn open(
     database: &Database,
     capacity: usize,
@@ -92,7 +93,7 @@ pub(crate) fn open(
     metrics: Arc<Metrics>,
 ) -> (Line, JoinHandle<()>) {
     let (sender, waiting) = mpsc::channel(capacity);
-    let deadline = timeout * 2 / 5;
+    let deadline = timeout * 4 / 5;
     let coalescer = Coalescer {
         database: database.clone().statement_timeout(deadline),
         deadline,
@@ -106,7 +107,7 @@ pub(crate) fn open(
 
 struct Coalescer {
     database: Database,
-    /// For each statement, and for those who wait while the database is away.
+    /// For each statement, and for each request.
     deadline: Duration,
     waiting: mpsc::Receiver<Question>,
     /// Those whose statement runs.
@@ -174,11 +175,25 @@ impl Coalescer {
                     if asked == 0 {
                         return Ok(());
                     }
-                    let answer = in_time(self.deadline, last_query::answer(&mut connection)).await?;
+                    let answer = self.ask_for_all(&mut connection).await?;
                     self.answer(&answer);
                     look.reset();
                 }
                 _ = look.tick() => in_time(self.deadline, ping(&mut connection)).await?,
+            }
+        }
+    }
+
+    /// Runs the statement of the batch. Who has waited for too long meanwhile is no longer part of it.
+    async fn ask_for_all(&mut self, connection: &mut Connection) -> Result<Answer, Error> {
+        let statement = in_time(self.deadline, last_query::answer(connection));
+        tokio::pin!(statement);
+        let mut glance = interval(self.deadline / 16);
+        glance.reset();
+        loop {
+            tokio::select! {
+                answer = &mut statement => return answer,
+                _ = glance.tick() => self.refuse_late(),
             }
         }
     }
@@ -195,17 +210,29 @@ impl Coalescer {
         }
     }
 
-    /// Tells everybody who waits that there will be no answer, and the log how many these were.
+    /// Those of the batch who have waited for too long; they are in the order in which they came. Nobody in line has: the
+    /// line was empty when the statement began, which has the same deadline.
+    fn refuse_late(&mut self) {
+        let is_late = |question: &&Question| question.asked_at.elapsed() > self.deadline;
+        let late = self.batch.iter().take_while(is_late).count();
+        self.refuse(late);
+    }
+
+    /// Everybody, in the batch and in line.
     fn refuse_all(&mut self) {
         while let Ok(question) = self.waiting.try_recv() {
             self.batch.push(question);
         }
-        if self.batch.is_empty() {
+        self.refuse(self.batch.len());
+    }
+
+    /// Tells the first of the batch that there will be no answer, and the log how many these were.
+    fn refuse(&mut self, requests: usize) {
+        if requests == 0 {
             return;
         }
-        let requests = self.batch.len();
         let mut traces = Vec::new();
-        for question in self.batch.drain(..) {
+        for question in self.batch.drain(..requests) {
             traces.extend(question.traceparent);
             let _ = question.reply.send(Err(Problem::Unavailable));
         }
