@@ -17,3 +17,30 @@ begin
     end if;
 end
 $$;
+
+-- What every session of the programs asks for holds also for one that can't ask: whose client is gone, cut off or
+-- stopped frees what it holds. The programs' own settings (shared/src/db.rs) are the same.
+do $$
+declare
+    program text;
+    setting record;
+begin
+    foreach program in array array['max_two_worker', 'max_two_api'] loop
+        for setting in
+            select *
+            from (values
+                ('jit', 'off'),
+                ('client_connection_check_interval', '2s'),
+                ('tcp_keepalives_idle', '5'),
+                ('tcp_keepalives_interval', '2'),
+                ('tcp_keepalives_count', '3'),
+                ('tcp_user_timeout', '10s'),
+                ('idle_in_transaction_session_timeout', '8s'),
+                ('lock_timeout', '5s')
+            ) as settings (name, value)
+        loop
+            execute format('alter role %I set %I = %L', program, setting.name, setting.value);
+        end loop;
+    end loop;
+end
+$$;

@@ -120,3 +120,28 @@ async fn the_api_cannot_take_any_advisory_lock() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_session_that_asks_for_nothing_gets_what_the_programs_ask_for() {
+    const SETTINGS: &str = "select string_agg(name || ' = ' || setting, ', ' order by name) from pg_settings where name in \
+        ('jit', 'client_connection_check_interval', 'tcp_keepalives_idle', 'tcp_keepalives_interval', \
+         'tcp_keepalives_count', 'tcp_user_timeout', 'idle_in_transaction_session_timeout', 'lock_timeout')";
+    let database = TestDatabase::new().await;
+    for url in [&database.worker, &database.api] {
+        let mut silent = sqlx::PgConnection::connect(url).await.unwrap();
+        let mut own = database.connect(url).await;
+        let settings: String = sqlx::query_scalar(SETTINGS)
+            .fetch_one(&mut silent)
+            .await
+            .unwrap();
+        let asked: String = sqlx::query_scalar(SETTINGS)
+            .fetch_one(&mut own)
+            .await
+            .unwrap();
+        assert_eq!(settings, asked);
+        assert!(
+            settings.contains("idle_in_transaction_session_timeout = 8000"),
+            "{settings}"
+        );
+    }
+}
