@@ -64,6 +64,7 @@ async fn a_killed_worker_leaves_nothing_half_done_and_the_next_does_the_tick() {
         worker_is(&database, "query like 'update users%' and state = 'active'").await;
         tokio::time::sleep(Duration::from_millis(round * 5)).await;
         victim.signal(Signal::SIGKILL);
+        let killed_at = Instant::now();
         victim.ended().await;
         let half: i64 = database
             .value("select count(distinct updated_at) - 1 from users")
@@ -74,6 +75,8 @@ async fn a_killed_worker_leaves_nothing_half_done_and_the_next_does_the_tick() {
             database.value("select count(*) = 1 from rounds").await
         })
         .await;
+        let late = killed_at.elapsed();
+        assert!(late < Duration::from_secs(15), "{late:?}");
         next.says("the worker starts").await;
         assert!(next.stop().await.success());
         assert_whole(&database).await;
