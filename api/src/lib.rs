@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use shared::db::Database;
+use shared::db::{Database, warn_of_weakness};
 use shared::shutdown::StopSignals;
 use shared::{cli, telemetry};
 use tokio::runtime;
@@ -45,6 +45,7 @@ pub fn main(settings: Settings) -> ExitCode {
         Ok(database) => database,
         Err(error) => return cli::bad_setting(&error),
     };
+    warn_of_weakness(&database);
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

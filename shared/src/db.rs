@@ -2,13 +2,15 @@
 
 use std::error::Error as _;
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions, Connection as _, PgConnection, Row as _, raw_sql};
 use tokio::time::timeout;
+use tracing::warn;
 
 /// A session with the database.
 pub type Connection = PgConnection;
@@ -64,6 +66,28 @@ impl Database {
     #[must_use]
     pub fn statement_timeout(self, limit: Duration) -> Self {
         Self(self.0.options([("statement_timeout", limit.as_millis())]))
+    }
+
+    /// What is weak about the way to a server that is not on this machine: only `sslmode=verify-full` makes sure that
+    /// nobody else listens or answers. `None` where there is nothing to complain of.
+    #[must_use]
+    pub fn weakness(&self) -> Option<&'static str> {
+        let host = self.0.get_host();
+        let is_loopback = |address: IpAddr| address.is_loopback();
+        let local = self.0.get_socket().is_some()
+            || host == "localhost"
+            || host.trim_matches(['[', ']']).parse().is_ok_and(is_loopback);
+        match self.0.get_ssl_mode() {
+            PgSslMode::VerifyFull => None,
+            _ if local => None,
+            PgSslMode::VerifyCa => {
+                Some("any server with a certificate of the same authority is taken for it")
+            }
+            PgSslMode::Require => Some("it is encrypted, but any server is taken for it"),
+            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => {
+                Some("passwords and answers may pass in the clear, and any server is taken for it")
+            }
+        }
     }
 
     /// Opens a session, on a server that can be written to, with the settings that we rely on.
@@ -159,6 +183,16 @@ pub fn pauses(longest: Duration) -> impl Iterator<Item = Duration> + Send {
         .with_jitter()
         .without_max_times()
         .build()
+}
+
+/// Warns, once at a program's start, of a way to the database that others may stand in.
+pub fn warn_of_weakness(database: &Database) {
+    if let Some(weakness) = database.weakness() {
+        warn!(
+            "the way to the database is not safe: {weakness}; sslmode=verify-full, with the server's authority in \
+             sslrootcert, makes it so"
+        );
+    }
 }
 
 /// Finds out whether the server still answers.

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use shared::db::{Database, goodbye};
+use shared::db::{Database, goodbye, warn_of_weakness};
 use shared::shutdown::StopSignals;
 use shared::{MinPoints, cli, rounds, schema, telemetry};
 use tokio::runtime;
@@ -37,6 +37,7 @@ pub fn main(settings: Settings) -> ExitCode {
         Ok(database) => database,
         Err(error) => return cli::bad_setting(&error),
     };
+    warn_of_weakness(&database);
     let result = runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -10,4 +10,5 @@ mod last_query;
 mod roles;
 mod rounds;
 mod storage;
+mod tls;
 mod users;

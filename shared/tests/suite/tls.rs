@@ -1,0 +1,138 @@
+//! The way to the database: under `sslmode=verify-full` nobody else is taken for it, and a weaker mode is named.
+
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, date_time_ymd,
+};
+use shared::db::{Connection, Database, Error};
+use tempfile::NamedTempFile;
+use testkit::TestDatabase;
+
+/// One who signs certificates, and the file that says who it is.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    file: NamedTempFile,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let file = NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), issuer.pem()).unwrap();
+        Self { issuer, file }
+    }
+
+    /// Has the server show a certificate for `name` that is good until the first day of a year.
+    async fn certify(&self, database: &TestDatabase, name: &str, until: i32) {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.not_after = date_time_ymd(until, 1, 1);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        // Written by the server itself, for they must be its own files.
+        for (file, text) in [
+            ("server.crt", certificate.pem()),
+            ("server.key", key.serialize_pem()),
+        ] {
+            database
+                .run(&format!(
+                    "copy (select unnest(string_to_array('{text}', e'\\n'))) to program 'umask 077; cat > {file}'"
+                ))
+                .await;
+        }
+        restart_with_tls(database, "on").await;
+    }
+
+    /// A session as the api, in this mode, with this authority alone.
+    async fn connect(&self, database: &TestDatabase, mode: &str) -> Result<Connection, Error> {
+        let url = format!(
+            "{}?sslmode={mode}&sslrootcert={}",
+            database.api,
+            self.file.path().display()
+        );
+        let database = Database::parse(&url, "test").unwrap();
+        database.connect(Duration::from_secs(10)).await
+    }
+}
+
+async fn restart_with_tls(database: &TestDatabase, ssl: &str) {
+    database.run(&format!("alter system set ssl = {ssl}")).await;
+    let mut server = database.server.lock().await;
+    tokio::task::block_in_place(|| {
+        server.stop();
+        server.start_again().unwrap();
+    });
+}
+
+async fn is_encrypted(connection: &mut Connection) -> bool {
+    sqlx::query_scalar("select ssl from pg_stat_ssl where pid = pg_backend_pid()")
+        .fetch_one(connection)
+        .await
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_server_itself_is_taken_for_the_server() {
+    let database = TestDatabase::with_own_server().await;
+    let ours = Authority::new("ours");
+
+    // The address of the tests' server.
+    ours.certify(&database, "127.0.0.1", 4000).await;
+    let mut safe = ours.connect(&database, "verify-full").await.unwrap();
+    assert!(is_encrypted(&mut safe).await);
+
+    for (what, authority, name, until) in [
+        (
+            "another authority",
+            &Authority::new("theirs"),
+            "127.0.0.1",
+            4000,
+        ),
+        ("another name", &ours, "elsewhere.example", 4000),
+        ("a date that is over", &ours, "127.0.0.1", 2020),
+    ] {
+        authority.certify(&database, name, until).await;
+        let error = ours.connect(&database, "verify-full").await.unwrap_err();
+        assert!(error.to_string().contains("certificate"), "{what}: {error}");
+        // It is the certificate that was refused, and nothing else: a mode that looks at none goes through.
+        let mut blind = ours.connect(&database, "require").await.unwrap();
+        assert!(is_encrypted(&mut blind).await, "{what}");
+    }
+
+    restart_with_tls(&database, "off").await;
+    let error = ours.connect(&database, "verify-full").await.unwrap_err();
+    assert!(error.to_string().contains("TLS"), "in the clear: {error}");
+    let mut clear = ours.connect(&database, "prefer").await.unwrap();
+    assert!(!is_encrypted(&mut clear).await);
+}
+
+#[test]
+fn a_weaker_mode_towards_another_machine_is_complained_of() {
+    let weakness = |rest: &str| {
+        let url = format!("postgres://role:password@{rest}");
+        Database::parse(&url, "test").unwrap().weakness()
+    };
+    for safe in [
+        "db.example/max_two?sslmode=verify-full",
+        "localhost/max_two",
+        "127.0.0.1/max_two?sslmode=disable",
+        "127.1.2.3/max_two",
+        "[::1]/max_two",
+        "%2Fvar%2Frun%2Fpostgresql/max_two",
+    ] {
+        assert_eq!(weakness(safe), None, "{safe}");
+    }
+    for (weak, because) in [
+        ("db.example/max_two", "in the clear"),
+        ("db.example/max_two?sslmode=disable", "in the clear"),
+        ("10.0.0.1/max_two?sslmode=require", "any server"),
+        ("[2001:db8::1]/max_two?sslmode=verify-ca", "same authority"),
+    ] {
+        assert!(weakness(weak).unwrap().contains(because), "{weak}");
+    }
+}
