@@ -21,7 +21,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use shared::db::{Database, warn_of_weakness};
 use shared::shutdown::StopSignals;
-use shared::{cli, telemetry};
+use shared::{cli, probe, telemetry};
 use tokio::runtime;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -31,6 +31,7 @@ use edge::{Connections, Limits, Listeners, Phase};
 use health::Health;
 use metrics::Metrics;
 use routes::Replica;
+use settings::Command;
 
 /// Connections of the admin listener: probes and a scraper or two.
 const ADMIN_CONNECTIONS: usize = 64;
@@ -38,10 +39,13 @@ const ADMIN_CONNECTIONS: usize = 64;
 /// Runs the program, and returns the status to exit with.
 #[must_use]
 pub fn main(settings: Settings) -> ExitCode {
+    if let Some(Command::Healthcheck) = settings.command {
+        return probe::main(settings.admin_listen);
+    }
     if let Err(error) = telemetry::start(settings.log_format, "info") {
         return cli::bad_setting(&error);
     }
-    let database = match settings.database() {
+    let database = match settings.database.database("max-two-api") {
         Ok(database) => database,
         Err(error) => return cli::bad_setting(&error),
     };

@@ -2,31 +2,28 @@
 
 use std::net::SocketAddr;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use humantime::Duration;
-use shared::db::{BadUrl, Database};
+use shared::cli::Location;
 use shared::telemetry::LogFormat;
 
 /// Answers queries: at most two users who qualify, and when the previous query was.
 #[derive(Debug, Parser)]
 #[command(name = "max-two-api", version)]
 pub struct Settings {
-    /// Where Postgres is: postgres://role:password@host:5432/database
-    #[arg(
-        long,
-        env,
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub(crate) database_url: String,
+    /// What to do instead.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(crate) database: Location,
 
     /// Where queries are answered; a socket handed over by systemd takes its place.
     #[arg(long, env, default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
 
     /// Where /livez, /readyz and /metrics are served; a second socket handed over takes its place.
-    #[arg(long, env, default_value = "127.0.0.1:9000")]
+    #[arg(long, env, default_value = "127.0.0.1:9000", global = true)]
     pub(crate) admin_listen: SocketAddr,
 
     /// Share the port with other replicas on this machine (`SO_REUSEPORT`).
@@ -70,10 +67,11 @@ pub struct Settings {
     pub(crate) log_format: Option<LogFormat>,
 }
 
-impl Settings {
-    pub(crate) fn database(&self) -> Result<Database, BadUrl> {
-        Database::parse(&self.database_url, "max-two-api")
-    }
+/// What a replica's program can do beside being one.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask the replica that runs here, at its ADMIN_LISTEN, whether it is alive and ready: exit with 0 if it is.
+    Healthcheck,
 }
 
 fn at_least_100ms(text: &str) -> Result<Duration, String> {

@@ -1,10 +1,15 @@
 //! Settings of a program, read once: a flag and an environment variable are the same setting.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{Args, Parser};
+
+use crate::db::{BadUrl, Database};
 
 /// The exit status of a program that was given a bad setting.
 const BAD_SETTING: u8 = 2;
@@ -39,4 +44,69 @@ pub fn parse<Settings: Parser>() -> Result<Settings, ExitCode> {
 pub fn bad_setting(error: &dyn Display) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::from(BAD_SETTING)
+}
+
+/// Where the database is: its URL, or a file that holds it. Its `Debug` shows neither.
+#[derive(Args)]
+pub struct Location {
+    /// Where Postgres is: postgres://role:password@host:5432/database
+    #[arg(long, env, hide_env_values = true, global = true)]
+    database_url: Option<String>,
+
+    /// A file that holds that URL instead, such as a secret that an orchestrator mounts.
+    #[arg(long, env, global = true, conflicts_with = "database_url")]
+    database_url_file: Option<PathBuf>,
+}
+
+impl Location {
+    /// The database there, for a program of this name.
+    ///
+    /// # Errors
+    /// When no URL can be had; the setting is named, and no part of the URL.
+    pub fn database(&self, application_name: &str) -> Result<Database, NoDatabase> {
+        let (setting, url) = match (&self.database_url, &self.database_url_file) {
+            (Some(url), _) => ("DATABASE_URL".to_owned(), url.clone()),
+            (None, Some(path)) => {
+                let setting = format!("DATABASE_URL_FILE {}", path.display());
+                match fs::read_to_string(path) {
+                    Ok(text) => (setting, text),
+                    Err(error) => return Err(NoDatabase::File { setting, error }),
+                }
+            }
+            (None, None) => return Err(NoDatabase::Unset),
+        };
+        // A file ends with a line break.
+        Database::parse(url.trim_end(), application_name)
+            .map_err(|error| NoDatabase::Url { setting, error })
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Location").finish_non_exhaustive()
+    }
+}
+
+/// Why the settings lead to no database.
+#[derive(Debug, thiserror::Error)]
+pub enum NoDatabase {
+    /// Neither is set.
+    #[error("neither DATABASE_URL nor DATABASE_URL_FILE is set")]
+    Unset,
+    /// The file can't be read.
+    #[error("{setting}: {error}")]
+    File {
+        /// The setting's name, and what it is set to.
+        setting: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// What is there is no URL.
+    #[error("{setting}: {error}")]
+    Url {
+        /// The setting's name.
+        setting: String,
+        /// Why.
+        error: BadUrl,
+    },
 }

@@ -209,9 +209,9 @@ pub async fn goodbye(connection: Connection) {
     let _ = timeout(GOODBYE, connection.close()).await;
 }
 
-/// A `DATABASE_URL` that is none.
+/// A database's URL that is none.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("DATABASE_URL is not a Postgres URL: {0}")]
+#[error("not a Postgres URL: {0}")]
 pub struct BadUrl(String);
 
 /// Why the database did not do what it was asked.

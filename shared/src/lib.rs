@@ -1,12 +1,13 @@
 //! The domain of Max Two, and all of its SQL.
 //!
 //! `users`, `settings`, `rounds` and `last_query` are named as their tables and hold the statements over them. The rest
-//! is one duty each: the way to the database ([`db`]), the schema, settings of programs ([`cli`]), logs ([`telemetry`])
-//! and stopping ([`shutdown`]). Nothing here knows HTTP or a scheduler.
+//! is one duty each: the way to the database ([`db`]), the schema, settings of programs ([`cli`]), logs ([`telemetry`]),
+//! probing ([`probe`]) and stopping ([`shutdown`]). Nothing here serves HTTP or knows a scheduler.
 
 pub mod cli;
 pub mod db;
 pub mod last_query;
+pub mod probe;
 pub mod roles;
 pub mod rounds;
 pub mod schema;

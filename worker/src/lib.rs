@@ -12,28 +12,35 @@ mod tick;
 
 pub use schedule::Schedule;
 pub use seed::seed;
-pub use settings::{Command, Settings};
+pub use settings::Settings;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use shared::db::{Database, goodbye, warn_of_weakness};
+use shared::db::{Database, Error, goodbye, warn_of_weakness};
 use shared::shutdown::StopSignals;
-use shared::{MinPoints, cli, rounds, schema, telemetry};
+use shared::{MinPoints, cli, probe, rounds, schema, telemetry};
 use tokio::runtime;
 use tracing::{error, info};
+
+use settings::{Command, Job};
 
 /// How long a command waits for the database at its start.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// Runs the program, and returns the status to exit with.
 #[must_use]
-pub fn main(settings: Settings) -> ExitCode {
+pub fn main(mut settings: Settings) -> ExitCode {
+    let job = match settings.command.take() {
+        Some(Command::Healthcheck) => return probe::main(settings.admin_listen),
+        Some(Command::Job(job)) => job,
+        None => Job::Run,
+    };
     if let Err(error) = telemetry::start(settings.log_format, schedule::LOG_FILTERS) {
         return cli::bad_setting(&error);
     }
-    let database = match settings.database() {
+    let database = match settings.database.database("max-two-worker") {
         Ok(database) => database,
         Err(error) => return cli::bad_setting(&error),
     };
@@ -42,7 +49,7 @@ pub fn main(settings: Settings) -> ExitCode {
         .enable_all()
         .build()
         .context("starting the runtime")
-        .and_then(|runtime| runtime.block_on(command(settings, database)));
+        .and_then(|runtime| runtime.block_on(run(job, settings, database)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -52,45 +59,44 @@ pub fn main(settings: Settings) -> ExitCode {
     }
 }
 
-async fn command(settings: Settings, database: Database) -> anyhow::Result<()> {
-    let Some(command) = settings
-        .command
-        .clone()
-        .filter(|command| !matches!(command, Command::Run))
-    else {
-        return tick::run(settings, database).await;
-    };
+async fn run(job: Job, settings: Settings, database: Database) -> anyhow::Result<()> {
+    match job {
+        Job::Run => tick::run(settings, database).await,
+        Job::Migrate => unless_stopped(migrate(&database)).await,
+        Job::Seed { users } => unless_stopped(seed(&database, users)).await,
+        Job::Round { min_points } => {
+            let minimum = min_points.unwrap_or_else(MinPoints::draw);
+            let limit = settings.round_timeout.into();
+            unless_stopped(round(&database, minimum, limit)).await
+        }
+    }
+}
+
+/// What is done once, but not after a signal: what it was at is rolled back by the server, which sees us go.
+async fn unless_stopped(job: impl Future<Output = Result<(), Error>>) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("listening for signals")?;
     tokio::select! {
-        outcome = once(command, &settings, &database) => outcome,
-        // What it was at is rolled back by the server, which sees us go.
+        outcome = job => Ok(outcome?),
         signal = signals.next() => bail!("stopped by {signal}"),
     }
 }
 
-/// What is done once, and not until a signal.
-async fn once(command: Command, settings: &Settings, database: &Database) -> anyhow::Result<()> {
-    match command {
-        Command::Run => {}
-        Command::Migrate => {
-            let mut connection = database.connect(CONNECT).await?;
-            schema::migrate(&mut connection).await?;
-            goodbye(connection).await;
-            info!("the schema is up to date");
-        }
-        Command::Seed { users } => seed(database, users).await?,
-        Command::Round { min_points } => {
-            let mut connection = database.connect(CONNECT).await?;
-            let minimum = min_points.unwrap_or_else(MinPoints::draw);
-            let round =
-                rounds::now(&mut connection, minimum, settings.round_timeout.into()).await?;
-            goodbye(connection).await;
-            println!(
-                "round done: {} users renewed in {} ms",
-                round.users_updated,
-                (round.finished_at - round.started_at).num_milliseconds()
-            );
-        }
-    }
+async fn migrate(database: &Database) -> Result<(), Error> {
+    let mut connection = database.connect(CONNECT).await?;
+    schema::migrate(&mut connection).await?;
+    goodbye(connection).await;
+    info!("the schema is up to date");
+    Ok(())
+}
+
+async fn round(database: &Database, minimum: MinPoints, limit: Duration) -> Result<(), Error> {
+    let mut connection = database.connect(CONNECT).await?;
+    let round = rounds::now(&mut connection, minimum, limit).await?;
+    goodbye(connection).await;
+    println!(
+        "round done: {} users renewed in {} ms",
+        round.users_updated,
+        (round.finished_at - round.started_at).num_milliseconds()
+    );
     Ok(())
 }

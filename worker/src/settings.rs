@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use shared::MinPoints;
-use shared::db::{BadUrl, Database};
+use shared::cli::Location;
 use shared::telemetry::LogFormat;
 
 use crate::schedule::Schedule;
@@ -17,18 +17,10 @@ use crate::schedule::Schedule;
 pub struct Settings {
     /// What to do; `run` by default.
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(crate) command: Option<Command>,
 
-    /// Where Postgres is: postgres://role:password@host:5432/database
-    #[arg(
-        long,
-        env,
-        hide_env_values = true,
-        default_value = "",
-        hide_default_value = true,
-        global = true
-    )]
-    pub(crate) database_url: String,
+    #[command(flatten)]
+    pub(crate) database: Location,
 
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env, default_value = "127.0.0.1:9001", global = true)]
@@ -51,9 +43,18 @@ pub struct Settings {
     pub(crate) log_format: Option<LogFormat>,
 }
 
-/// What the worker can be asked to do.
-#[derive(Clone, Debug, Subcommand)]
-pub enum Command {
+/// What the worker's program can be asked to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    #[command(flatten)]
+    Job(Job),
+    /// Ask the worker that runs here, at its ADMIN_LISTEN, whether it is alive and ready: exit with 0 if it is.
+    Healthcheck,
+}
+
+/// What takes a database.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Job {
     /// Do the round of every tick, until SIGINT or SIGTERM.
     Run,
     /// Bring the schema up to date.
@@ -73,10 +74,6 @@ pub enum Command {
 }
 
 impl Settings {
-    pub(crate) fn database(&self) -> Result<Database, BadUrl> {
-        Database::parse(&self.database_url, "max-two-worker")
-    }
-
     pub(crate) fn cooldown(&self) -> TimeDelta {
         TimeDelta::from_std(self.cooldown.into()).expect("it is a day at most")
     }

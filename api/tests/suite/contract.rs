@@ -333,32 +333,6 @@ async fn the_description_names_every_path_and_status() {
 }
 
 #[tokio::test]
-async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
-    for (name, value, names) in [
-        ("LISTEN", "4000", "--listen"),
-        ("MAX_CONNECTIONS", "0", "--max-connections"),
-        ("REQUEST_TIMEOUT", "0s", "--request-timeout"),
-        ("IDLE_TIMEOUT", "long", "--idle-timeout"),
-        ("LOG_FORMAT", "xml", "--log-format"),
-        (
-            "DATABASE_URL",
-            "http://canary-password@host",
-            "DATABASE_URL",
-        ),
-    ] {
-        let mut program =
-            testkit::Program::start(env!("CARGO_BIN_EXE_max-two-api"), &[], [(name, value)]);
-        assert_eq!(program.ended().await.code(), Some(2), "{name}={value}");
-        let said = program.said();
-        assert!(
-            said.contains(names) && said.lines().count() == 1,
-            "{name}={value}: {said}"
-        );
-        assert!(!said.contains("canary-password"), "{said}");
-    }
-}
-
-#[tokio::test]
 async fn a_replica_without_its_grants_is_not_ready() {
     let database = TestDatabase::new().await;
     database.run("revoke update on last_query from max_two_api; revoke update (previous_at, queried_at) on last_query from max_two_api").await;

@@ -10,6 +10,7 @@ mod clients;
 mod contract;
 mod database;
 mod fuzz;
+mod settings;
 mod stop;
 mod words;
 
@@ -27,9 +28,16 @@ async fn replica(database: &TestDatabase, environment: &[(&str, &str)]) -> (Prog
         ("REQUEST_TIMEOUT", "50s"),
     ];
     let environment = common.into_iter().chain(environment.iter().copied());
-    let mut program = Program::start(env!("CARGO_BIN_EXE_max-two-api"), &[], environment);
+    let environment: Vec<_> = environment.collect();
+    let mut program = program(&[], &environment);
     let client = Client::new(program.address("listen").await);
     (program, client)
+}
+
+/// The replica's program, with these settings alone.
+fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Program {
+    let environment = environment.iter().copied();
+    Program::start(env!("CARGO_BIN_EXE_max-two-api"), arguments, environment)
 }
 
 /// A client of the replica's admin listener.

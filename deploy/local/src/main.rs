@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         return shared::cli::bad_setting(&error);
     }
     if let Err(error) = settings.check() {
-        return shared::cli::bad_setting(&error);
+        return shared::cli::bad_setting(&format_args!("{error:#}"));
     }
     let launched = Runtime::new()
         .map_err(anyhow::Error::from)

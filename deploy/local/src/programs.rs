@@ -99,6 +99,8 @@ impl Process {
     fn start(executable: &PathBuf, program: &Program) -> io::Result<Self> {
         let child = Command::new(executable)
             .arg(program.role)
+            // They get a URL; both would be one too many.
+            .env_remove("DATABASE_URL_FILE")
             .envs(
                 program
                     .environment

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand, value_parser};
 use private_postgres::Binaries;
 use shared::db::Database;
@@ -61,7 +62,7 @@ impl Settings {
     /// When the database's URL is none, or the folder of binaries has none.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         if let Some(url) = &self.database_url {
-            Database::parse(url, "max-two")?;
+            Database::parse(url, "max-two").context("DATABASE_URL")?;
         }
         if let Some(folder) = &self.postgres_bin {
             Binaries::find(Some(folder))?;

@@ -28,8 +28,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts `executable`; everything that it prints is kept. `LOG_FORMAT` and `RUST_LOG` are as if not set, unless
-    /// they are among the variables.
+    /// Starts `executable`; everything that it prints is kept. Our own settings are as if not set, unless they are
+    /// among the variables.
     pub fn start<Name: AsRef<OsStr>, Text: AsRef<OsStr>>(
         executable: impl AsRef<Path>,
         arguments: &[&str],
@@ -39,6 +39,7 @@ impl Program {
         command
             .args(arguments)
             .env_remove("DATABASE_URL")
+            .env_remove("DATABASE_URL_FILE")
             .env_remove("LOG_FORMAT")
             .env_remove("RUST_LOG");
         command.envs(environment).stdin(Stdio::null());

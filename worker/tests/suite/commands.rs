@@ -131,6 +131,12 @@ async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
             "DATABASE_URL",
         ),
         (&["run"][..], ("DATABASE_URL", ""), "DATABASE_URL"),
+        (&["run"][..], ("COOLDOWN", "1s"), "DATABASE_URL_FILE"),
+        (
+            &["migrate"][..],
+            ("DATABASE_URL_FILE", "/nowhere/at/all"),
+            "DATABASE_URL_FILE /nowhere/at/all",
+        ),
     ] {
         let mut program = start(arguments, &[environment]);
         let status = program.ended().await;
@@ -144,4 +150,19 @@ async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
         assert!(said.contains(names), "{said}");
         assert!(!said.contains("canary-password"), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_health_check_says_by_its_exit_status_how_the_worker_is() {
+    let database = TestDatabase::with_users(10).await;
+    let mut worker = worker(&database, &[], &[]);
+    worker.says("round done").await;
+    let admin = worker.address("admin").await.to_string();
+    let environment = [("ADMIN_LISTEN", &*admin)];
+    let mut check = start(&["healthcheck"], &environment);
+    assert!(check.ended().await.success(), "{}", check.said());
+    assert!(worker.stop().await.success());
+    let mut check = start(&["healthcheck"], &environment);
+    assert_eq!(check.ended().await.code(), Some(1));
+    assert!(check.said().starts_with("/livez: "), "{}", check.said());
 }

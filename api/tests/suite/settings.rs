@@ -1,0 +1,95 @@
+use nix::sys::signal::Signal;
+use testkit::{TestDatabase, eventually};
+
+use crate::{program, replica};
+
+#[tokio::test]
+async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
+    for (name, value, names) in [
+        ("LISTEN", "4000", "--listen"),
+        ("MAX_CONNECTIONS", "0", "--max-connections"),
+        ("REQUEST_TIMEOUT", "0s", "--request-timeout"),
+        ("IDLE_TIMEOUT", "long", "--idle-timeout"),
+        ("LOG_FORMAT", "xml", "--log-format"),
+        (
+            "DATABASE_URL",
+            "http://canary-password@host",
+            "DATABASE_URL",
+        ),
+        (
+            "DATABASE_URL_FILE",
+            "/nowhere/at/all",
+            "DATABASE_URL_FILE /nowhere/at/all",
+        ),
+        ("DRAIN_DELAY", "1s", "DATABASE_URL"),
+    ] {
+        let mut program = program(&[], &[(name, value)]);
+        assert_eq!(program.ended().await.code(), Some(2), "{name}={value}");
+        let said = program.said();
+        assert!(
+            said.contains(names) && said.lines().count() == 1,
+            "{name}={value}: {said}"
+        );
+        assert!(!said.contains("canary-password"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn the_url_may_come_from_a_file() {
+    let database = TestDatabase::new().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let path = file.path().to_str().unwrap();
+    std::fs::write(path, format!("{}\n", database.api)).unwrap();
+    let mut replica = program(
+        &[],
+        &[
+            ("DATABASE_URL_FILE", path),
+            ("LISTEN", "127.0.0.1:0"),
+            ("ADMIN_LISTEN", "127.0.0.1:0"),
+        ],
+    );
+    replica.says("the database is reached").await;
+
+    let both = [
+        ("DATABASE_URL_FILE", path),
+        ("DATABASE_URL", &*database.api),
+    ];
+    std::fs::write(path, "canary-password").unwrap();
+    for environment in [&both[..1], &both[..]] {
+        let mut program = program(&[], environment);
+        assert_eq!(program.ended().await.code(), Some(2));
+        let said = program.said();
+        assert!(
+            said.contains("DATABASE_URL_FILE") || said.contains("--database-url-file"),
+            "{said}"
+        );
+        assert!(
+            said.lines().count() == 1 && !said.contains("canary-password"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_health_check_says_by_its_exit_status_how_the_replica_is() {
+    let database = TestDatabase::new().await;
+    let (mut replica, client) = replica(&database, &[("DRAIN_DELAY", "1h")]).await;
+    eventually("it is ready", async || {
+        client.get("/readyz").await.status == 200
+    })
+    .await;
+    let admin = replica.address("admin").await.to_string();
+    let check = async || {
+        let mut check = program(&["healthcheck"], &[("ADMIN_LISTEN", &admin)]);
+        (check.ended().await.code(), check.said())
+    };
+    assert_eq!(check().await, (Some(0), String::new()));
+    replica.signal(Signal::SIGTERM);
+    replica.says("the replica drains").await;
+    let (status, said) = check().await;
+    assert!(status == Some(1) && said.starts_with("/readyz: "), "{said}");
+    replica.signal(Signal::SIGTERM);
+    assert!(replica.ended().await.success());
+    let (status, said) = check().await;
+    assert!(status == Some(1) && said.starts_with("/livez: "), "{said}");
+}
