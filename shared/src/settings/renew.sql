@@ -8,14 +8,16 @@ drawn as materialized (
     select nth, lowest + floor(random() * (highest - lowest + 1))::bigint as id
     from bounds, generate_series(1, 1000) as nth
 ),
--- Looked up one by one, so that no statistics can talk the planner into reading the whole table. The first two in
--- the order in which they were drawn; an id that was drawn twice counts where it came first.
+-- Looked up by their ids as an array, so that no statistics can talk the planner into reading the whole table. (A
+-- lateral lookup with a limit does that, too, but not where the table is spread over nodes.)
+found as materialized (
+    select id, points from users where id = any (array(select id from drawn)) and points > $1
+),
+-- The first two in the order in which they were drawn; an id that was drawn twice counts where it came first.
 sampled as materialized (
     select found.id, found.points
-    from drawn
-    cross join lateral (
-        select users.id, users.points from users where users.id = drawn.id and users.points > $1 limit 1
-    ) as found
+    from found
+    join drawn using (id)
     group by found.id, found.points
     order by min(drawn.nth)
     limit 2
@@ -33,10 +35,13 @@ chosen as (
     union all
     select id, points from scanned
 ),
-placed as (
-    select id, points, row_number() over (order by id) as place from chosen
+shown as (
+    select array_agg(id order by id) as ids, array_agg(points order by id) as points from chosen
 )
 update settings
 set min_points = $1,
-    (first_user_id, first_points) = (select id, points from placed where place = 1),
-    (second_user_id, second_points) = (select id, points from placed where place = 2)
+    first_user_id = shown.ids[1],
+    first_points = shown.points[1],
+    second_user_id = shown.ids[2],
+    second_points = shown.points[2]
+from shown
