@@ -13,7 +13,7 @@ use tokio::time::sleep;
 
 use crate::db::{Error, in_time};
 use crate::settings::{self, MinPoints};
-use crate::users;
+use crate::users::{self, Layout};
 
 /// The key of the advisory lock that rounds are done under: the letters "max two".
 const LOCK: i64 = 0x6d_6178_2074_776f;
@@ -22,10 +22,6 @@ const LOCK: i64 = 0x6d_6178_2074_776f;
 const CALL: Duration = Duration::from_secs(5);
 /// The pause between two looks whether a running round has ended.
 const BUSY: Duration = Duration::from_millis(100);
-/// The least time between two rounds, longer than any statement of the api. A snapshot from before the last round's end
-/// would keep the next one from pruning what the last one left: its new versions would not fit beside the old ones, and
-/// the table would grow.
-const SETTLE: TimeDelta = TimeDelta::milliseconds(500);
 /// How long a commit may take: a disk that is busy with a checkpoint can make it wait.
 const COMMIT: Duration = Duration::from_secs(30);
 
@@ -51,13 +47,14 @@ pub enum Outcome {
     NotDue(Option<Round>),
     /// Another worker holds the lock.
     Busy,
-    /// The last round has only just ended; or it outlasted its tick, and its cooldown is not over yet.
+    /// The last round outlasted its tick, and its cooldown is not over yet; or it has only just ended, and somebody still
+    /// reads what it replaced.
     CoolingDown,
 }
 
 /// Does the round of the tick that is due, if it has not been done.
 ///
-/// `latest_tick` says which tick is due at a given time: the last one at or before it, if there is one. It is asked with
+/// `layout` is that of the users. `latest_tick` says which tick is due at a given time: the last one at or before it, if there is one. It is asked with
 /// times of the database's clock only. `cooldown` is counted from the end of a round that was still running when the
 /// tick after its own came. The writes may take `limit`; everything else has a few seconds.
 ///
@@ -66,6 +63,7 @@ pub enum Outcome {
 /// the commit that got lost: the next attempt finds out. The connection is to be dropped.
 pub async fn attempt(
     connection: &mut PgConnection,
+    layout: Layout,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
     cooldown: TimeDelta,
     limit: Duration,
@@ -79,7 +77,7 @@ pub async fn attempt(
             return Ok(outcome);
         }
     };
-    let renewal = renew(&mut transaction, Some(tick_at), MinPoints::draw());
+    let renewal = renew(&mut transaction, layout, Some(tick_at), MinPoints::draw());
     let round = in_time(limit, renewal).await?;
     in_time(COMMIT, async { Ok(transaction.commit().await?) }).await?;
     Ok(Outcome::Done(round))
@@ -98,38 +96,60 @@ async fn decide(
     let Some(tick_at) = latest_tick(now) else {
         return Ok(ControlFlow::Break(Outcome::NotDue(last)));
     };
-    let Some(last) = last else {
-        return Ok(ControlFlow::Continue(tick_at));
-    };
-    let outlasted_its_tick = latest_tick(last.finished_at) > Some(last.tick_at);
-    let rest = if outlasted_its_tick {
-        cooldown.max(SETTLE)
-    } else {
-        SETTLE
-    };
-    Ok(if last.tick_at >= tick_at {
-        ControlFlow::Break(Outcome::NotDue(Some(last)))
-    } else if now - last.finished_at < rest {
+    if let Some(last) = last {
+        let outlasted_its_tick = latest_tick(last.finished_at) > Some(last.tick_at);
+        if last.tick_at >= tick_at {
+            return Ok(ControlFlow::Break(Outcome::NotDue(Some(last))));
+        }
+        if outlasted_its_tick && now - last.finished_at < cooldown {
+            return Ok(ControlFlow::Break(Outcome::CoolingDown));
+        }
+    }
+    Ok(if is_settling(transaction).await? {
         ControlFlow::Break(Outcome::CoolingDown)
     } else {
         ControlFlow::Continue(tick_at)
     })
 }
 
-/// Does a round now, whatever tick or cooldown there is, once a round that is running has ended. The writes may take
-/// `limit`.
+/// Whether somebody still reads what the last round replaced. That snapshot would keep the next round from pruning it: the
+/// new versions would not fit beside the old ones, and the table would grow. It is waited for only as long as a query may
+/// take; whoever reads longer, as a dump does, makes the table grow.
+async fn is_settling(transaction: &mut PgConnection) -> Result<bool, Error> {
+    let row = sqlx::query!(
+        r#"select exists (
+               select
+               from (select xmin, finished_at from rounds order by finished_at desc limit 1) as last
+               join pg_stat_activity as session
+                 on greatest(age(session.backend_xmin), age(session.backend_xid)) >= age(last.xmin)
+               where session.datname = current_database()
+                 and session.pid <> pg_backend_pid()
+                 and last.finished_at > now() - interval '2 seconds'
+           ) as "is_settling!""#
+    )
+    .fetch_one(transaction)
+    .await?;
+    Ok(row.is_settling)
+}
+
+/// Does a round now, whatever tick or cooldown there is, once a round that is running has ended, and nobody reads any more
+/// what it replaced. The writes may take `limit`.
 ///
 /// # Errors
 /// As for [`attempt`].
 pub async fn now(
     connection: &mut PgConnection,
+    layout: Layout,
     min_points: MinPoints,
     limit: Duration,
 ) -> Result<Round, Error> {
     loop {
         let mut transaction = in_time(CALL, async { Ok(connection.begin().await?) }).await?;
-        if in_time(CALL, try_lock(&mut transaction)).await? {
-            let round = in_time(limit, renew(&mut transaction, None, min_points)).await?;
+        let free = in_time(CALL, async {
+            Ok(try_lock(&mut transaction).await? && !is_settling(&mut transaction).await?)
+        });
+        if free.await? {
+            let round = in_time(limit, renew(&mut transaction, layout, None, min_points)).await?;
             in_time(COMMIT, async { Ok(transaction.commit().await?) }).await?;
             return Ok(round);
         }
@@ -176,10 +196,11 @@ async fn try_lock(transaction: &mut PgConnection) -> Result<bool, Error> {
 /// All that a round writes: points, settings, and the row that says so.
 async fn renew(
     transaction: &mut PgConnection,
+    layout: Layout,
     tick_at: Option<DateTime<Utc>>,
     min_points: MinPoints,
 ) -> Result<Round, Error> {
-    let users_updated = users::renew_points(transaction).await?;
+    let users_updated = users::renew_points(transaction, layout).await?;
     settings::renew(transaction, min_points).await?;
     record(transaction, tick_at, users_updated).await
 }

@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use rand::RngExt;
 use serde::Serialize;
 use sqlx::PgConnection;
 
@@ -37,11 +38,66 @@ pub async fn seed(connection: &mut PgConnection, ids: RangeInclusive<i64>) -> Re
     Ok(added.rows_affected())
 }
 
+/// How the table is stored, which decides how a round renews it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// On one server.
+    Whole,
+    /// By `id`, over the nodes of a Citus cluster, each of which renews its own shards.
+    Distributed,
+}
+
+/// Asks the database how the table is stored.
+///
+/// # Errors
+/// When it can't be reached.
+pub async fn layout(connection: &mut PgConnection) -> Result<Layout, Error> {
+    let citus = sqlx::query!(
+        r#"select to_regclass('pg_catalog.pg_dist_partition') is not null as "is_here!""#
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if !citus.is_here {
+        return Ok(Layout::Whole);
+    }
+    // Not checked at compile time: an ordinary database has no such table.
+    let distributed = sqlx::query_scalar(
+        "select exists (select from pg_catalog.pg_dist_partition where logicalrelid = 'users'::regclass and partmethod = 'h')",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(if distributed {
+        Layout::Distributed
+    } else {
+        Layout::Whole
+    })
+}
+
 /// Gives every user new points, 0 to 100 and each value equally likely, and returns how many users there are.
-pub(crate) async fn renew_points(connection: &mut PgConnection) -> Result<u64, Error> {
-    let renewed =
-        sqlx::query!("update users set points = floor(random() * 101), updated_at = now()")
+pub(crate) async fn renew_points(
+    connection: &mut PgConnection,
+    layout: Layout,
+) -> Result<u64, Error> {
+    let renewed = match layout {
+        Layout::Whole => {
+            sqlx::query!("update users set points = floor(random() * 101), updated_at = now()")
+                .execute(connection)
+                .await?
+        }
+        // Nodes are sent nothing volatile, so chance is drawn here, once a round: a key, with which each node hashes its
+        // own ids. As text, for the hash of a bigint is the same for an id and for another one 2^32 and more away. The
+        // mask takes the sign off (`abs` fails for the lowest bigint); what 2^63 leaves over 101 favours no value by
+        // more than 1 in 10^17.
+        Layout::Distributed => {
+            let key: i64 = rand::rng().random();
+            sqlx::query!(
+                "update users \
+                 set points = (hashtextextended(id::text, $1) & 9223372036854775807) % 101, updated_at = now()",
+                key
+            )
             .execute(connection)
-            .await?;
+            .await?
+        }
+    };
     Ok(renewed.rows_affected())
 }

@@ -20,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use shared::db::{Database, Error, goodbye, warn_of_weakness};
 use shared::shutdown::StopSignals;
-use shared::{MinPoints, cli, probe, rounds, schema, telemetry};
+use shared::{MinPoints, cli, probe, rounds, schema, telemetry, users};
 use tokio::runtime;
 use tracing::{error, info};
 
@@ -91,7 +91,8 @@ async fn migrate(database: &Database) -> Result<(), Error> {
 
 async fn round(database: &Database, minimum: MinPoints, limit: Duration) -> Result<(), Error> {
     let mut connection = database.connect(CONNECT).await?;
-    let round = rounds::now(&mut connection, minimum, limit).await?;
+    let layout = users::layout(&mut connection).await?;
+    let round = rounds::now(&mut connection, layout, minimum, limit).await?;
     goodbye(connection).await;
     println!(
         "round done: {} users renewed in {} ms",

@@ -9,6 +9,7 @@ use chrono::TimeDelta;
 use shared::db::{Connection, Database, Error, SessionId, goodbye, in_time, pauses, session_id};
 use shared::rounds::{self, Outcome};
 use shared::shutdown::StopSignals;
+use shared::users::{self, Layout};
 use tokio::net::TcpListener;
 use tokio::pin;
 use tokio::sync::mpsc;
@@ -84,8 +85,8 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
     };
     wakening.end().await;
     admin.abort();
-    if let Some((connection, _)) = worker.session {
-        goodbye(connection).await;
+    if let Some(session) = worker.session {
+        goodbye(session.connection).await;
     }
     info!(signal, "the worker stops");
     Ok(())
@@ -101,6 +102,13 @@ enum Turn {
     Stopped(&'static str),
 }
 
+/// A session with the database, and what was asked at its start.
+struct Session {
+    connection: Connection,
+    id: SessionId,
+    layout: Layout,
+}
+
 struct Worker {
     database: Database,
     schedule: Schedule,
@@ -108,7 +116,7 @@ struct Worker {
     round_timeout: Duration,
     metrics: Arc<Metrics>,
     /// Kept from one turn to the next; dropped after any error.
-    session: Option<(Connection, SessionId)>,
+    session: Option<Session>,
     /// What the log said last, so that it says nothing twice.
     said: Option<String>,
 }
@@ -117,7 +125,7 @@ impl Worker {
     /// Attempts the tick that is due.
     async fn turn(&mut self, stop: &mut StopSignals) -> Turn {
         self.metrics.turned();
-        let (mut connection, id) = if let Some(session) = self.session.take() {
+        let mut session = if let Some(session) = self.session.take() {
             session
         } else {
             let connected = tokio::select! {
@@ -132,10 +140,10 @@ impl Worker {
                 }
             }
         };
-        let (outcome, signal) = self.attempt(&mut connection, id, stop).await;
+        let (outcome, signal) = self.attempt(&mut session, stop).await;
         let turn = match outcome {
             Ok(outcome) => {
-                self.session = Some((connection, id));
+                self.session = Some(session);
                 self.succeeded(outcome);
                 Turn::Done
             }
@@ -155,12 +163,17 @@ impl Worker {
     /// was in time.
     async fn attempt(
         &self,
-        connection: &mut Connection,
-        id: SessionId,
+        session: &mut Session,
         stop: &mut StopSignals,
     ) -> (Result<Outcome, Error>, Option<&'static str>) {
         let latest_tick = |at| self.schedule.latest_tick(at);
-        let attempt = rounds::attempt(connection, latest_tick, self.cooldown, self.round_timeout);
+        let attempt = rounds::attempt(
+            &mut session.connection,
+            session.layout,
+            latest_tick,
+            self.cooldown,
+            self.round_timeout,
+        );
         pin!(attempt);
         let mut alive = interval(LOOK);
         loop {
@@ -168,7 +181,7 @@ impl Worker {
                 outcome = &mut attempt => return (outcome, None),
                 _ = alive.tick() => self.metrics.turned(),
                 signal = stop.next() => {
-                    if let Err(error) = self.database.cancel(id, CANCEL).await {
+                    if let Err(error) = self.database.cancel(session.id, CANCEL).await {
                         debug!(%error, "the round could not be cancelled; the server rolls it back when we are gone");
                     }
                     let outcome = timeout(CANCEL, &mut attempt)
@@ -180,10 +193,18 @@ impl Worker {
         }
     }
 
-    async fn connect(&self) -> Result<(Connection, SessionId), Error> {
+    async fn connect(&self) -> Result<Session, Error> {
         let mut connection = self.database.connect(CONNECT).await?;
-        let id = in_time(CONNECT, session_id(&mut connection)).await?;
-        Ok((connection, id))
+        in_time(CONNECT, async {
+            let id = session_id(&mut connection).await?;
+            let layout = users::layout(&mut connection).await?;
+            Ok(Session {
+                connection,
+                id,
+                layout,
+            })
+        })
+        .await
     }
 
     fn succeeded(&mut self, outcome: Outcome) {

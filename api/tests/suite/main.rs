@@ -14,6 +14,7 @@ mod settings;
 mod stop;
 mod words;
 
+use shared::users::Layout;
 use shared::{MinPoints, rounds};
 use testkit::{Client, PATIENCE, Program, TestDatabase};
 
@@ -48,7 +49,12 @@ async fn admin(program: &mut Program) -> Client {
 /// Does a round with this minimum.
 async fn round(database: &TestDatabase, minimum: &str) {
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(&mut worker, minimum.parse::<MinPoints>().unwrap(), PATIENCE)
-        .await
-        .unwrap();
+    rounds::now(
+        &mut worker,
+        Layout::Whole,
+        minimum.parse::<MinPoints>().unwrap(),
+        PATIENCE,
+    )
+    .await
+    .unwrap();
 }

@@ -1,6 +1,7 @@
 use std::time::Instant;
 
 use shared::last_query::{ANSWER_SQL, answer};
+use shared::users::Layout;
 use shared::{MinPoints, rounds};
 use sqlx::{AssertSqlSafe, PgConnection};
 use testkit::{PATIENCE, TestDatabase};
@@ -38,7 +39,7 @@ async fn the_statement_touches_a_handful_of_pages_whatever_statistics_and_minimu
             assert!(pages <= 30, "{pages} pages at {minimum}, {statistics:?}");
         }
         if statistics == "analyze" {
-            rounds::now(&mut worker, MinPoints::draw(), PATIENCE)
+            rounds::now(&mut worker, Layout::Whole, MinPoints::draw(), PATIENCE)
                 .await
                 .unwrap();
         }

@@ -4,7 +4,8 @@ use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use shared::MinPoints;
 use shared::last_query::answer;
 use shared::rounds::{self, Outcome};
-use sqlx::PgConnection;
+use shared::users::Layout;
+use sqlx::{PgConnection, raw_sql};
 use testkit::{PATIENCE, TestDatabase};
 
 const NO_COOLDOWN: TimeDelta = TimeDelta::zero();
@@ -17,6 +18,7 @@ fn min_points(points: i32) -> MinPoints {
 async fn attempt(connection: &mut PgConnection) -> Outcome {
     rounds::attempt(
         connection,
+        Layout::Whole,
         |_| Some(DateTime::UNIX_EPOCH),
         NO_COOLDOWN,
         PATIENCE,
@@ -25,38 +27,63 @@ async fn attempt(connection: &mut PgConnection) -> Outcome {
     .unwrap()
 }
 
-#[tokio::test]
-async fn every_user_is_renewed_and_points_are_uniform() {
-    let database = TestDatabase::with_users(1_000_000).await;
-    let mut worker = database.connect(&database.worker).await;
-    let Outcome::Done(round) = attempt(&mut worker).await else {
-        panic!("nobody else is here");
-    };
-    assert_eq!(round.users_updated, 1_000_000);
-    let renewed: i64 = database
+/// Checks, by a chi-square test, that the rows of `cells` are spread evenly over so many different values. A fair draw
+/// fails it less than once in a million times.
+async fn is_spread_evenly(database: &TestDatabase, values: u32, cells: &str) {
+    let chi_square: f64 = database
         .value(&format!(
-            "select count(*) from users where updated_at = '{}'",
-            round.started_at
+            "with counts as (select count(*) as count from ({cells}) as cells group by cells), \
+                  fair as (select sum(count) / {values} as share, {values} - count(*) as missing from counts) \
+             select (sum((count - share) ^ 2 / share) + min(missing * share))::float8 from counts, fair"
         ))
         .await;
-    assert_eq!(renewed, 1_000_000);
+    let freedom = f64::from(values - 1);
+    assert!(
+        chi_square < freedom + 6.0 * (2.0 * freedom).sqrt(),
+        "{chi_square} at {freedom} degrees of freedom: {cells}"
+    );
+}
 
-    let mut connection = database.superuser().await;
-    let counts: Vec<(i32, i64)> =
-        sqlx::query_as("select points, count(*) from users group by points order by points")
-            .fetch_all(&mut connection)
-            .await
-            .unwrap();
-    assert_eq!(counts.first().map(|count| count.0), Some(0));
-    assert_eq!(counts.last().map(|count| count.0), Some(100));
-    assert_eq!(counts.len(), 101);
-    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
-    let chi_square: f64 = counts
-        .iter()
-        .map(|&(_, count)| (count as f64 - 1e6 / 101.0).powi(2) / (1e6 / 101.0))
-        .sum();
-    // 100 degrees of freedom: a fair draw exceeds 180 less than once in a million times.
-    assert!(chi_square < 180.0, "{chi_square}");
+#[tokio::test]
+async fn every_user_is_renewed_and_points_are_uniform_and_of_no_other_points_consequence() {
+    for layout in [Layout::Whole, Layout::Distributed] {
+        let database = TestDatabase::with_users(300_000).await;
+        // Ids whose lower half is another one's upper half.
+        database
+            .run("insert into users (id) select id << 32 from generate_series(1::bigint, 100000) as id")
+            .await;
+        let mut worker = database.connect(&database.worker).await;
+        let mut round = async || {
+            let round = rounds::now(&mut worker, layout, min_points(50), PATIENCE)
+                .await
+                .unwrap();
+            assert_eq!(round.users_updated, 400_000);
+            let renewed = format!(
+                "select count(*) from users where updated_at = '{}'",
+                round.started_at
+            );
+            assert_eq!(database.value::<i64>(&renewed).await, 400_000);
+        };
+        round().await;
+        database
+            .run("create table before as select id, points from users")
+            .await;
+        round().await;
+
+        let ends = "select min(points) = 0 and max(points) = 100 from users";
+        assert!(database.value::<bool>(ends).await);
+        is_spread_evenly(&database, 101, "select points from users").await;
+        for (other, is_other) in [
+            ("before", "other.id = users.id"),
+            ("users", "other.id = users.id + 1"),
+            ("users", "other.id = users.id << 32"),
+        ] {
+            let pairs = format!(
+                "select users.points, other.points from users join {other} as other on {is_other}"
+            );
+            is_spread_evenly(&database, 101 * 101, &pairs).await;
+        }
+    }
 }
 
 #[tokio::test]
@@ -90,14 +117,26 @@ async fn a_tick_is_neither_done_again_nor_out_of_order() {
     let mut worker = database.connect(&database.worker).await;
     let hours_ago =
         |hours| move |now: DateTime<Utc>| Some(now.trunc_subsecs(0) - TimeDelta::hours(hours));
-    let done = rounds::attempt(&mut worker, hours_ago(1), NO_COOLDOWN, PATIENCE)
-        .await
-        .unwrap();
+    let done = rounds::attempt(
+        &mut worker,
+        Layout::Whole,
+        hours_ago(1),
+        NO_COOLDOWN,
+        PATIENCE,
+    )
+    .await
+    .unwrap();
     assert!(matches!(done, Outcome::Done(_)), "{done:?}");
     // The clock went back, as after a failover to a server that is behind.
-    let behind = rounds::attempt(&mut worker, hours_ago(2), NO_COOLDOWN, PATIENCE)
-        .await
-        .unwrap();
+    let behind = rounds::attempt(
+        &mut worker,
+        Layout::Whole,
+        hours_ago(2),
+        NO_COOLDOWN,
+        PATIENCE,
+    )
+    .await
+    .unwrap();
     assert!(matches!(behind, Outcome::NotDue(Some(_))), "{behind:?}");
 }
 
@@ -112,9 +151,15 @@ async fn missed_ticks_are_one_round() {
         |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp() / 10 * 10, 0);
     let mut done = 0;
     for _ in 0..3 {
-        let outcome = rounds::attempt(&mut worker, every_ten_seconds, NO_COOLDOWN, PATIENCE)
-            .await
-            .unwrap();
+        let outcome = rounds::attempt(
+            &mut worker,
+            Layout::Whole,
+            every_ten_seconds,
+            NO_COOLDOWN,
+            PATIENCE,
+        )
+        .await
+        .unwrap();
         done += i64::from(matches!(outcome, Outcome::Done(_)));
     }
     let ticks: i64 = database.value("select count(*) from rounds").await;
@@ -143,7 +188,7 @@ async fn a_round_that_outlasted_its_tick_is_followed_by_a_cooldown() {
             .await;
         let mut worker = database.connect(&database.worker).await;
         let minute = |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp() / 60 * 60, 0);
-        let outcome = rounds::attempt(&mut worker, minute, cooldown, PATIENCE)
+        let outcome = rounds::attempt(&mut worker, Layout::Whole, minute, cooldown, PATIENCE)
             .await
             .unwrap();
         assert_eq!(
@@ -182,10 +227,10 @@ async fn somebody_elses_advisory_lock_is_no_obstacle() {
 async fn an_operators_round_stands_for_no_tick() {
     let database = TestDatabase::with_users(10).await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(&mut worker, min_points(0), PATIENCE)
+    rounds::now(&mut worker, Layout::Whole, min_points(0), PATIENCE)
         .await
         .unwrap();
-    rounds::now(&mut worker, min_points(0), PATIENCE)
+    rounds::now(&mut worker, Layout::Whole, min_points(0), PATIENCE)
         .await
         .unwrap();
     assert!(matches!(attempt(&mut worker).await, Outcome::Done(_)));
@@ -201,12 +246,12 @@ async fn an_operators_round_stands_for_no_tick() {
 async fn a_reader_never_sees_half_a_round() {
     let database = TestDatabase::with_users(20_000).await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(&mut worker, min_points(50), PATIENCE)
+    rounds::now(&mut worker, Layout::Whole, min_points(50), PATIENCE)
         .await
         .unwrap();
     let rounds = tokio::spawn(async move {
         for _ in 0..40 {
-            rounds::now(&mut worker, min_points(50), PATIENCE)
+            rounds::now(&mut worker, Layout::Whole, min_points(50), PATIENCE)
                 .await
                 .unwrap();
         }
@@ -235,7 +280,7 @@ async fn an_answer_holds_two_users_of_one_round() {
     let database = TestDatabase::with_users(500).await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
-    rounds::now(&mut worker, min_points(20), PATIENCE)
+    rounds::now(&mut worker, Layout::Whole, min_points(20), PATIENCE)
         .await
         .unwrap();
     let mut shown = vec![answer(&mut api).await.unwrap().users];
@@ -245,7 +290,7 @@ async fn an_answer_holds_two_users_of_one_round() {
         async move {
             let mut shown = Vec::new();
             for _ in 0..100 {
-                rounds::now(&mut worker, min_points(20), PATIENCE)
+                rounds::now(&mut worker, Layout::Whole, min_points(20), PATIENCE)
                     .await
                     .unwrap();
                 shown.push(answer(&mut observer).await.unwrap().users);
@@ -273,7 +318,7 @@ async fn the_two_users_are_drawn_from_all_who_qualify() {
     let mut api = database.connect(&database.api).await;
     let mut quarters = [0_i32; 4];
     for _ in 0..400 {
-        rounds::now(&mut worker, min_points(90), PATIENCE)
+        rounds::now(&mut worker, Layout::Whole, min_points(90), PATIENCE)
             .await
             .unwrap();
         let users = answer(&mut api).await.unwrap().users;
@@ -308,7 +353,7 @@ async fn at_every_minimum_those_shown_exceed_it_and_nobody_else_is_left_out() {
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
     for minimum in 0..=100 {
-        rounds::now(&mut worker, min_points(minimum), PATIENCE)
+        rounds::now(&mut worker, Layout::Whole, min_points(minimum), PATIENCE)
             .await
             .unwrap();
         let users = answer(&mut api).await.unwrap().users;
@@ -335,7 +380,7 @@ async fn the_two_stay_the_same_for_the_whole_round_and_a_user_at_the_minimum_doe
     let database = TestDatabase::with_users(1_000).await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
-    rounds::now(&mut worker, min_points(30), PATIENCE)
+    rounds::now(&mut worker, Layout::Whole, min_points(30), PATIENCE)
         .await
         .unwrap();
     let users = answer(&mut api).await.unwrap().users;
@@ -380,6 +425,7 @@ async fn only_a_week_of_rounds_is_kept() {
     let mut worker = database.connect(&database.worker).await;
     let done = rounds::attempt(
         &mut worker,
+        Layout::Whole,
         |now| Some(now.trunc_subsecs(0)),
         NO_COOLDOWN,
         PATIENCE,
@@ -404,7 +450,7 @@ async fn the_round_that_is_the_fence_is_kept_however_old_it_is() {
         .run("insert into rounds select at, true, at, at, 10 from (values (date_trunc('day', now()) - interval '30 days')) as round (at)")
         .await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(&mut worker, min_points(0), PATIENCE)
+    rounds::now(&mut worker, Layout::Whole, min_points(0), PATIENCE)
         .await
         .unwrap();
     let done = attempt(&mut worker).await;
@@ -422,7 +468,7 @@ async fn an_operators_round_waits_for_a_running_one_without_holding_it_up() {
     let mut worker = database.connect(&database.worker).await;
     assert_eq!(attempt(&mut worker).await, Outcome::Busy);
     let waiting = tokio::spawn(async move {
-        rounds::now(&mut worker, min_points(0), PATIENCE)
+        rounds::now(&mut worker, Layout::Whole, min_points(0), PATIENCE)
             .await
             .unwrap()
     });
@@ -440,27 +486,35 @@ async fn an_operators_round_waits_for_a_running_one_without_holding_it_up() {
 }
 
 #[tokio::test]
-async fn two_rounds_are_not_back_to_back() {
+async fn a_round_waits_a_moment_for_who_reads_what_the_last_one_replaced() {
     let database = TestDatabase::with_users(10).await;
     let mut worker = database.connect(&database.worker).await;
-    let microsecond = |at: DateTime<Utc>| Some(at);
-    let first = rounds::attempt(&mut worker, microsecond, NO_COOLDOWN, PATIENCE)
+    let mut attempt = async || {
+        let every_moment = |at: DateTime<Utc>| Some(at);
+        rounds::attempt(
+            &mut worker,
+            Layout::Whole,
+            every_moment,
+            NO_COOLDOWN,
+            PATIENCE,
+        )
+        .await
+        .unwrap()
+    };
+    let mut reader = database.superuser().await;
+    raw_sql("begin isolation level repeatable read; select from users")
+        .execute(&mut reader)
         .await
         .unwrap();
-    assert!(matches!(first, Outcome::Done(_)), "{first:?}");
-    let mut outcomes = Vec::new();
-    while outcomes
-        .last()
-        .is_none_or(|outcome| *outcome == Outcome::CoolingDown)
-    {
-        outcomes.push(
-            rounds::attempt(&mut worker, microsecond, NO_COOLDOWN, PATIENCE)
-                .await
-                .unwrap(),
-        );
-    }
-    let gap: f64 = database
-        .value("select extract(epoch from max(started_at) - min(finished_at))::float8 from rounds")
+    // Nothing has been replaced that the reader saw.
+    assert!(matches!(attempt().await, Outcome::Done(_)));
+    assert_eq!(attempt().await, Outcome::CoolingDown);
+    // Long ago.
+    database
+        .run("update rounds set (tick_at, started_at, finished_at) = (tick_at - interval '1 h', started_at - interval '1 h', finished_at - interval '1 h')")
         .await;
-    assert!(gap >= 0.5, "{gap} s");
+    assert!(matches!(attempt().await, Outcome::Done(_)));
+    assert_eq!(attempt().await, Outcome::CoolingDown);
+    raw_sql("rollback").execute(&mut reader).await.unwrap();
+    assert!(matches!(attempt().await, Outcome::Done(_)));
 }

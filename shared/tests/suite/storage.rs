@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use shared::users::Layout;
 use shared::{MinPoints, last_query, rounds};
 use testkit::{PATIENCE, TestDatabase, eventually};
 use tokio::time::sleep;
@@ -17,7 +18,7 @@ async fn all_updates_are_hot_and_the_tables_do_not_grow() {
     let mut api = database.connect(&database.api).await;
     let mut sizes = Vec::new();
     for _ in 0..12 {
-        rounds::now(&mut worker, MinPoints::draw(), PATIENCE)
+        rounds::now(&mut worker, Layout::Whole, MinPoints::draw(), PATIENCE)
             .await
             .unwrap();
         for _ in 0..200 {
@@ -133,9 +134,15 @@ async fn rounds_one_after_the_other_under_load_leave_the_tables_as_they_are() {
     let every_moment = |at| Some(at);
     let mut done = 0;
     while done < 8 {
-        let outcome = rounds::attempt(&mut worker, every_moment, TimeDelta::zero(), PATIENCE)
-            .await
-            .unwrap();
+        let outcome = rounds::attempt(
+            &mut worker,
+            Layout::Whole,
+            every_moment,
+            TimeDelta::zero(),
+            PATIENCE,
+        )
+        .await
+        .unwrap();
         if matches!(outcome, rounds::Outcome::Done(_)) {
             done += 1;
             let now: i64 = database.value("select pg_relation_size('users')").await;

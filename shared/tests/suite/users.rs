@@ -1,4 +1,4 @@
-use shared::users::seed;
+use shared::users::{self, Layout, seed};
 use testkit::TestDatabase;
 
 #[tokio::test]
@@ -40,4 +40,11 @@ async fn two_can_seed_at_the_same_time() {
         database.value::<i64>("select count(*) from users").await,
         20_000
     );
+}
+
+#[tokio::test]
+async fn a_table_on_one_server_is_known_for_that() {
+    let database = TestDatabase::new().await;
+    let mut worker = database.connect(&database.worker).await;
+    assert_eq!(users::layout(&mut worker).await.unwrap(), Layout::Whole);
 }

@@ -9,6 +9,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use shared::users::Layout;
 use shared::{MinPoints, last_query, rounds};
 use testkit::{Judge, Observation, PATIENCE, TestDatabase, Verdict};
 
@@ -32,7 +33,7 @@ async fn watched(users: i64) -> (TestDatabase, Judge) {
 
 async fn round(database: &TestDatabase) {
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(&mut worker, MinPoints::draw(), PATIENCE)
+    rounds::now(&mut worker, Layout::Whole, MinPoints::draw(), PATIENCE)
         .await
         .unwrap();
 }
