@@ -86,6 +86,7 @@ impl Judge {
                 .value("select max(tick_at) from witness.rounds where scheduled")
                 .await,
             duplicates: database.value(DUPLICATES).await,
+            at_once: database.value(AT_ONCE).await,
             half_rounds: database.value(HALF_ROUNDS).await,
             wrong_choices: database
                 .value("select count(*) from witness.choices where not good")
@@ -106,6 +107,15 @@ const DUPLICATES: &str = "
     select count(*) from (
         select tick_at from witness.rounds where scheduled group by tick_at having count(*) > 1
     ) as twice";
+
+/// Rounds that began to write before another one had ended: two that held the lock.
+const AT_ONCE: &str = "
+    with rounds as (
+        select transaction_id, min(begins.at) as began, max(rounds.at) as ended
+        from witness.begins join witness.rounds using (transaction_id) group by 1
+    )
+    select count(*) from rounds
+    where exists (select from rounds as other where other.began < rounds.began and rounds.began < other.ended)";
 
 /// Transactions that did not do all three of a round's writes, each once.
 const HALF_ROUNDS: &str = "
@@ -170,6 +180,8 @@ pub struct Verdict {
     pub last_tick: Option<DateTime<Utc>>,
     /// Ticks that were done more than once.
     pub duplicates: i64,
+    /// Rounds that were done at the same time as another.
+    pub at_once: i64,
     /// Transactions that did a part of a round.
     pub half_rounds: i64,
     /// Rounds whose users do not qualify, or are too few.
@@ -206,6 +218,7 @@ impl Verdict {
         self.contradictions.is_empty()
             && [
                 self.duplicates,
+                self.at_once,
                 self.half_rounds,
                 self.wrong_choices,
                 self.stale_users,
@@ -221,6 +234,7 @@ impl fmt::Display for Verdict {
         for (what, count) in [
             ("rounds", self.rounds),
             ("ticks done twice", self.duplicates),
+            ("rounds at the same time", self.at_once),
             ("half rounds", self.half_rounds),
             ("rounds with wrong users", self.wrong_choices),
             ("users left out", self.stale_users),

@@ -2,6 +2,11 @@
 
 create schema witness;
 
+-- The first and the last moment of a round's writes, all of which a round does under the lock.
+create table witness.begins (
+    transaction_id xid8 not null,
+    at timestamptz not null default clock_timestamp()
+);
 create table witness.renewals (
     transaction_id xid8 not null,
     renewed bigint not null,
@@ -19,7 +24,8 @@ create table witness.choices (
 create table witness.rounds (
     transaction_id xid8 not null,
     tick_at timestamptz not null,
-    scheduled boolean not null
+    scheduled boolean not null,
+    at timestamptz not null default clock_timestamp()
 );
 create table witness.queries (
     -- Drawn while the row of last_query is locked: the order of the chain.
@@ -27,6 +33,15 @@ create table witness.queries (
     previous_at timestamptz,
     queried_at timestamptz not null
 );
+
+create function witness.begin() returns trigger language plpgsql security definer as $$
+begin
+    insert into witness.begins values (pg_current_xact_id());
+    return null;
+end
+$$;
+create trigger witness_begin before update on users
+    for each statement execute function witness.begin();
 
 create function witness.renewal() returns trigger language plpgsql security definer as $$
 begin
@@ -57,7 +72,7 @@ create trigger witness after update on settings
 
 create function witness.round() returns trigger language plpgsql security definer as $$
 begin
-    insert into witness.rounds values (pg_current_xact_id(), new.tick_at, new.scheduled);
+    insert into witness.rounds (transaction_id, tick_at, scheduled) values (pg_current_xact_id(), new.tick_at, new.scheduled);
     return null;
 end
 $$;

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use shared::users::Layout;
 use shared::{MinPoints, last_query, rounds};
-use testkit::{Judge, Observation, PATIENCE, TestDatabase, Verdict};
+use sqlx::raw_sql;
+use testkit::{Judge, Observation, PATIENCE, TestDatabase, Verdict, eventually};
 
 /// A worker's round as ours does it, but without its fence: it believes that its tick is always due.
 const ROUND_WITHOUT_FENCE: &str = "
@@ -88,6 +89,28 @@ async fn two_workers_without_a_fence_are_caught() {
     let twice = judge.verdict(&database).await;
     assert_eq!(twice.duplicates, 1, "{twice}");
     assert!(!twice.is_clean());
+}
+
+#[tokio::test]
+async fn two_holders_of_the_lock_are_caught() {
+    let (database, judge) = watched(1).await;
+    let (first_half, second_half) =
+        ROUND_WITHOUT_FENCE.split_at(ROUND_WITHOUT_FENCE.find("insert").unwrap());
+    let mut first = database.superuser().await;
+    raw_sql(first_half).execute(&mut first).await.unwrap();
+    // It begins, and waits for the rows.
+    let other = ROUND_WITHOUT_FENCE.replace("2026-01-01", "2026-01-02");
+    let (_, waiting) = tokio::join!(database.run(&other), async {
+        eventually("the other one waits", async || {
+            database.value("select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')").await
+        })
+        .await;
+        raw_sql(second_half).execute(&mut first).await
+    });
+    waiting.unwrap();
+    let verdict = judge.verdict(&database).await;
+    assert_eq!((verdict.at_once, verdict.duplicates), (1, 0), "{verdict}");
+    assert!(!verdict.is_clean());
 }
 
 #[tokio::test]
