@@ -1,5 +1,7 @@
+-- Each step is materialized: where the users are spread over nodes, whatever reads them must be a query of its own.
+--
 -- The lowest and the highest id: both ends of the index.
-with bounds as (
+with bounds as materialized (
     select min(id) as lowest, max(id) as highest from users
 ),
 -- Ids drawn from all that could exist; the ones that don't exist or don't qualify drop out below, which leaves every
@@ -23,19 +25,19 @@ sampled as materialized (
     limit 2
 ),
 -- Few users, or nearly none that qualify: then, and only then, all of them are looked at.
-scanned as (
+scanned as materialized (
     select id, points
     from users
     where points > $1 and (select count(*) from sampled) < 2
     order by random()
     limit 2
 ),
-chosen as (
+chosen as materialized (
     select id, points from sampled where (select count(*) from sampled) = 2
     union all
     select id, points from scanned
 ),
-shown as (
+shown as materialized (
     select array_agg(id order by id) as ids, array_agg(points order by id) as points from chosen
 )
 update settings
