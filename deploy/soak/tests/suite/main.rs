@@ -43,7 +43,9 @@ async fn rounds_go_on(database: &TestDatabase) {
 async fn answers_again(client: &Client, judge: &Judge) -> Duration {
     let began = Instant::now();
     eventually("it answers", async || judge.ask(client).await == Some(200)).await;
-    began.elapsed()
+    let away = began.elapsed();
+    println!("answered again after {away:.2?}");
+    away
 }
 
 #[tokio::test]
