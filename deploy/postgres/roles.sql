@@ -1,19 +1,22 @@
 -- The three roles of Max Two. Run once per server by a superuser, before the database is made; again does no harm.
 -- They have no passwords yet: set them with `\password`, or authenticate them in another way.
+--
+-- However many replicas there are, they leave the others room: of the 100 connections that a server has by default, 3 are
+-- a superuser's. A limit that was changed stays (`alter role max_two_api connection limit 200`).
 
 do $$
 begin
     -- Owns the database, migrates and seeds it.
     if to_regrole('max_two_owner') is null then
-        create role max_two_owner login;
+        create role max_two_owner login connection limit 5;
     end if;
-    -- Does the rounds.
+    -- Does the rounds: one connection each, one more to stop.
     if to_regrole('max_two_worker') is null then
-        create role max_two_worker login;
+        create role max_two_worker login connection limit 12;
     end if;
-    -- Answers queries.
+    -- Answers queries: one connection each.
     if to_regrole('max_two_api') is null then
-        create role max_two_api login;
+        create role max_two_api login connection limit 80;
     end if;
 end
 $$;

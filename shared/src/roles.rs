@@ -11,7 +11,8 @@ pub const WORKER: &str = "max_two_worker";
 /// Answers queries.
 pub const API: &str = "max_two_api";
 
-/// Makes the roles, all with the same password, and a database that belongs to the owner; what is there stays.
+/// Makes the roles, all with the same password, and a database that belongs to the owner; what is there stays. The server
+/// is nobody else's: no limit on connections keeps room for others.
 ///
 /// # Errors
 /// When the session is not a superuser's.
@@ -41,7 +42,7 @@ pub async fn create(
     for role in [OWNER, WORKER, API] {
         // Safe: both are checked above.
         raw_sql(AssertSqlSafe(format!(
-            "alter role {role} password '{password}'"
+            "alter role {role} password '{password}' connection limit -1"
         )))
         .execute(&mut *connection)
         .await?;

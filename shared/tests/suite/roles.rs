@@ -145,3 +145,37 @@ async fn a_session_that_asks_for_nothing_gets_what_the_programs_ask_for() {
         );
     }
 }
+
+#[tokio::test]
+async fn the_roles_leave_each_other_room_on_a_server_as_it_comes() {
+    let database = TestDatabase::new().await;
+    let mut superuser = database.superuser().await;
+    // As on a server that has not got them; seen by nobody else.
+    let mut transaction = superuser.begin().await.unwrap();
+    for role in ["owner", "worker", "api"] {
+        sqlx::query(AssertSqlSafe(format!(
+            "alter role max_two_{role} rename to max_two_{role}_before"
+        )))
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    }
+    sqlx::raw_sql(include_str!("../../../deploy/postgres/roles.sql"))
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let limits: Vec<i32> = sqlx::query_scalar(
+        "select rolconnlimit from pg_roles where rolname in ('max_two_owner', 'max_two_worker', 'max_two_api')",
+    )
+    .fetch_all(&mut *transaction)
+    .await
+    .unwrap();
+    transaction.rollback().await.unwrap();
+    assert_eq!(limits.len(), 3);
+    assert!(limits.iter().all(|&limit| limit > 0), "{limits:?}");
+    let (at_most, for_superusers) = (100, 3);
+    assert!(
+        limits.iter().sum::<i32>() <= at_most - for_superusers,
+        "{limits:?}"
+    );
+}
