@@ -1,5 +1,5 @@
--- What each role may do. Run in the database by a superuser, after every migration; again does no harm: whoever is at
--- work keeps what it has.
+-- What each role may do. Run in the database after every migration: by a superuser, or by the owner, once a superuser has
+-- closed the advisory locks (at the end). Again does no harm: whoever is at work keeps what it has.
 
 begin;
 
