@@ -1,6 +1,6 @@
 -- What `verify` has seen, judged by the last leader: prints a table of the failures, and writes whatever was not as
 -- promised to the file "complaints". It reads the files "failures", "answers" and "writes" in the current folder, whose
--- times are seconds.
+-- times are seconds; the variable "findings" is the query of deploy/testkit's judge.
 
 create temp table failures (
     began numeric, name text, answered bigint, refused bigint, other bigint,
@@ -43,6 +43,8 @@ left join lateral (
     select extract(epoch from finished_at - tick_at) as late
     from rounds where tick_at >= to_timestamp(coalesce(served, began)) order by tick_at limit 1
 ) as next_tick on true;
+
+create temp view findings as :findings;
 
 \pset tuples_only off
 \pset format aligned
@@ -100,30 +102,8 @@ from (
         where status = 200
     ) as chosen
     where last is null or last < latest
-    -- From here on, what the judge of deploy/testkit asks, too.
+    -- And what the judge of deploy/testkit asks.
     union all
-    select 'ticks done twice', count(*) from (
-        select from witness.rounds where scheduled group by tick_at having count(*) > 1
-    ) as twice
-    union all
-    select 'rounds half done', count(*)
-    from (select transaction_id, count(*) as renewals from witness.renewals group by 1) as renewals
-    full join (
-        select transaction_id, count(*) as choices from witness.choices group by 1
-    ) as choices using (transaction_id)
-    full join (
-        select transaction_id, count(*) as rounds from witness.rounds group by 1
-    ) as rounds using (transaction_id)
-    where (renewals, choices, rounds) is distinct from (1, 1, 1)
-    union all
-    select 'rounds with wrong users', count(*) from witness.choices where not good
-    union all
-    select 'users left out of rounds', sum(stale + (select count(*) from users) - renewed) from witness.renewals
-    union all
-    select 'forks, gaps and steps back in the chain of queries', count(*)
-    from (
-        select previous_at, queried_at, lag(queried_at) over (order by number) as before from witness.queries
-    ) as queries
-    where previous_at is distinct from before or queried_at < previous_at
+    select finding, count from findings
 ) as complaints (what, count)
 where count is distinct from 0;

@@ -11,6 +11,7 @@ use std::time::Instant;
 use chrono::{DateTime, TimeDelta, Utc};
 use hyper::Method;
 use serde_json::Value;
+use sqlx::AssertSqlSafe;
 
 use crate::{Client, TestDatabase};
 
@@ -85,15 +86,8 @@ impl Judge {
             last_tick: database
                 .value("select max(tick_at) from witness.rounds where scheduled")
                 .await,
-            duplicates: database.value(DUPLICATES).await,
-            at_once: database.value(AT_ONCE).await,
-            half_rounds: database.value(HALF_ROUNDS).await,
-            wrong_choices: database
-                .value("select count(*) from witness.choices where not good")
-                .await,
-            stale_users: database.value(STALE_USERS).await,
+            findings: findings(database).await,
             batches: database.value("select count(*) from witness.queries").await,
-            chain_errors: database.value(CHAIN_ERRORS).await,
             unclaimed: unclaimed(database, &observations).await,
             answers: observations.len(),
             refused: *self.refused.lock().expect("nothing panics with this lock"),
@@ -102,47 +96,18 @@ impl Judge {
     }
 }
 
-/// Ticks for which more than one transaction was committed.
-const DUPLICATES: &str = "
-    select count(*) from (
-        select tick_at from witness.rounds where scheduled group by tick_at having count(*) > 1
-    ) as twice";
+/// How often each promise was broken, by what the witness wrote down.
+const FINDINGS: &str = include_str!("judge/findings.sql");
 
-/// Rounds that began to write before another one had ended: two that held the lock.
-const AT_ONCE: &str = "
-    with rounds as (
-        select transaction_id, min(begins.at) as began, max(rounds.at) as ended
-        from witness.begins join witness.rounds using (transaction_id) group by 1
-    )
-    select count(*) from rounds
-    where exists (select from rounds as other where other.began < rounds.began and rounds.began < other.ended)";
-
-/// Transactions that did not do all three of a round's writes, each once.
-const HALF_ROUNDS: &str = "
-    select count(*) from (
-        select transaction_id, max(renewals) as renewals, max(choices) as choices, max(rounds) as rounds
-        from (
-            select transaction_id, count(*) as renewals, 0 as choices, 0 as rounds from witness.renewals group by 1
-            union all
-            select transaction_id, 0, count(*), 0 from witness.choices group by 1
-            union all
-            select transaction_id, 0, 0, count(*) from witness.rounds group by 1
-        ) as parts
-        group by transaction_id
-    ) as transactions
-    where (renewals, choices, rounds) <> (1, 1, 1)";
-
-/// Users whom a round left out or gave another time than its own, and users who are not of the last round.
-const STALE_USERS: &str = "
-    select (select coalesce(sum(stale + (select count(*) from users) - renewed), 0)::bigint from witness.renewals)
-         + (select count(*) from users where updated_at < (select max(started_at) from rounds))";
-
-/// Queries that do not go on exactly where the one before ended, or go back in time.
-const CHAIN_ERRORS: &str = "
-    select count(*) from (
-        select previous_at, queried_at, lag(queried_at) over (order by number) as before from witness.queries
-    ) as queries
-    where previous_at is distinct from before or queried_at < previous_at";
+async fn findings(database: &TestDatabase) -> Vec<(String, i64)> {
+    let mut connection = database.superuser().await;
+    sqlx::query_as(AssertSqlSafe(format!(
+        "select finding, count::bigint from ({FINDINGS}) as findings"
+    )))
+    .fetch_all(&mut connection)
+    .await
+    .expect("a superuser may read what the witness wrote")
+}
 
 /// Batches whose first answer, the one with the time of the query before, nobody got: counted by the seconds that answers
 /// show.
@@ -178,20 +143,10 @@ pub struct Verdict {
     pub first_tick: Option<DateTime<Utc>>,
     /// The last one.
     pub last_tick: Option<DateTime<Utc>>,
-    /// Ticks that were done more than once.
-    pub duplicates: i64,
-    /// Rounds that were done at the same time as another.
-    pub at_once: i64,
-    /// Transactions that did a part of a round.
-    pub half_rounds: i64,
-    /// Rounds whose users do not qualify, or are too few.
-    pub wrong_choices: i64,
-    /// Users who were left out of rounds.
-    pub stale_users: i64,
+    /// How often each promise was broken in the database, by the names of `judge/findings.sql`.
+    pub findings: Vec<(String, i64)>,
     /// Statements that moved the chain of queries on.
     pub batches: i64,
-    /// Forks and steps back in it.
-    pub chain_errors: i64,
     /// Batches whose first answer reached nobody: none, unless answers were lost or others asked, too.
     pub unclaimed: i64,
     /// Answers with status 200.
@@ -215,34 +170,27 @@ impl Verdict {
     /// Whether every promise was kept.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.contradictions.is_empty()
-            && [
-                self.duplicates,
-                self.at_once,
-                self.half_rounds,
-                self.wrong_choices,
-                self.stale_users,
-                self.chain_errors,
-            ]
-            .iter()
-            .all(|&count| count == 0)
+        self.contradictions.is_empty() && self.findings.iter().all(|&(_, count)| count == 0)
+    }
+
+    /// How often the promise of this name was broken.
+    #[must_use]
+    pub fn count(&self, finding: &str) -> i64 {
+        let found = self.findings.iter().find(|(name, _)| name == finding);
+        found.unwrap_or_else(|| panic!("{finding}: {self}")).1
     }
 }
 
 impl fmt::Display for Verdict {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (what, count) in [
+        let counts = [
             ("rounds", self.rounds),
-            ("ticks done twice", self.duplicates),
-            ("rounds at the same time", self.at_once),
-            ("half rounds", self.half_rounds),
-            ("rounds with wrong users", self.wrong_choices),
-            ("users left out", self.stale_users),
             ("statements in the chain", self.batches),
-            ("errors in the chain", self.chain_errors),
             ("answers", i64::try_from(self.answers).unwrap_or(i64::MAX)),
             ("refused", i64::try_from(self.refused).unwrap_or(i64::MAX)),
-        ] {
+        ];
+        let findings = self.findings.iter().map(|(name, count)| (&**name, *count));
+        for (what, count) in counts.into_iter().chain(findings) {
             writeln!(formatter, "{what:<26}{count:>10}")?;
         }
         writeln!(
