@@ -113,8 +113,9 @@ async fn decide(
 }
 
 /// Whether somebody still reads what the last round replaced. That snapshot would keep the next round from pruning it: the
-/// new versions would not fit beside the old ones, and the table would grow. It is waited for only as long as a query may
-/// take; whoever reads longer, as a dump does, makes the table grow.
+/// new versions would not fit beside the old ones, and the table would grow. Our own session counts as well: its snapshot
+/// reaches back to the oldest transaction of the whole server, in other databases, too. It is waited for only as long as a
+/// query may take; whoever takes longer, as a dump does, makes the table grow.
 async fn is_settling(transaction: &mut PgConnection) -> Result<bool, Error> {
     let row = sqlx::query!(
         r#"select exists (
@@ -123,7 +124,6 @@ async fn is_settling(transaction: &mut PgConnection) -> Result<bool, Error> {
                join pg_stat_activity as session
                  on greatest(age(session.backend_xmin), age(session.backend_xid)) >= age(last.xmin)
                where session.datname = current_database()
-                 and session.pid <> pg_backend_pid()
                  and last.finished_at > now() - interval '2 seconds'
            ) as "is_settling!""#
     )
