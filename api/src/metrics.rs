@@ -74,8 +74,11 @@ impl Metrics {
             "The program that runs",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        let answers = responses.get_or_create_owned(&Status {
-            status: StatusCode::OK.as_u16(),
+        // From the beginning, for a rate is blind to what a new series begins with.
+        let [answers, _] = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].map(|status| {
+            responses.get_or_create_owned(&Status {
+                status: status.as_u16(),
+            })
         });
         Self {
             registry,

@@ -234,8 +234,15 @@ pub enum Error {
     Pooled,
     /// Anything else, in the words of the server or of the driver. They hold no values of ours: a server puts those in
     /// a message's detail, which `Display` leaves out.
-    #[error(transparent)]
-    Database(#[from] sqlx::Error),
+    // Not as its source: it names its own causes, which would be said twice.
+    #[error("{0}")]
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
 }
 
 impl Error {
