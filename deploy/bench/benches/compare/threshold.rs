@@ -11,13 +11,12 @@ use crate::stage::Stage;
 const CONNECTIONS: usize = 64;
 /// Of a hundred minima.
 const REPETITIONS: usize = 3;
+/// A request does not depend on their number (see the growth), and a hundred minima take as many rounds.
+const USERS: i64 = 100_000;
 
 /// Each minimum in its turn, in an order of chance.
-pub(crate) async fn compare(
-    stage: &Stage,
-    extent: Extent,
-    report: &mut Report,
-) -> anyhow::Result<()> {
+pub(crate) async fn compare(extent: Extent, report: &mut Report) -> anyhow::Result<()> {
+    let stage = Stage::open(USERS).await?;
     let step = if extent.full { 1 } else { 20 };
     let mut minima: Vec<i64> = (0..=100).step_by(step).collect();
     let mut latencies = vec![(Runs::default(), Runs::default()); 101];
@@ -37,7 +36,7 @@ pub(crate) async fn compare(
     }
     drop(replica);
     // As it is before the first round: nobody has points, and statistics know nothing.
-    let fresh = Stage::seeded(extent.users).await?;
+    let fresh = Stage::seeded(USERS).await?;
     let replica = fresh.replicas(1, true).await;
     for _ in 0..extent.repetitions {
         let load = load(replica.address, CONNECTIONS, 1).await?;
@@ -47,7 +46,7 @@ pub(crate) async fn compare(
 
     let mut table = Table::new(
         "Requests for each minimum",
-        "64 connections, one replica; milliseconds. All minima are in the plot and in results.json.",
+        "64 connections, one replica, 100,000 users; milliseconds. All minima are in the plot and in results.json.",
         &[("p50", Unit::Milliseconds), ("p99", Unit::Milliseconds)],
     );
     minima.sort_unstable();
