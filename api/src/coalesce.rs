@@ -237,7 +237,7 @@ impl Coalescer {
             let _ = question.reply.send(Err(Problem::Unavailable));
         }
         traces.truncate(NAMED_TRACES);
-        warn!(requests, traceparents = ?traces, "requests failed: the database is away");
+        warn!(requests, traceparents = ?traces, "requests failed: the database did not answer in time");
     }
 }
 
@@ -265,4 +265,46 @@ fn body(users: &[User], timestamp: Option<DateTime<Utc>>) -> Bytes {
     serde_json::to_vec(&Body { users, timestamp })
         .expect("numbers and strings can be encoded")
         .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_millis(800);
+
+    /// One that was asked so long ago, and where its answer comes.
+    fn question(ago: Duration) -> (Question, oneshot::Receiver<Result<Bytes, Problem>>) {
+        let (reply, answer) = oneshot::channel();
+        let question = Question {
+            asked_at: Instant::now()
+                .checked_sub(ago)
+                .expect("the machine has run for longer"),
+            traceparent: None,
+            reply,
+        };
+        (question, answer)
+    }
+
+    #[tokio::test]
+    async fn of_those_who_share_a_slow_statement_only_who_waited_too_long_is_refused() {
+        let (_line, waiting) = mpsc::channel(1);
+        let (early, mut refused) = question(2 * DEADLINE);
+        let (late, mut waits) = question(Duration::ZERO);
+        let mut coalescer = Coalescer {
+            database: Database::parse("postgres://nowhere/at_all", "test").expect("it is a URL"),
+            deadline: DEADLINE,
+            waiting,
+            batch: vec![early, late],
+            health: Arc::default(),
+            metrics: Arc::new(Metrics::new()),
+        };
+        coalescer.refuse_late();
+        assert!(matches!(refused.try_recv(), Ok(Err(Problem::Unavailable))));
+        assert!(matches!(waits.try_recv(), Err(TryRecvError::Empty)));
+        coalescer.refuse_all();
+        assert!(matches!(waits.try_recv(), Ok(Err(Problem::Unavailable))));
+    }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use ureq::Agent;
 
-/// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long each of two answers may take: who runs this mostly waits for three seconds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks the program whose admin listener is at this address, on this machine, whether it is alive and ready, and says the
 /// first no on standard error. Returns the status to exit with.

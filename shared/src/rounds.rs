@@ -54,8 +54,8 @@ pub enum Outcome {
 
 /// Does the round of the tick that is due, if it has not been done.
 ///
-/// `layout` is that of the users. `latest_tick` says which tick is due at a given time: the last one at or before it, if there is one. It is asked with
-/// times of the database's clock only. `cooldown` is counted from the end of a round that was still running when the
+/// `layout` is that of the users. `latest_tick` says which tick is due at a given time: the last one at or before it, if
+/// there is one. It is asked with times of the database's clock only. `cooldown` is counted from the end of a round that was still running when the
 /// tick after its own came. The writes may take `limit`; everything else has a few seconds.
 ///
 /// # Errors
@@ -115,7 +115,8 @@ async fn decide(
 /// Whether somebody still reads what the last round replaced. That snapshot would keep the next round from pruning it: the
 /// new versions would not fit beside the old ones, and the table would grow. Our own session counts as well: its snapshot
 /// reaches back to the oldest transaction of the whole server, in other databases, too. It is waited for only as long as a
-/// query may take; whoever takes longer, as a dump does, makes the table grow.
+/// query may take; whoever takes longer, as a dump does, makes the table grow. (So do replication slots and what a standby
+/// feeds back, which are not seen here, and do not pass in a moment either.)
 async fn is_settling(transaction: &mut PgConnection) -> Result<bool, Error> {
     let row = sqlx::query!(
         r#"select exists (

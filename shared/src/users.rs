@@ -85,9 +85,9 @@ pub(crate) async fn renew_points(
                 .await?
         }
         // Nodes are sent nothing volatile, so chance is drawn here, once a round: a key, with which each node hashes its
-        // own ids. As text, for the hash of a bigint is the same for an id and for another one 2^32 and more away. The
+        // own ids. As text, for the hash of a bigint is the same for an id and for another one about 2^32 away. The
         // mask takes the sign off (`abs` fails for the lowest bigint); what 2^63 leaves over 101 favours no value by
-        // more than 1 in 10^17.
+        // more than 1 in 10^16.
         Layout::Distributed => {
             let key: i64 = rand::rng().random();
             sqlx::query!(

@@ -227,7 +227,11 @@ impl Worker {
             }
             Outcome::Busy => self.say(Level::INFO, "another worker is at the round".to_owned()),
             Outcome::CoolingDown => {
-                self.say(Level::INFO, "cooling down after the last round".to_owned());
+                self.say(
+                    Level::INFO,
+                    "the last round's cooldown is on, or somebody still reads what it replaced"
+                        .to_owned(),
+                );
             }
         }
     }

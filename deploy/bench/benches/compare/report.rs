@@ -277,7 +277,7 @@ impl Report {
             "Written by `cargo bench -p bench{}`; the contestants took turns, {} times{}. A figure is the median of its \
              repetitions, with the least and the greatest behind it; a ratio is the median of the ratios of neighbours. \
              Absolute figures are those of this machine at that hour, ratios are what to compare.\n\n",
-            if self.full { " -- --record" } else { "" },
+            if self.full { " -- --full" } else { "" },
             self.repetitions,
             if self.full {
                 ""

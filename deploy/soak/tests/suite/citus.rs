@@ -210,11 +210,18 @@ async fn over_users_spread_over_nodes_every_promise_holds() {
         .value("select count(distinct tick_at) from rounds where scheduled")
         .await;
     assert_eq!(ticks, cluster.rounds().await);
-    // P3: never two at a time.
+    // P3: one after the other; and a cooldown that is counted in the database.
     let at_once: i64 = cluster
         .value("select count(*) from rounds join rounds as other on other.tick_at < rounds.tick_at where other.finished_at > rounds.finished_at")
         .await;
     assert_eq!(at_once, 0);
+    cluster
+        .run("update rounds set finished_at = tick_at + interval '2 s' where tick_at = (select max(tick_at) from rounds)")
+        .await;
+    let environment = [("SCHEDULE", EVERY_SECOND), ("COOLDOWN", "1h")];
+    let mut cooling = cluster.program(roles::WORKER, &["worker"], &environment);
+    cooling.says("the last round's cooldown is on").await;
+    assert!(cooling.stop().await.success());
     // P4: one chain, and what was answered goes along it.
     assert_eq!(cluster.value::<i64>(CHAIN_ERRORS).await, 0);
     assert!(timestamps.is_sorted(), "{timestamps:?}");
