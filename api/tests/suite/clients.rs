@@ -31,7 +31,11 @@ async fn twenty_thousand_clients_that_hang_up_leave_nothing_behind() {
         });
     }
     quitters.join_all().await;
-    assert_eq!(client.get("/").await.status, 200);
+    // Some who have left may still be in line, and fill it for a moment.
+    eventually("the next request is served", async || {
+        client.get("/").await.status == 200
+    })
+    .await;
     let stuck: i64 = database
         .value("select count(*) from pg_stat_activity where datname = current_database() and application_name = 'max-two-api' and state like 'idle in transaction%'")
         .await;
