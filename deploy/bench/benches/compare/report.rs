@@ -47,6 +47,12 @@ impl Runs {
         Self(pairs.map(|(this, that)| this / that).collect())
     }
 
+    /// Each repetition's figure and that of the same repetition of another thing, together.
+    pub(crate) fn plus(&self, other: &Self) -> Self {
+        let pairs = self.0.iter().zip(&other.0);
+        Self(pairs.map(|(this, that)| this + that).collect())
+    }
+
     /// Each figure times a factor.
     pub(crate) fn times(&self, factor: f64) -> Self {
         Self(self.0.iter().map(|figure| figure * factor).collect())
@@ -182,6 +188,14 @@ pub(crate) enum Wanted {
     AtMost(f64),
 }
 
+/// What the same run gave for something that does less than Max Two has to: nothing can be expected to do better.
+#[derive(Debug, Serialize)]
+pub(crate) struct Limit {
+    /// What it is that does less.
+    pub(crate) of: &'static str,
+    pub(crate) figures: Runs,
+}
+
 #[derive(Debug, Serialize)]
 struct Goal {
     what: &'static str,
@@ -190,6 +204,7 @@ struct Goal {
     figures: Runs,
     median: f64,
     reached: bool,
+    limit: Option<Limit>,
 }
 
 /// All that a run has found.
@@ -240,7 +255,15 @@ impl Report {
             figures,
             median,
             reached,
+            limit: None,
         });
+    }
+
+    /// Says of the goal that was added last how far it could be reached at all.
+    pub(crate) fn limit(&mut self, of: &'static str, figures: Runs) {
+        if let Some(goal) = self.goals.last_mut() {
+            goal.limit = Some(Limit { of, figures });
+        }
     }
 
     pub(crate) fn print_goals(&self) {
@@ -248,7 +271,9 @@ impl Report {
     }
 
     fn goals(&self) -> String {
-        let mut text = String::from("## Goals\n\n| | goal | measured | |\n|---|--:|--:|---|\n");
+        let mut text = String::from(
+            "## Goals\n\n| | goal | measured | | the limit: what does less than it must |\n|---|--:|--:|---|---|\n",
+        );
         for goal in &self.goals {
             let wanted = match goal.wanted {
                 Wanted::AtLeast(least) => format!("≥ {}", goal.unit.text(least)),
@@ -256,14 +281,17 @@ impl Report {
             };
             let _ = writeln!(
                 text,
-                "| {} | {wanted} | {} | {} |",
+                "| {} | {wanted} | {} | {} | {} |",
                 goal.what,
                 goal.figures.text(goal.unit),
                 if goal.reached {
                     "reached"
                 } else {
                     "**missed**"
-                }
+                },
+                goal.limit.as_ref().map_or_else(String::new, |limit| {
+                    format!("{}: {}", limit.of, limit.figures.text(goal.unit))
+                })
             );
         }
         text

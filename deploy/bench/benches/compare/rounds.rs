@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
-use sqlx::{AssertSqlSafe, Row as _};
+use sqlx::AssertSqlSafe;
+use testkit::TestDatabase;
 use tokio::task::JoinSet;
 
 use crate::Extent;
@@ -19,9 +20,12 @@ const PARALLEL: usize = 10;
 
 const WORKER: usize = 0;
 const BARE: usize = 1;
-const SWAP: usize = 5;
+const POINTS_ALONE: usize = 2;
+/// The first of the ways that have a table of their own.
 const DEFAULT: usize = 3;
+const SWAP: usize = 5;
 const PAGING: usize = 6;
+const RANGES: usize = 7;
 /// Their names, and the table that each of them renews.
 const WAYS: [(&str, &str); 8] = [
     ("Max Two's worker", "users"),
@@ -36,7 +40,7 @@ const WAYS: [(&str, &str); 8] = [
     ("the UPDATE, on a default table", "default_users"),
     (
         "the UPDATE, on a default table with an index on `points`",
-        "indexed_users",
+        INDEXED,
     ),
     ("a new table, swapped in (the limit)", "swapped_users"),
     (
@@ -48,6 +52,7 @@ const WAYS: [(&str, &str); 8] = [
         "ranged_users",
     ),
 ];
+const INDEXED: &str = "indexed_users";
 const UPDATE: &str = "set points = floor(random() * 101), updated_at = now()";
 
 /// All ways, turn by turn.
@@ -57,36 +62,35 @@ pub(crate) async fn compare(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let repetitions = if extent.full { 20 } else { 3 };
-    prepare(stage).await;
+    let rivals = rivals(stage, extent.users).await;
+    let databases: Vec<_> = (0..WAYS.len())
+        .map(|way| {
+            way.checked_sub(DEFAULT)
+                .map_or(&stage.database, |rival| &rivals[rival])
+        })
+        .collect();
     // The second round is the first that finds a table as all later ones do.
-    for way in 0..WAYS.len() {
-        renew(stage, way).await?;
+    for (way, database) in databases.iter().enumerate() {
+        renew(stage, database, way).await?;
     }
-    let sizes_before = sizes(stage).await;
-    let hot_before = hot(stage).await;
+    let before = states(&databases).await;
     let mut seconds = vec![Runs::default(); WAYS.len()];
     let mut wal = vec![Runs::default(); WAYS.len()];
     for repetition in 0..repetitions {
         for place in 0..WAYS.len() {
             let way = (place + repetition) % WAYS.len();
             let written = stage.wal_bytes().await;
-            let took = renew(stage, way).await?;
+            let took = renew(stage, databases[way], way).await?;
             wal[way].push((stage.wal_bytes().await - written) / 1e6);
             seconds[way].push(took.as_secs_f64());
         }
     }
-    let sizes_after = sizes(stage).await;
-    let hot_after = hot(stage).await;
+    let after = states(&databases).await;
 
     let mut table = Table::new(
-        format!(
-            "Rounds over {} users",
-            stage
-                .database
-                .value::<i64>("select count(*) from users")
-                .await
-        ),
-        "Worker and psql from the start of their process to its end. Growth of table and indexes over all repetitions.",
+        format!("Rounds over {} users", extent.users),
+        "Worker and psql from the start of their process to its end. Growth of table and indexes over all repetitions. \
+         Each table but the worker's is in a database of its own, on the same server.",
         &[
             ("seconds", Unit::Seconds),
             ("of the worker's", Unit::Times),
@@ -95,15 +99,15 @@ pub(crate) async fn compare(
             ("HOT updates", Unit::Percent),
         ],
     );
-    for (way, (name, renewed)) in WAYS.into_iter().enumerate() {
-        let hot = hot_after[renewed].since(hot_before.get(renewed).copied().unwrap_or_default());
+    for (way, (name, _)) in WAYS.into_iter().enumerate() {
+        let hot = after[way].hot_since(&before[way]);
         table.row(
             name,
             vec![
                 seconds[way].clone(),
                 seconds[way].over(&seconds[WORKER]),
                 wal[way].clone(),
-                Runs::from((sizes_after[renewed] - sizes_before[renewed]) / 1e6),
+                Runs::from((after[way].bytes - before[way].bytes) / 1e6),
                 hot.map_or_else(Runs::default, Runs::from),
             ],
         );
@@ -133,42 +137,48 @@ pub(crate) async fn compare(
     ] {
         report.goal(what, wanted, Unit::Times, figures);
     }
-    for (_, renewed) in &WAYS[DEFAULT..] {
-        stage.database.run(&format!("drop table {renewed}")).await;
-    }
     Ok(())
 }
 
-/// Tables as others have them: with what Postgres gives a table by default.
-async fn prepare(stage: &Stage) {
+/// Tables as others have them, with what Postgres gives a table by default. Each is in a database of its own: a snapshot
+/// that is held in one, as autovacuum's while it analyzes, keeps nothing in another one from being pruned.
+async fn rivals(stage: &Stage, users: i64) -> Vec<TestDatabase> {
+    let mut databases = Vec::new();
     for (_, table) in &WAYS[DEFAULT..] {
-        stage
-            .database
+        let database = stage.database.neighbour().await;
+        database
             .run(&format!(
-                "create table {table} as select * from users; alter table {table} add primary key (id)"
+                "create table {table} as \
+                     select id, now() as inserted_at, now() as updated_at, 0 as points from generate_series(1, {users}::bigint) as id; \
+                 alter table {table} add primary key (id)"
             ))
             .await;
+        if *table == INDEXED {
+            database
+                .run(&format!("create index on {table} (points)"))
+                .await;
+        }
+        databases.push(database);
     }
-    stage
-        .database
-        .run("create index on indexed_users (points)")
-        .await;
     stage.database.run("checkpoint").await;
+    databases
 }
 
-async fn renew(stage: &Stage, way: usize) -> anyhow::Result<Duration> {
+async fn renew(stage: &Stage, database: &TestDatabase, way: usize) -> anyhow::Result<Duration> {
     let (_, table) = WAYS[way];
     match way {
         WORKER => stage.round(None).await,
-        SWAP => stage.psql(SWAPPING).await,
-        PAGING => paging(stage, table).await,
-        2 => {
-            stage
-                .psql("update users set points = floor(random() * 101)")
-                .await
+        SWAP => stage.psql(database, SWAPPING).await,
+        PAGING => paging(database, table).await,
+        POINTS_ALONE => {
+            let update = "update users set points = floor(random() * 101)";
+            stage.psql(database, update).await
         }
-        7 => ranges(stage, table).await,
-        _ => stage.psql(&format!("update {table} {UPDATE}")).await,
+        RANGES => ranges(database, table).await,
+        _ => {
+            let update = format!("update {table} {UPDATE}");
+            stage.psql(database, &update).await
+        }
     }
 }
 
@@ -182,9 +192,9 @@ const SWAPPING: &str = "begin; \
     commit";
 
 /// As the original program did it: read a page of ids, draw for each, and renew those with the same points at once.
-async fn paging(stage: &Stage, table: &str) -> anyhow::Result<Duration> {
+async fn paging(database: &TestDatabase, table: &str) -> anyhow::Result<Duration> {
     let began = Instant::now();
-    let mut connection = stage.database.superuser().await;
+    let mut connection = database.superuser().await;
     let page = format!("select id from {table} where id > $1 order by id limit {PAGE}");
     let update = format!("update {table} set points = $1, updated_at = now() where id = any($2)");
     let mut last = 0;
@@ -213,15 +223,14 @@ async fn paging(stage: &Stage, table: &str) -> anyhow::Result<Duration> {
 }
 
 /// Several sessions, each of which takes every tenth of the ranges.
-async fn ranges(stage: &Stage, table: &str) -> anyhow::Result<Duration> {
-    let highest: i64 = stage
-        .database
+async fn ranges(database: &TestDatabase, table: &str) -> anyhow::Result<Duration> {
+    let highest: i64 = database
         .value(&format!("select max(id) from {table}"))
         .await;
     let began = Instant::now();
     let mut sessions: JoinSet<sqlx::Result<()>> = JoinSet::new();
     for first in 0..PARALLEL {
-        let mut connection = stage.database.superuser().await;
+        let mut connection = database.superuser().await;
         let update = format!("update {table} {UPDATE} where id between $1 and $2");
         sessions.spawn(async move {
             let starts = (1..=highest).step_by(usize::try_from(RANGE).unwrap_or(1));
@@ -241,44 +250,39 @@ async fn ranges(stage: &Stage, table: &str) -> anyhow::Result<Duration> {
     Ok(began.elapsed())
 }
 
-/// Bytes of each table with its indexes.
-async fn sizes(stage: &Stage) -> BTreeMap<String, f64> {
-    let query =
-        "select relname::text, pg_total_relation_size(relid)::float8 from pg_stat_user_tables";
-    let mut connection = stage.database.superuser().await;
-    let rows = sqlx::query(query)
-        .fetch_all(&mut connection)
-        .await
-        .expect("a superuser may look");
-    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
-}
-
-/// Updates so far, and how many of them touched no index.
-#[derive(Clone, Copy, Default)]
-struct Updates {
-    all: f64,
+/// How a table stands.
+struct State {
+    /// With its indexes.
+    bytes: f64,
+    /// So far.
+    updates: f64,
+    /// Those of them that touched no index.
     hot: f64,
 }
 
-impl Updates {
+impl State {
     /// The share of HOT updates since then, in percent.
-    fn since(self, then: Self) -> Option<f64> {
-        let all = self.all - then.all;
-        (all > 0.0).then(|| 100.0 * (self.hot - then.hot) / all)
+    fn hot_since(&self, then: &Self) -> Option<f64> {
+        let updates = self.updates - then.updates;
+        (updates > 0.0).then(|| 100.0 * (self.hot - then.hot) / updates)
     }
 }
 
-async fn hot(stage: &Stage) -> BTreeMap<String, Updates> {
-    let query =
-        "select relname::text, n_tup_upd::float8, n_tup_hot_upd::float8 from pg_stat_user_tables";
-    let mut connection = stage.database.superuser().await;
-    let rows = sqlx::query(query)
-        .fetch_all(&mut connection)
-        .await
-        .expect("a superuser may look");
-    let updates = |row: &sqlx::postgres::PgRow| Updates {
-        all: row.get(1),
-        hot: row.get(2),
-    };
-    rows.iter().map(|row| (row.get(0), updates(row))).collect()
+/// The table of each way.
+async fn states(databases: &[&TestDatabase]) -> Vec<State> {
+    let mut states = Vec::new();
+    for (database, (_, table)) in databases.iter().zip(WAYS) {
+        let figures: Vec<f64> = database
+            .value(&format!(
+                "select array[pg_total_relation_size(relid), n_tup_upd, n_tup_hot_upd]::float8[] \
+                 from pg_stat_user_tables where relname = '{table}'"
+            ))
+            .await;
+        states.push(State {
+            bytes: figures[0],
+            updates: figures[1],
+            hot: figures[2],
+        });
+    }
+    states
 }

@@ -118,9 +118,13 @@ impl Stage {
     }
 
     /// Runs a statement as psql does it, and returns how long psql took, from start to end.
-    pub(crate) async fn psql(&self, statement: &str) -> anyhow::Result<Duration> {
+    pub(crate) async fn psql(
+        &self,
+        database: &TestDatabase,
+        statement: &str,
+    ) -> anyhow::Result<Duration> {
         let mut command = Command::new(self.binaries.program("psql"));
-        let url = self.superuser().await;
+        let url = superuser(database).await;
         time(command.args(["-qXc", statement, &url])).await
     }
 
@@ -133,7 +137,7 @@ impl Stage {
             .arg(seconds.to_string())
             .arg("-f")
             .arg(script.path())
-            .arg(self.superuser().await)
+            .arg(superuser(&self.database).await)
             .output()
             .await?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -142,12 +146,6 @@ impl Stage {
             .find_map(|line| line.strip_prefix("latency average = ")?.strip_suffix(" ms"))
             .with_context(|| format!("pgbench: {}", String::from_utf8_lossy(&output.stderr)))?;
         Ok(latency.parse()?)
-    }
-
-    /// The URL that may do everything.
-    pub(crate) async fn superuser(&self) -> String {
-        let server = self.database.server.lock().await;
-        server.url("postgres", self.database.name())
     }
 
     /// Starts so many replicas of Max Two at one address. Those that are not durable do not wait for the disk.
@@ -213,6 +211,12 @@ impl Stage {
             .values("select pid from pg_stat_activity")
             .await
     }
+}
+
+/// The URL that may do everything.
+async fn superuser(database: &TestDatabase) -> String {
+    let server = database.server.lock().await;
+    server.url("postgres", database.name())
 }
 
 /// Runs a command that must succeed, and returns how long it took.

@@ -10,7 +10,7 @@ use crate::stage::Stage;
 
 const CONNECTIONS: usize = 64;
 /// Of a hundred minima.
-const REPETITIONS: usize = 3;
+const REPETITIONS: usize = 5;
 /// A request does not depend on their number (see the growth), and a hundred minima take as many rounds.
 const USERS: i64 = 100_000;
 
@@ -66,20 +66,10 @@ pub(crate) async fn compare(extent: Extent, report: &mut Report) -> anyhow::Resu
         Unit::Times,
         Runs::from(worst_of_median(&by_minimum)),
     );
-    let mut worst = Table::new(
-        "The worst minimum",
-        "Its p99, of the median minimum's; and what that would be if the minimum made no difference at all.",
-        &[("of the median", Unit::Times)],
-    );
-    worst.row(
-        "as measured",
-        vec![Runs::from(worst_of_median(&by_minimum))],
-    );
-    worst.row(
+    report.limit(
         "the same figures, dealt to the minima by chance, 200 times",
-        vec![dealt_by_chance(&by_minimum)],
+        dealt_by_chance(&by_minimum),
     );
-    report.table(worst);
     #[allow(clippy::cast_precision_loss, reason = "a hundred minima")]
     let line = |name: &str, pick: fn(&(Runs, Runs)) -> &Runs| {
         let points = minima
