@@ -29,7 +29,7 @@ use stage::Stage;
 struct Settings {
     #[command(subcommand)]
     role: Option<Role>,
-    /// For the record: all sizes and levels, a million users, more repetitions; half an hour
+    /// For the record: all sizes and levels, a million users, more repetitions; forty minutes
     #[arg(long)]
     full: bool,
     /// Only these parts
@@ -103,7 +103,7 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
     let extent = if settings.full {
         Extent {
             full: true,
-            repetitions: 3,
+            repetitions: 5,
             users: 1_000_000,
             seconds: 2,
         }
