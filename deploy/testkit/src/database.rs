@@ -63,7 +63,7 @@ impl TestDatabase {
         Self::copy(server).await
     }
 
-    /// Another one on the same server, as empty as this one was.
+    /// Another empty one, on the same server.
     pub async fn neighbour(&self) -> Self {
         Self::copy(Arc::clone(&self.server)).await
     }

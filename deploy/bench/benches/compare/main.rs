@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use rand::seq::SliceRandom as _;
 use tokio::runtime::Runtime;
 
 use report::Report;
@@ -84,6 +85,13 @@ struct Extent {
     users: i64,
     /// Seconds that a load lasts.
     seconds: u64,
+}
+
+/// The numbers below this one in an order of chance, so that nobody always has the same one before him.
+fn shuffled(number: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..number).collect();
+    order.shuffle(&mut rand::rng());
+    order
 }
 
 fn main() -> anyhow::Result<std::process::ExitCode> {

@@ -43,14 +43,18 @@ impl Runs {
 
     /// Each repetition's ratio to the same repetition of another thing.
     pub(crate) fn over(&self, other: &Self) -> Self {
-        let pairs = self.0.iter().zip(&other.0);
-        Self(pairs.map(|(this, that)| this / that).collect())
+        self.with(other, |this, that| this / that)
     }
 
     /// Each repetition's figure and that of the same repetition of another thing, together.
     pub(crate) fn plus(&self, other: &Self) -> Self {
+        self.with(other, |this, that| this + that)
+    }
+
+    fn with(&self, other: &Self, operation: fn(f64, f64) -> f64) -> Self {
+        assert_eq!(self.0.len(), other.0.len(), "both had as many turns");
         let pairs = self.0.iter().zip(&other.0);
-        Self(pairs.map(|(this, that)| this + that).collect())
+        Self(pairs.map(|(&this, &that)| operation(this, that)).collect())
     }
 
     /// Each figure times a factor.
@@ -188,23 +192,23 @@ pub(crate) enum Wanted {
     AtMost(f64),
 }
 
-/// What the same run gave for something that does less than Max Two has to: nothing can be expected to do better.
 #[derive(Debug, Serialize)]
-pub(crate) struct Limit {
-    /// What it is that does less.
-    pub(crate) of: &'static str,
-    pub(crate) figures: Runs,
-}
-
-#[derive(Debug, Serialize)]
-struct Goal {
+pub(crate) struct Goal {
     what: &'static str,
     wanted: Wanted,
     unit: Unit,
     figures: Runs,
     median: f64,
     reached: bool,
-    limit: Option<Limit>,
+    beside: Option<(String, Runs)>,
+}
+
+impl Goal {
+    /// Puts something beside it that does less, or lacks just what the goal is about, in the same run: it shows about how
+    /// far the goal can be reached there.
+    pub(crate) fn beside(&mut self, what: impl Into<String>, figures: Runs) {
+        self.beside = Some((what.into(), figures));
+    }
 }
 
 /// All that a run has found.
@@ -242,7 +246,13 @@ impl Report {
     }
 
     /// Adds a goal; the median decides.
-    pub(crate) fn goal(&mut self, what: &'static str, wanted: Wanted, unit: Unit, figures: Runs) {
+    pub(crate) fn goal(
+        &mut self,
+        what: &'static str,
+        wanted: Wanted,
+        unit: Unit,
+        figures: Runs,
+    ) -> &mut Goal {
         let median = figures.median();
         let reached = match wanted {
             Wanted::AtLeast(least) => median >= least,
@@ -255,15 +265,9 @@ impl Report {
             figures,
             median,
             reached,
-            limit: None,
+            beside: None,
         });
-    }
-
-    /// Says of the goal that was added last how far it could be reached at all.
-    pub(crate) fn limit(&mut self, of: &'static str, figures: Runs) {
-        if let Some(goal) = self.goals.last_mut() {
-            goal.limit = Some(Limit { of, figures });
-        }
+        self.goals.last_mut().expect("it has just been added")
     }
 
     pub(crate) fn print_goals(&self) {
@@ -272,7 +276,7 @@ impl Report {
 
     fn goals(&self) -> String {
         let mut text = String::from(
-            "## Goals\n\n| | goal | measured | | the limit: what does less than it must |\n|---|--:|--:|---|---|\n",
+            "## Goals\n\n| | goal | measured | | beside it, in the same run |\n|---|--:|--:|---|---|\n",
         );
         for goal in &self.goals {
             let wanted = match goal.wanted {
@@ -289,9 +293,11 @@ impl Report {
                 } else {
                     "**missed**"
                 },
-                goal.limit.as_ref().map_or_else(String::new, |limit| {
-                    format!("{}: {}", limit.of, limit.figures.text(goal.unit))
-                })
+                goal.beside
+                    .as_ref()
+                    .map_or_else(String::new, |(what, figures)| {
+                        format!("{what}: {}", figures.text(goal.unit))
+                    })
             );
         }
         text
@@ -302,7 +308,7 @@ impl Report {
         let mut text = String::from("# Results\n\n");
         let _ = write!(
             text,
-            "Written by `cargo bench -p bench{}`; the contestants took turns, {} times{}. A figure is the median of its \
+            "Written by `cargo bench -p bench{}`; the contestants took turns, {} times where nothing else is said{}. A figure is the median of its \
              repetitions, with the least and the greatest behind it; a ratio is the median of the ratios of neighbours. \
              Absolute figures are those of this machine at that hour, ratios are what to compare.\n\n",
             if self.full { " -- --full" } else { "" },
