@@ -63,11 +63,6 @@ impl TestDatabase {
         Self::copy(server).await
     }
 
-    /// Another empty one, on the same server.
-    pub async fn neighbour(&self) -> Self {
-        Self::copy(Arc::clone(&self.server)).await
-    }
-
     /// One with the users 1 to `number`, who have no points yet.
     pub async fn with_users(number: i64) -> Self {
         let database = Self::new().await;

@@ -6,7 +6,7 @@ use crate::Extent;
 use crate::load::load;
 use crate::plot::Plot;
 use crate::report::{Report, Runs, Table, Unit, Wanted};
-use crate::stage::Stage;
+use crate::stage::{Stage, wal_bytes};
 
 /// The tables, and their indexes.
 const SIZE: &str = "select sum(pg_total_relation_size(name::regclass))::float8 \
@@ -77,9 +77,9 @@ pub(crate) async fn by_users(extent: Extent, report: &mut Report) -> anyhow::Res
         stage.round(None).await?;
         let (mut rounds, mut wal) = (Runs::default(), Runs::default());
         for _ in 0..extent.repetitions {
-            let written = stage.wal_bytes().await;
+            let written = wal_bytes(&stage.database).await;
             rounds.push(stage.round_alone().await?);
-            wal.push((stage.wal_bytes().await - written) / number);
+            wal.push((wal_bytes(&stage.database).await - written) / number);
         }
         let bytes: f64 = stage
             .database

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use sqlx::AssertSqlSafe;
-use testkit::TestDatabase;
+use testkit::{TestDatabase, eventually};
 use tokio::task::JoinSet;
 
 use crate::report::{Report, Runs, Table, Unit, Wanted};
-use crate::stage::Stage;
+use crate::stage::{Stage, wal_bytes};
 use crate::{Extent, shuffled};
 
 /// Ids that the paging way reads at a time, as the original program did.
@@ -47,7 +47,7 @@ pub(crate) async fn compare(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     let turns = if extent.full { 20 } else { 3 };
-    let rivals = rivals(stage, extent.users).await;
+    let rivals = rivals(extent.users).await;
     let databases: Vec<_> = [&stage.database; FIRST_RIVAL]
         .into_iter()
         .chain(&rivals)
@@ -61,23 +61,21 @@ pub(crate) async fn compare(
     let mut wal = vec![Runs::default(); NAMES.len()];
     for _ in 0..turns {
         for way in shuffled(NAMES.len()) {
-            let written = stage.wal_bytes().await;
+            if way < FIRST_RIVAL {
+                settle(&stage.database).await;
+            }
+            let written = wal_bytes(databases[way]).await;
             let took = renew(stage, databases[way], way).await?;
-            wal[way].push((stage.wal_bytes().await - written) / 1e6);
+            wal[way].push((wal_bytes(databases[way]).await - written) / 1e6);
             seconds[way].push(took.as_secs_f64());
         }
     }
     let after = states(&databases).await;
-    // Or autovacuum would go on with them, beside what is measured next.
-    for rival in &rivals {
-        let drop = format!("drop database {} with (force)", rival.name());
-        stage.database.run(&drop).await;
-    }
 
     let mut table = Table::new(
         format!("Rounds over {} users, {turns} turns", extent.users),
         "Worker and psql from the start of their process to its end. Growth of table and indexes over all turns. The first \
-         three share a table; each other one is in a database of its own, on the same server.",
+         three share a table; each other one is on a server of its own.",
         &[
             ("seconds", Unit::Seconds),
             ("of the worker's", Unit::Times),
@@ -135,13 +133,13 @@ fn goals(seconds: &[Runs], report: &mut Report) {
     }
 }
 
-/// Tables as others have them, with what Postgres gives a table by default, and without our constraints. Each is in a
-/// database of its own: a snapshot that is held in one, as by autovacuum while it analyzes, keeps nothing in another one
-/// from being pruned.
-async fn rivals(stage: &Stage, users: i64) -> Vec<TestDatabase> {
+/// Tables as others have them, with what Postgres gives a table by default, and without our constraints. Each is on a server
+/// of its own: what autovacuum holds while it analyzes one of them would keep a new session from pruning any other table of
+/// the same server, in whichever database, for a session looks up what may be pruned before it knows its own.
+async fn rivals(users: i64) -> Vec<TestDatabase> {
     let mut databases = Vec::new();
     for way in FIRST_RIVAL..NAMES.len() {
-        let database = stage.database.neighbour().await;
+        let database = TestDatabase::with_durable_server().await;
         database.seed(users).await;
         database
             .run("create table rivals as table users; drop table users; alter table rivals add primary key (id)")
@@ -149,10 +147,21 @@ async fn rivals(stage: &Stage, users: i64) -> Vec<TestDatabase> {
         if way == INDEXED {
             database.run("create index on rivals (points)").await;
         }
+        database.run("checkpoint").await;
         databases.push(database);
     }
-    stage.database.run("checkpoint").await;
     databases
+}
+
+/// Waits, as the worker does before a round, until nobody reads what the last one replaced: the bare UPDATE would make the
+/// table grow, and all that comes after it slower.
+async fn settle(database: &TestDatabase) {
+    let readers = "select count(*) from pg_stat_activity where datname = current_database() \
+         and greatest(age(backend_xmin), age(backend_xid)) >= (select age(xmin) from users limit 1)";
+    eventually("nobody reads what the last round replaced", async || {
+        database.value::<i64>(readers).await == 0
+    })
+    .await;
 }
 
 async fn renew(stage: &Stage, database: &TestDatabase, way: usize) -> anyhow::Result<Duration> {

@@ -84,8 +84,8 @@ impl Stage {
             .database
             .value("select pg_size_bytes(current_setting('min_wal_size'))::float8")
             .await;
-        let until = self.wal_bytes().await + kept;
-        while self.wal_bytes().await < until {
+        let until = wal_bytes(&self.database).await + kept;
+        while wal_bytes(&self.database).await < until {
             self.round(None).await?;
         }
         self.database.run("checkpoint").await;
@@ -104,12 +104,6 @@ impl Stage {
     pub(crate) async fn rounds_done(&self) -> f64 {
         let count = "select count(*)::float8 from rounds";
         self.database.value(count).await
-    }
-
-    /// All bytes of WAL that were ever written.
-    pub(crate) async fn wal_bytes(&self) -> f64 {
-        let position = "select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8";
-        self.database.value(position).await
     }
 
     async fn command(&self, arguments: &[&str]) -> anyhow::Result<Duration> {
@@ -211,6 +205,12 @@ impl Stage {
             .values("select pid from pg_stat_activity")
             .await
     }
+}
+
+/// All bytes of WAL that the database's server ever wrote.
+pub(crate) async fn wal_bytes(database: &TestDatabase) -> f64 {
+    let position = "select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8";
+    database.value(position).await
 }
 
 /// The URL that may do everything.
