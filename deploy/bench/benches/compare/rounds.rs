@@ -135,7 +135,7 @@ fn goals(seconds: &[Runs], report: &mut Report) {
 
 /// Tables as others have them, with what Postgres gives a table by default, and without our constraints. Each is on a server
 /// of its own: what autovacuum holds while it analyzes one of them would keep a new session from pruning any other table of
-/// the same server, in whichever database, for a session looks up what may be pruned before it knows its own.
+/// the same server, in whichever database, as TRIED.md tells.
 async fn rivals(users: i64) -> Vec<TestDatabase> {
     let mut databases = Vec::new();
     for way in FIRST_RIVAL..NAMES.len() {
