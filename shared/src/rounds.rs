@@ -55,8 +55,8 @@ pub enum Outcome {
 /// Does the round of the tick that is due, if it has not been done.
 ///
 /// `layout` is that of the users. `latest_tick` says which tick is due at a given time: the last one at or before it, if
-/// there is one. It is asked with times of the database's clock only. `cooldown` is counted from the end of a round that was still running when the
-/// tick after its own came. The writes may take `limit`; everything else has a few seconds.
+/// there is one. It is asked with times of the database's clock only. `cooldown` is counted from the end of a round that was
+/// still running when the tick after its own came. The writes may take `limit`; everything else has a few seconds.
 ///
 /// # Errors
 /// When the database can't be reached or refuses, or is out of time. Nothing was done then, unless it was the answer to
