@@ -8,6 +8,7 @@ mod activity;
 mod connection;
 mod listener;
 mod socket;
+mod watch;
 
 pub(crate) use listener::{Listeners, affordable_connections};
 
@@ -19,7 +20,7 @@ use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, watch::Receiver};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
@@ -30,6 +31,7 @@ use warp::reply::Response;
 
 use crate::metrics::Metrics;
 use connection::Host;
+use watch::Watch;
 
 /// The most headers of a request.
 const MAX_HEADERS: usize = 64;
@@ -80,7 +82,7 @@ pub(crate) async fn serve<Routes>(
     limits: Limits,
     connections: Connections,
     metrics: Arc<Metrics>,
-    mut phase: watch::Receiver<Phase>,
+    phase: Receiver<Phase>,
 ) where
     Routes:
         Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + Unpin + 'static,
@@ -94,29 +96,37 @@ pub(crate) async fn serve<Routes>(
         .half_close(true)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD);
+    let places = Arc::new(Semaphore::new(limits.connections));
     let host = Host {
         protocol,
         routes: warp::service(routes),
-        limits,
-        places: Arc::new(Semaphore::new(limits.connections)),
+        watch: Arc::new(Watch::default()),
         phase: phase.clone(),
         metrics,
     };
     let Connections(tasks) = connections;
+    let conversations = async {
+        let mut later = phase.clone();
+        tokio::select! {
+            () = accept(&listener, &host, &places, &tasks) => {}
+            () = ended(&tasks, &mut later) => {}
+        }
+        // Whoever knocked until now is still answered.
+        while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
+            tasks.spawn(host.clone().converse(stream));
+        }
+        drop(listener);
+        ended(&tasks, &mut later).await;
+    };
+    let is_in_need = || *phase.borrow() != Phase::Serving || places.available_permits() == 0;
     tokio::select! {
-        () = accept(&listener, &host, &tasks) => {}
-        () = ended(&tasks, &mut phase) => {}
+        () = conversations => {}
+        () = host.watch.keep(limits, is_in_need) => {}
     }
-    // Whoever knocked until now is still answered.
-    while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
-        tasks.spawn(host.clone().converse(stream));
-    }
-    drop(listener);
-    ended(&tasks, &mut phase).await;
 }
 
 /// Waits until the stop has come so far that connections end, and then for the last of them, or for the end of patience.
-async fn ended(tasks: &TaskTracker, phase: &mut watch::Receiver<Phase>) {
+async fn ended(tasks: &TaskTracker, phase: &mut Receiver<Phase>) {
     // These waits fail when the sender is gone, which ends everything, too.
     let _ = phase.wait_for(|&phase| phase >= Phase::Closing).await;
     tasks.close();
@@ -127,8 +137,12 @@ async fn ended(tasks: &TaskTracker, phase: &mut watch::Receiver<Phase>) {
 }
 
 /// Accepts connections for ever, as many at a time as the limit allows: the others wait in the kernel's queue.
-async fn accept<Routes>(listener: &TcpListener, host: &Host<Routes>, tasks: &TaskTracker)
-where
+async fn accept<Routes>(
+    listener: &TcpListener,
+    host: &Host<Routes>,
+    places: &Arc<Semaphore>,
+    tasks: &TaskTracker,
+) where
     Routes: Service<Request<Incoming>, Response = Response, Error = Infallible>
         + Clone
         + Send
@@ -139,7 +153,7 @@ where
 {
     let mut accepting = true;
     loop {
-        let place = Arc::clone(&host.places).acquire_owned().await;
+        let place = Arc::clone(places).acquire_owned().await;
         let place = place.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {

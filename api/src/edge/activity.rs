@@ -23,6 +23,8 @@ struct State {
     tail: [u8; 3],
     /// Whether the client was refused in a way that ends the connection.
     refused: bool,
+    /// What the watch has found.
+    verdict: Verdict,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,7 @@ impl Activity {
             unread_since: None,
             tail: [0; 3],
             refused: false,
+            verdict: Verdict::Fine,
         }))
     }
 
@@ -117,23 +120,25 @@ impl Activity {
         matches!(self.state().doing, Doing::Head { line: false })
     }
 
-    /// `in_need`: whether connections that do nothing should go.
-    pub(super) fn verdict(&self, limits: Limits, in_need: bool) -> Verdict {
-        let state = self.state();
+    /// Looks at the connection, and notes the verdict. `in_need`: whether connections that do nothing should go.
+    pub(super) fn judge(&self, limits: Limits, in_need: bool) -> Verdict {
+        let mut state = self.state();
         let time = state.since.elapsed();
-        if state
-            .unread_since
-            .is_some_and(|since| since.elapsed() > limits.write)
-        {
-            return Verdict::End;
-        }
-        match state.doing {
+        let unread = state.unread_since.map(|since| since.elapsed());
+        state.verdict = match state.doing {
+            _ if unread.is_some_and(|time| time > limits.write) => Verdict::End,
             Doing::Silent if time > limits.header => Verdict::End,
             Doing::Head { .. } if time > limits.header => Verdict::Slow,
             Doing::Idle if time > limits.idle => Verdict::End,
             Doing::Idle if in_need && time > IDLE_IN_NEED => Verdict::End,
             _ => Verdict::Fine,
-        }
+        };
+        state.verdict
+    }
+
+    /// The last verdict.
+    pub(super) fn verdict(&self) -> Verdict {
+        self.state().verdict
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

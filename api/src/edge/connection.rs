@@ -5,28 +5,28 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::Abortable;
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, sink};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::sync::watch;
+use tokio::time::timeout;
 use tower_service::Service;
 use warp::http::header::{CONNECTION, HOST};
 use warp::http::uri::PathAndQuery;
 use warp::http::{HeaderValue, Method, Request, Version};
 use warp::reply::Response;
 
+use super::Phase;
 use super::activity::{Activity, Verdict};
 use super::socket::Socket;
-use super::{Limits, Phase};
+use super::watch::Watch;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 
-/// How often a connection is looked at: the precision of all its limits.
-const GLANCE: Duration = Duration::from_secs(1);
 /// The most bytes of a request's target (RFC 9110 recommends at least 8,000).
 const MAX_TARGET: usize = 8_000;
 /// A client that was refused may still be sending; closing at once would reset the connection and lose the answer. So
@@ -39,9 +39,7 @@ const LINGER_BYTES: u64 = 256 * 1024;
 pub(super) struct Host<Routes> {
     pub(super) protocol: http1::Builder,
     pub(super) routes: Routes,
-    pub(super) limits: Limits,
-    /// Those that are left for further connections.
-    pub(super) places: Arc<Semaphore>,
+    pub(super) watch: Arc<Watch>,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -60,20 +58,10 @@ where
         let mut connection = self
             .protocol
             .serve_connection(TokioIo::new(socket), service);
-        let mut glance = interval(GLANCE);
-        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let verdict = loop {
-            tokio::select! {
-                // An error of one client is nobody else's business.
-                _ = &mut connection => break Verdict::Fine,
-                _ = glance.tick() => match activity.verdict(self.limits, self.is_in_need()) {
-                    Verdict::Fine => {}
-                    verdict => break verdict,
-                }
-            }
-        };
+        // An error of one client is nobody else's business.
+        let _ = Abortable::new(&mut connection, self.watch.begin(&activity)).await;
         let mut socket = connection.into_parts().io.into_inner();
-        if verdict == Verdict::Slow {
+        if activity.verdict() == Verdict::Slow {
             let problem = Problem::RequestTimeout;
             self.metrics.responded(problem.status());
             activity.refuse();
@@ -86,9 +74,10 @@ where
         }
     }
 
-    /// Whether a connection that does nothing is one too many.
-    fn is_in_need(&self) -> bool {
-        *self.phase.borrow() != Phase::Serving || self.places.available_permits() == 0
+    /// Whether a stop has come so far that connections end: then the phase is another one than when this receiver was made.
+    /// To look which one would take a lock that all connections share.
+    fn is_closing(&self) -> bool {
+        self.phase.has_changed().unwrap_or(true)
     }
 
     async fn respond(
@@ -106,7 +95,7 @@ where
         } else {
             self.routes.clone().call(request).await?
         };
-        if *self.phase.borrow() != Phase::Serving {
+        if self.is_closing() {
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
