@@ -87,13 +87,15 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         Arc::clone(&health),
         Arc::clone(&metrics),
     );
-    let replica = Arc::new(Replica {
+    // For as long as the process: the routes are cloned for each request, and all threads would count references up and
+    // down in one cache line.
+    let replica: &'static Replica = Box::leak(Box::new(Replica {
         line,
         health: Arc::clone(&health),
         metrics: Arc::clone(&metrics),
         connections: Connections::default(),
         description: openapi::description(),
-    });
+    }));
     let limits = Limits {
         connections,
         header: settings.header_timeout.into(),
@@ -104,7 +106,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     let (_always, serving) = watch::channel(Phase::Serving);
     let admin = edge::serve(
         listeners.admin,
-        routes::admin(&replica),
+        routes::admin(replica),
         Limits {
             connections: ADMIN_CONNECTIONS,
             ..limits
@@ -116,7 +118,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     let (phase, phases) = watch::channel(Phase::Serving);
     let public = edge::serve(
         listeners.public,
-        routes::public(&replica),
+        routes::public(replica),
         limits,
         replica.connections.clone(),
         metrics,

@@ -36,32 +36,30 @@ pub(crate) struct Replica {
 
 /// What is served to everybody.
 pub(crate) fn public(
-    replica: &Arc<Replica>,
+    replica: &'static Replica,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
     let page = |name, page| {
-        let counted = Arc::clone(replica);
         pages(replica, name, page).map(move |response: Response| {
-            counted.metrics.responded(response.status());
+            replica.metrics.responded(response.status());
             response
         })
     };
-    let (asked, refused) = (Arc::clone(replica), Arc::clone(replica));
     let query = path::end().and(reads()).and(trace());
     query
-        .then(move |trace| query_of(Arc::clone(&asked), trace))
+        .then(move |trace| query_of(replica, trace))
         .or(page("livez", livez))
         .unify()
         .or(page("readyz", readyz))
         .unify()
         .or(page("openapi.json", description))
         .unify()
-        .recover(move |rejection| ready(Ok(refuse(&refused, &rejection))))
+        .recover(move |rejection| ready(Ok(refuse(replica, &rejection))))
         .unify()
 }
 
 /// What is served to operators.
 pub(crate) fn admin(
-    replica: &Arc<Replica>,
+    replica: &'static Replica,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
     let page = |name, page| pages(replica, name, page);
     page("livez", livez)
@@ -73,7 +71,7 @@ pub(crate) fn admin(
         .unify()
 }
 
-async fn query_of(replica: Arc<Replica>, trace: Option<Trace>) -> Response {
+async fn query_of(replica: &'static Replica, trace: Option<Trace>) -> Response {
     match replica.line.ask(trace.map(|Trace(parent)| parent)).await {
         Ok(body) => content(JSON, body),
         Err(problem) => {
@@ -131,15 +129,14 @@ fn content(content_type: HeaderValue, body: Bytes) -> Response {
 
 /// A page that only looks at the replica, and asks no database.
 fn pages(
-    replica: &Arc<Replica>,
+    replica: &'static Replica,
     name: &'static str,
     page: fn(&Replica) -> Response,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
-    let replica = Arc::clone(replica);
     path(name)
         .and(path::end())
         .and(reads())
-        .map(move || page(&replica))
+        .map(move || page(replica))
 }
 
 /// GET, and HEAD, of which hyper leaves the body out.
