@@ -66,19 +66,12 @@ pub(crate) async fn compare(
         &[1, 64, 512]
     };
     stage.round(Some(MINIMUM)).await?;
-    let contestants = [
-        stage.contestant(Way::Bare).await,
-        stage.replicas(1, true).await,
-        stage.replicas(2, true).await,
-        stage.replicas(4, true).await,
-        stage.replicas(1, false).await,
-        stage.contestant(Way::Each).await,
-        stage.contestant(Way::Search).await,
-    ];
     let mut turns = Turns::default();
     let mut bare_update = Runs::default();
     for _ in 0..extent.repetitions {
         bare_update.push(stage.pgbench(BARE_UPDATE, extent.seconds).await?);
+        // Anew, so that none remembers more connections than it has.
+        let contestants = contestants(stage).await;
         for &connections in levels {
             for contestant in shuffled(contestants.len()) {
                 let running = &contestants[contestant];
@@ -106,6 +99,19 @@ pub(crate) async fn compare(
         );
     report.plot(turns.plot(levels));
     Ok(())
+}
+
+/// In the order of their names.
+async fn contestants(stage: &Stage) -> [Running; NAMES.len()] {
+    [
+        stage.contestant(Way::Bare).await,
+        stage.replicas(1, true).await,
+        stage.replicas(2, true).await,
+        stage.replicas(4, true).await,
+        stage.replicas(1, false).await,
+        stage.contestant(Way::Each).await,
+        stage.contestant(Way::Search).await,
+    ]
 }
 
 impl Turns {
