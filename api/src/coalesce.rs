@@ -15,7 +15,7 @@ use shared::last_query::{self, Answer};
 use shared::users::User;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::{interval, sleep};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 use tracing::{error, info, warn};
 use utoipa::ToSchema;
 
@@ -169,13 +169,16 @@ impl Coalescer {
     async fn serve(&mut self, mut connection: Connection) -> Result<(), Error> {
         let most = self.waiting.max_capacity();
         let mut look = interval(LOOK);
+        // One for all statements: a timer of each one's own would be the next to go off, and wake the runtime for that.
+        let mut glance = interval(self.deadline / 16);
+        glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 asked = self.waiting.recv_many(&mut self.batch, most) => {
                     if asked == 0 {
                         return Ok(());
                     }
-                    let answer = self.ask_for_all(&mut connection).await?;
+                    let answer = self.ask_for_all(&mut connection, &mut glance).await?;
                     self.answer(&answer);
                     look.reset();
                 }
@@ -185,11 +188,13 @@ impl Coalescer {
     }
 
     /// Runs the statement of the batch. Who has waited for too long meanwhile is no longer part of it.
-    async fn ask_for_all(&mut self, connection: &mut Connection) -> Result<Answer, Error> {
+    async fn ask_for_all(
+        &mut self,
+        connection: &mut Connection,
+        glance: &mut Interval,
+    ) -> Result<Answer, Error> {
         let statement = in_time(self.deadline, last_query::answer(connection));
         tokio::pin!(statement);
-        let mut glance = interval(self.deadline / 16);
-        glance.reset();
         loop {
             tokio::select! {
                 answer = &mut statement => return answer,
