@@ -30,7 +30,7 @@ use stage::Stage;
 struct Settings {
     #[command(subcommand)]
     role: Option<Role>,
-    /// For the record: all sizes and levels, a million users, more repetitions; forty minutes
+    /// For the record: all sizes and levels, a million users, more repetitions; half an hour
     #[arg(long)]
     full: bool,
     /// Only these parts
