@@ -169,7 +169,8 @@ impl Coalescer {
     async fn serve(&mut self, mut connection: Connection) -> Result<(), Error> {
         let most = self.waiting.max_capacity();
         let mut look = interval(LOOK);
-        // One for all statements: a timer of each one's own would be the next to go off, and wake the runtime for that.
+        // One for all statements: a statement's own would always be the earliest of all timers, and to register that wakes
+        // the runtime.
         let mut glance = interval(self.deadline / 16);
         glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

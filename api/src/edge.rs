@@ -7,8 +7,8 @@
 mod activity;
 mod connection;
 mod listener;
+mod lookout;
 mod socket;
-mod watch;
 
 pub(crate) use listener::{Listeners, affordable_connections};
 
@@ -20,7 +20,7 @@ use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch::Receiver};
+use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
@@ -31,7 +31,7 @@ use warp::reply::Response;
 
 use crate::metrics::Metrics;
 use connection::Host;
-use watch::Watch;
+use lookout::Lookout;
 
 /// The most headers of a request.
 const MAX_HEADERS: usize = 64;
@@ -39,6 +39,10 @@ const MAX_HEADERS: usize = 64;
 const MAX_HEAD: usize = 16 * 1024;
 /// The pause after the kernel could not hand over a connection, as when file descriptors have run out.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// Which part of all connections makes room at a time, if it is idle, when there is none: a burst of newcomers finds places,
+/// and the others need not connect again.
+const SHARE: usize = 64;
 
 /// What a client may take its time for.
 #[derive(Clone, Copy, Debug)]
@@ -82,7 +86,7 @@ pub(crate) async fn serve<Routes>(
     limits: Limits,
     connections: Connections,
     metrics: Arc<Metrics>,
-    phase: Receiver<Phase>,
+    phase: watch::Receiver<Phase>,
 ) where
     Routes:
         Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + Unpin + 'static,
@@ -90,7 +94,7 @@ pub(crate) async fn serve<Routes>(
 {
     let mut protocol = http1::Builder::new();
     protocol
-        // The timers are ours: hyper's starts anew with every request, ours looks now and then.
+        // The timer is ours: hyper's starts anew with every request, ours looks now and then.
         .header_read_timeout(None)
         // A client that has said all may close its side before it hears the answer.
         .half_close(true)
@@ -100,7 +104,8 @@ pub(crate) async fn serve<Routes>(
     let host = Host {
         protocol,
         routes: warp::service(routes),
-        watch: Arc::new(Watch::default()),
+        limits,
+        lookout: Arc::new(Lookout::default()),
         phase: phase.clone(),
         metrics,
     };
@@ -118,15 +123,23 @@ pub(crate) async fn serve<Routes>(
         drop(listener);
         ended(&tasks, &mut later).await;
     };
-    let is_in_need = || *phase.borrow() != Phase::Serving || places.available_permits() == 0;
+    let needed = || {
+        if *phase.borrow() != Phase::Serving {
+            usize::MAX
+        } else if places.available_permits() == 0 {
+            limits.connections.div_ceil(SHARE)
+        } else {
+            0
+        }
+    };
     tokio::select! {
         () = conversations => {}
-        () = host.watch.keep(limits, is_in_need) => {}
+        () = host.lookout.keep(limits, needed) => {}
     }
 }
 
 /// Waits until the stop has come so far that connections end, and then for the last of them, or for the end of patience.
-async fn ended(tasks: &TaskTracker, phase: &mut Receiver<Phase>) {
+async fn ended(tasks: &TaskTracker, phase: &mut watch::Receiver<Phase>) {
     // These waits fail when the sender is gone, which ends everything, too.
     let _ = phase.wait_for(|&phase| phase >= Phase::Closing).await;
     tasks.close();

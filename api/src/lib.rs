@@ -87,8 +87,8 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         Arc::clone(&health),
         Arc::clone(&metrics),
     );
-    // For as long as the process: the routes are cloned for each request, and all threads would count references up and
-    // down in one cache line.
+    // It lives as long as the process, so it may be leaked: the routes are cloned for each request, and all threads would
+    // count its references up and down in one cache line.
     let replica: &'static Replica = Box::leak(Box::new(Replica {
         line,
         health: Arc::clone(&health),

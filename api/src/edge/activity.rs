@@ -1,4 +1,4 @@
-//! What a connection is doing and since when, noted by its socket and its service, judged by its watch.
+//! What a connection is doing and since when, noted by its socket and its service, and what is to be done about it.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use super::Limits;
 /// busy gets to see `Connection: close` first.
 const IDLE_IN_NEED: Duration = Duration::from_secs(1);
 
-/// Shared by the parts of one connection, which take turns.
+/// Shared by the parts of one connection, which take turns, and the lookout, which does not.
 #[derive(Debug)]
 pub(super) struct Activity(Mutex<State>);
 
@@ -23,8 +23,6 @@ struct State {
     tail: [u8; 3],
     /// Whether the client was refused in a way that ends the connection.
     refused: bool,
-    /// What the watch has found.
-    verdict: Verdict,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +56,6 @@ impl Activity {
             unread_since: None,
             tail: [0; 3],
             refused: false,
-            verdict: Verdict::Fine,
         }))
     }
 
@@ -120,25 +117,23 @@ impl Activity {
         matches!(self.state().doing, Doing::Head { line: false })
     }
 
-    /// Looks at the connection, and notes the verdict. `in_need`: whether connections that do nothing should go.
-    pub(super) fn judge(&self, limits: Limits, in_need: bool) -> Verdict {
-        let mut state = self.state();
+    /// `in_need`: whether connections that do nothing should go.
+    pub(super) fn verdict(&self, limits: Limits, in_need: bool) -> Verdict {
+        let state = self.state();
         let time = state.since.elapsed();
-        let unread = state.unread_since.map(|since| since.elapsed());
-        state.verdict = match state.doing {
-            _ if unread.is_some_and(|time| time > limits.write) => Verdict::End,
+        if state
+            .unread_since
+            .is_some_and(|since| since.elapsed() > limits.write)
+        {
+            return Verdict::End;
+        }
+        match state.doing {
             Doing::Silent if time > limits.header => Verdict::End,
             Doing::Head { .. } if time > limits.header => Verdict::Slow,
             Doing::Idle if time > limits.idle => Verdict::End,
             Doing::Idle if in_need && time > IDLE_IN_NEED => Verdict::End,
             _ => Verdict::Fine,
-        };
-        state.verdict
-    }
-
-    /// The last verdict.
-    pub(super) fn verdict(&self) -> Verdict {
-        self.state().verdict
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

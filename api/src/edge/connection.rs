@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::Abortable;
+use futures_util::future::{Abortable, Aborted};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -20,10 +20,10 @@ use warp::http::uri::PathAndQuery;
 use warp::http::{HeaderValue, Method, Request, Version};
 use warp::reply::Response;
 
-use super::Phase;
 use super::activity::{Activity, Verdict};
+use super::lookout::Lookout;
 use super::socket::Socket;
-use super::watch::Watch;
+use super::{Limits, Phase};
 use crate::metrics::Metrics;
 use crate::problem::Problem;
 
@@ -39,7 +39,8 @@ const LINGER_BYTES: u64 = 256 * 1024;
 pub(super) struct Host<Routes> {
     pub(super) protocol: http1::Builder,
     pub(super) routes: Routes,
-    pub(super) watch: Arc<Watch>,
+    pub(super) limits: Limits,
+    pub(super) lookout: Arc<Lookout>,
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) metrics: Arc<Metrics>,
 }
@@ -58,10 +59,20 @@ where
         let mut connection = self
             .protocol
             .serve_connection(TokioIo::new(socket), service);
-        // An error of one client is nobody else's business.
-        let _ = Abortable::new(&mut connection, self.watch.begin(&activity)).await;
+        let verdict = loop {
+            let called = self.lookout.begin(&activity);
+            match Abortable::new(&mut connection, called).await {
+                // An error of one client is nobody else's business.
+                Ok(_) => break Verdict::Fine,
+                // Places are needed, maybe; who gives his up has still been idle for long enough.
+                Err(Aborted) => match activity.verdict(self.limits, true) {
+                    Verdict::Fine => {}
+                    verdict => break verdict,
+                },
+            }
+        };
         let mut socket = connection.into_parts().io.into_inner();
-        if activity.verdict() == Verdict::Slow {
+        if verdict == Verdict::Slow {
             let problem = Problem::RequestTimeout;
             self.metrics.responded(problem.status());
             activity.refuse();
@@ -74,8 +85,9 @@ where
         }
     }
 
-    /// Whether a stop has come so far that connections end: then the phase is another one than when this receiver was made.
-    /// To look which one would take a lock that all connections share.
+    /// Whether a stop has come so far that connections end. No receiver of this host ever marks a phase as seen, and copies
+    /// inherit that, so that any change is one from the first phase. To look at the value would take a lock that all
+    /// connections share.
     fn is_closing(&self) -> bool {
         self.phase.has_changed().unwrap_or(true)
     }
