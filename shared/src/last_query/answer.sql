@@ -1,6 +1,6 @@
 -- Moves the chain of queries on by one; whoever does it at the same time waits here, and goes on from where we left it.
--- There is no other row. But a long transaction's end leaves pages of dead versions behind, which the key's index knows
--- how to avoid; the planner takes to it with the first vacuum that finds them.
+-- `only_row` is true of the one row. It lets the planner use the key, which leads past the pages of dead versions that a
+-- long transaction leaves behind; a plan made before that changes with the next vacuum.
 with queried as (
     update last_query
     set previous_at = queried_at,

@@ -142,7 +142,7 @@ fn grouped(figure: f64) -> String {
 #[derive(Debug, Serialize)]
 pub(crate) struct Table {
     title: String,
-    about: &'static str,
+    about: String,
     columns: Vec<(&'static str, Unit)>,
     rows: Vec<(String, Vec<Runs>)>,
 }
@@ -150,12 +150,12 @@ pub(crate) struct Table {
 impl Table {
     pub(crate) fn new(
         title: impl Into<String>,
-        about: &'static str,
+        about: impl Into<String>,
         columns: &[(&'static str, Unit)],
     ) -> Self {
         Self {
             title: title.into(),
-            about,
+            about: about.into(),
             columns: columns.to_vec(),
             rows: Vec::new(),
         }

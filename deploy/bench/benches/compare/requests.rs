@@ -69,9 +69,9 @@ pub(crate) async fn compare(
     let mut turns = Turns::default();
     let mut bare_update = Runs::default();
     for _ in 0..extent.repetitions {
-        bare_update.push(stage.pgbench(BARE_UPDATE, extent.seconds).await?);
         // Anew, so that none remembers more connections than it has.
         let contestants = contestants(stage).await;
+        bare_update.push(stage.pgbench(BARE_UPDATE, extent.seconds).await?);
         for &connections in levels {
             for contestant in shuffled(contestants.len()) {
                 let running = &contestants[contestant];
