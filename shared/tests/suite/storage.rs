@@ -1,8 +1,11 @@
+use std::ops::Range;
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use shared::db::goodbye;
 use shared::users::Layout;
 use shared::{MinPoints, last_query, rounds};
+use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
 use testkit::{PATIENCE, TestDatabase, eventually};
 use tokio::time::sleep;
 
@@ -43,6 +46,96 @@ async fn all_updates_are_hot_and_the_tables_do_not_grow() {
             .await
     })
     .await;
+}
+
+// A checkpoint pins a page for the moment that it takes to write it, which no test could meet; but a cursor stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_room_of_pages_that_a_round_had_to_leave_is_used_again() {
+    // So many that these pages are less than 2 % of all: a vacuum would not care for them by itself.
+    const USERS: i64 = 100_000;
+    let database = TestDatabase::with_own_server().await;
+    let autovacuum = async |state| {
+        let change = format!("alter table users set (autovacuum_enabled = {state})");
+        database.run(&change).await;
+    };
+    autovacuum("off").await;
+    database.seed(USERS).await;
+    let mut worker = database.connect(&database.worker).await;
+    let mut rounds = 0;
+    let mut round = async || {
+        rounds::now(&mut worker, Layout::Whole, MinPoints::draw(), PATIENCE)
+            .await
+            .unwrap();
+        raw_sql("select pg_stat_force_next_flush()")
+            .execute(&mut worker)
+            .await
+            .unwrap();
+        rounds += 1;
+        let counted = format!(
+            "select n_tup_upd = {rounds} * {USERS} from pg_stat_user_tables where relname = 'users'"
+        );
+        eventually("the round is counted", async || {
+            database.value(&counted).await
+        })
+        .await;
+    };
+    let dead = async || {
+        database
+            .value::<i64>("select n_dead_tup from pg_stat_user_tables where relname = 'users'")
+            .await
+    };
+    let size = async || {
+        database
+            .value::<i64>("select pg_relation_size('users')")
+            .await
+    };
+    round().await;
+    database.run("vacuum users").await;
+    round().await;
+    round().await;
+    assert_eq!(dead().await, USERS, "a vacuum would come after each round");
+    let before = size().await;
+
+    let pinned = pin_pages(&database, 10..36).await;
+    round().await;
+    goodbye(pinned).await;
+    let grown = size().await;
+    assert!(grown > before, "pinned pages make it grow");
+    let dead = dead().await;
+    assert!((USERS + 1_000..USERS + 3_000).contains(&dead), "{dead}");
+    autovacuum("on").await;
+    eventually("a vacuum notes the room", async || {
+        database
+            .value("select autovacuum_count > 0 from pg_stat_user_tables where relname = 'users'")
+            .await
+    })
+    .await;
+    round().await;
+
+    let pinned = pin_pages(&database, 60..70).await;
+    round().await;
+    goodbye(pinned).await;
+    assert_eq!(size().await, grown);
+}
+
+/// Has these pages of the users pinned until the session ends.
+async fn pin_pages(database: &TestDatabase, pages: Range<u32>) -> PgConnection {
+    let mut session = database.superuser().await;
+    let cursors = pages.map(|page| {
+        // By its place: a row that is found by an index or a scan has its page pruned.
+        format!(
+            "declare page_{page} cursor for select from users where ctid = any ( \
+                 array(select format('({page},%s)', line)::tid from generate_series(1, 300) as line) \
+             ); \
+             fetch page_{page};"
+        )
+    });
+    let statements = format!("begin; {}", cursors.collect::<String>());
+    raw_sql(AssertSqlSafe(statements))
+        .execute(&mut session)
+        .await
+        .unwrap();
+    session
 }
 
 #[tokio::test]
