@@ -33,14 +33,6 @@ impl Runs {
         }
     }
 
-    pub(crate) fn greatest(&self) -> f64 {
-        self.0.iter().copied().fold(f64::NAN, f64::max)
-    }
-
-    pub(crate) fn figures(&self) -> impl Iterator<Item = f64> + '_ {
-        self.0.iter().copied()
-    }
-
     /// Each repetition's ratio to the same repetition of another thing.
     pub(crate) fn over(&self, other: &Self) -> Self {
         self.with(other, |this, that| this / that)
