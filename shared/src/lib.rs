@@ -8,7 +8,6 @@ pub mod cli;
 pub mod db;
 pub mod last_query;
 pub mod probe;
-pub mod roles;
 pub mod rounds;
 pub mod schema;
 mod settings;
