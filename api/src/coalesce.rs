@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::db::{Connection, Database, Error, in_time, pauses, ping};
+use shared::db::{Connection, Database, Error, backoff, ping, with_deadline};
 use shared::last_query::{self, Answer};
 use shared::users::User;
 use tokio::sync::{mpsc, oneshot};
@@ -138,7 +138,7 @@ impl Coalescer {
         let database = self.database.clone();
         let attempts = async move {
             let mut last_reason = String::new();
-            let mut pauses = pauses(PAUSE);
+            let mut pauses = backoff(PAUSE);
             loop {
                 let error = match attempt(&database).await {
                     Ok(connection) => return connection,
@@ -183,7 +183,7 @@ impl Coalescer {
                     self.answer(&answer);
                     look.reset();
                 }
-                _ = look.tick() => in_time(self.deadline, ping(&mut connection)).await?,
+                _ = look.tick() => with_deadline(self.deadline, ping(&mut connection)).await?,
             }
         }
     }
@@ -194,7 +194,7 @@ impl Coalescer {
         connection: &mut Connection,
         glance: &mut Interval,
     ) -> Result<Answer, Error> {
-        let statement = in_time(self.deadline, last_query::answer(connection));
+        let statement = with_deadline(self.deadline, last_query::answer(connection));
         tokio::pin!(statement);
         loop {
             tokio::select! {
@@ -249,7 +249,7 @@ impl Coalescer {
 
 /// Reaches the database, and finds out whether it has what an answer needs.
 async fn attempt(database: &Database) -> Result<Connection, Error> {
-    in_time(CONNECT, async {
+    with_deadline(CONNECT, async {
         let mut connection = database.connect(CONNECT).await?;
         last_query::check(&mut connection).await?;
         Ok(connection)

@@ -19,9 +19,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use shared::db::{Database, warn_of_weakness};
+use shared::db::{Database, warn_about_tls};
 use shared::shutdown::StopSignals;
-use shared::{cli, probe, telemetry};
+use shared::{cli, healthcheck, telemetry};
 use tokio::runtime;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -40,7 +40,7 @@ const ADMIN_CONNECTIONS: usize = 64;
 #[must_use]
 pub fn main(settings: Settings) -> ExitCode {
     if let Some(Command::Healthcheck) = settings.command {
-        return probe::main(settings.admin_listen);
+        return healthcheck::run(settings.admin_listen);
     }
     if let Err(error) = telemetry::start(settings.log_format, "info") {
         return cli::bad_setting(&error);
@@ -49,7 +49,7 @@ pub fn main(settings: Settings) -> ExitCode {
         Ok(database) => database,
         Err(error) => return cli::bad_setting(&error),
     };
-    warn_of_weakness(&database);
+    warn_about_tls(&database);
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use clap::{Parser, Subcommand};
 use humantime::Duration;
-use shared::cli::Location;
+use shared::cli::DatabaseArgs;
 use shared::telemetry::LogFormat;
 
 /// Answers queries: at most two users who qualify, and when the previous query was.
@@ -16,7 +16,7 @@ pub struct Settings {
     pub(crate) command: Option<Command>,
 
     #[command(flatten)]
-    pub(crate) database: Location,
+    pub(crate) database: DatabaseArgs,
 
     /// Where queries are answered; a socket handed over by systemd takes its place.
     #[arg(long, env, default_value = "127.0.0.1:4000")]

@@ -48,7 +48,7 @@ pub fn bad_setting(error: &dyn Display) -> ExitCode {
 
 /// Where the database is: its URL, or a file that holds it. Its `Debug` shows neither.
 #[derive(Args)]
-pub struct Location {
+pub struct DatabaseArgs {
     /// Where Postgres is: postgres://role:password@host:5432/database
     #[arg(long, env, hide_env_values = true, global = true)]
     database_url: Option<String>,
@@ -58,38 +58,40 @@ pub struct Location {
     database_url_file: Option<PathBuf>,
 }
 
-impl Location {
+impl DatabaseArgs {
     /// The database there, for a program of this name.
     ///
     /// # Errors
     /// When no URL can be had; the setting is named, and no part of the URL.
-    pub fn database(&self, application_name: &str) -> Result<Database, NoDatabase> {
+    pub fn database(&self, application_name: &str) -> Result<Database, DatabaseArgsError> {
         let (setting, url) = match (&self.database_url, &self.database_url_file) {
             (Some(url), _) => ("DATABASE_URL".to_owned(), url.clone()),
             (None, Some(path)) => {
                 let setting = format!("DATABASE_URL_FILE {}", path.display());
                 match fs::read_to_string(path) {
                     Ok(text) => (setting, text),
-                    Err(error) => return Err(NoDatabase::File { setting, error }),
+                    Err(error) => return Err(DatabaseArgsError::File { setting, error }),
                 }
             }
-            (None, None) => return Err(NoDatabase::Unset),
+            (None, None) => return Err(DatabaseArgsError::Unset),
         };
         // A file ends with a line break.
         Database::parse(url.trim_end(), application_name)
-            .map_err(|error| NoDatabase::Url { setting, error })
+            .map_err(|error| DatabaseArgsError::Url { setting, error })
     }
 }
 
-impl fmt::Debug for Location {
+impl fmt::Debug for DatabaseArgs {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Location").finish_non_exhaustive()
+        formatter
+            .debug_struct("DatabaseArgs")
+            .finish_non_exhaustive()
     }
 }
 
 /// Why the settings lead to no database.
 #[derive(Debug, thiserror::Error)]
-pub enum NoDatabase {
+pub enum DatabaseArgsError {
     /// Neither is set.
     #[error("neither DATABASE_URL nor DATABASE_URL_FILE is set")]
     Unset,

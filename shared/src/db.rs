@@ -15,8 +15,8 @@ use tracing::warn;
 /// A session with the database.
 pub type Connection = PgConnection;
 
-/// How long a polite goodbye to the server may take.
-const GOODBYE: Duration = Duration::from_millis(200);
+/// How long a polite close to the server may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What every session asks of the server, so that one whose client is gone, cut off or stopped frees what it holds.
 const SESSION: [(&str, &str); 9] = [
@@ -71,7 +71,7 @@ impl Database {
     /// What is weak about the way to a server that is not on this machine: only `sslmode=verify-full` makes sure that
     /// nobody else listens or answers. `None` where there is nothing to complain of.
     #[must_use]
-    pub fn weakness(&self) -> Option<&'static str> {
+    pub fn tls_warning(&self) -> Option<&'static str> {
         let host = self.0.get_host();
         let is_loopback = |address: IpAddr| address.is_loopback();
         let local = self.0.get_socket().is_some()
@@ -96,7 +96,7 @@ impl Database {
     /// [`Error::Deadline`] when that takes longer than `within`, [`Error::Standby`] and [`Error::Pooled`] when it is not
     /// what we need, else why the server can't be reached or refuses.
     pub async fn connect(&self, within: Duration) -> Result<Connection, Error> {
-        in_time(within, async {
+        with_deadline(within, async {
             let mut connection = self.0.connect().await.map_err(refusal)?;
             // Not prepared: behind a pooler, a statement of that name may be another client's.
             let server = raw_sql(
@@ -122,14 +122,14 @@ impl Database {
     /// When the database can't be reached within the given time.
     pub async fn cancel(&self, session: SessionId, within: Duration) -> Result<(), Error> {
         let mut connection = self.connect(within).await?;
-        let asked = in_time(within, async {
+        let asked = with_deadline(within, async {
             sqlx::query!("select pg_cancel_backend($1)", session.0)
                 .fetch_one(&mut connection)
                 .await?;
             Ok(())
         })
         .await;
-        goodbye(connection).await;
+        close(connection).await;
         asked
     }
 }
@@ -165,7 +165,7 @@ pub async fn session_id(connection: &mut Connection) -> Result<SessionId, Error>
 ///
 /// # Errors
 /// [`Error::Deadline`], or that of `talk`.
-pub async fn in_time<T>(
+pub async fn with_deadline<T>(
     within: Duration,
     talk: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
@@ -176,7 +176,7 @@ pub async fn in_time<T>(
 
 /// The pauses between attempts at what failed but can pass: they double from a tenth of a second to `longest`, and each
 /// is drawn out by up to its own length, so that those who failed together do not come back in step. They never end.
-pub fn pauses(longest: Duration) -> impl Iterator<Item = Duration> + Send {
+pub fn backoff(longest: Duration) -> impl Iterator<Item = Duration> + Send {
     ExponentialBuilder::new()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(longest)
@@ -186,10 +186,10 @@ pub fn pauses(longest: Duration) -> impl Iterator<Item = Duration> + Send {
 }
 
 /// Warns, once at a program's start, of a way to the database that others may stand in.
-pub fn warn_of_weakness(database: &Database) {
-    if let Some(weakness) = database.weakness() {
+pub fn warn_about_tls(database: &Database) {
+    if let Some(tls_warning) = database.tls_warning() {
         warn!(
-            "the way to the database is not safe: {weakness}; sslmode=verify-full, with the server's authority in \
+            "the way to the database is not safe: {tls_warning}; sslmode=verify-full, with the server's authority in \
              sslrootcert, makes it so"
         );
     }
@@ -204,9 +204,9 @@ pub async fn ping(connection: &mut Connection) -> Result<(), Error> {
 }
 
 /// Ends a session in the polite way, if that can be had quickly.
-pub async fn goodbye(connection: Connection) {
+pub async fn close(connection: Connection) {
     // A server that does not answer notices the closed socket by itself.
-    let _ = timeout(GOODBYE, connection.close()).await;
+    let _ = timeout(CLOSE_TIMEOUT, connection.close()).await;
 }
 
 /// A database's URL that is none.

@@ -4,15 +4,15 @@
 //! is one duty each: the way to the database ([`db`]), the schema, settings of programs ([`cli`]), logs ([`telemetry`]),
 //! probing ([`probe`]) and stopping ([`shutdown`]). Nothing here serves HTTP or knows a scheduler.
 
+mod choice;
 pub mod cli;
 pub mod db;
+pub mod healthcheck;
 pub mod last_query;
-pub mod probe;
 pub mod rounds;
 pub mod schema;
-mod settings;
 pub mod shutdown;
 pub mod telemetry;
 pub mod users;
 
-pub use settings::MinPoints;
+pub use choice::MinPoints;

@@ -11,8 +11,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{Connection, PgConnection};
 use tokio::time::sleep;
 
-use crate::db::{Error, in_time};
-use crate::settings::{self, MinPoints};
+use crate::choice::{self, MinPoints};
+use crate::db::{Error, with_deadline};
 use crate::users::{self, Layout};
 
 /// The key of the advisory lock that rounds are done under: the letters "max two".
@@ -61,25 +61,25 @@ pub enum Outcome {
 /// # Errors
 /// When the database can't be reached or refuses, or is out of time. Nothing was done then, unless it was the answer to
 /// the commit that got lost: the next attempt finds out. The connection is to be dropped.
-pub async fn attempt(
+pub async fn run_due(
     connection: &mut PgConnection,
     layout: Layout,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
     cooldown: TimeDelta,
     limit: Duration,
 ) -> Result<Outcome, Error> {
-    let mut transaction = in_time(CALL, async { Ok(connection.begin().await?) }).await?;
-    let decision = in_time(CALL, decide(&mut transaction, latest_tick, cooldown)).await?;
+    let mut transaction = with_deadline(CALL, async { Ok(connection.begin().await?) }).await?;
+    let decision = with_deadline(CALL, decide(&mut transaction, latest_tick, cooldown)).await?;
     let tick_at = match decision {
         ControlFlow::Continue(tick_at) => tick_at,
         ControlFlow::Break(outcome) => {
-            in_time(CALL, async { Ok(transaction.rollback().await?) }).await?;
+            with_deadline(CALL, async { Ok(transaction.rollback().await?) }).await?;
             return Ok(outcome);
         }
     };
     let renewal = renew(&mut transaction, layout, Some(tick_at), MinPoints::draw());
-    let round = in_time(limit, renewal).await?;
-    in_time(COMMIT, async { Ok(transaction.commit().await?) }).await?;
+    let round = with_deadline(limit, renewal).await?;
+    with_deadline(COMMIT, async { Ok(transaction.commit().await?) }).await?;
     Ok(Outcome::Done(round))
 }
 
@@ -105,7 +105,7 @@ async fn decide(
             return Ok(ControlFlow::Break(Outcome::CoolingDown));
         }
     }
-    Ok(if is_settling(transaction).await? {
+    Ok(if old_snapshot_open(transaction).await? {
         ControlFlow::Break(Outcome::CoolingDown)
     } else {
         ControlFlow::Continue(tick_at)
@@ -117,7 +117,7 @@ async fn decide(
 /// reaches back to the oldest transaction of the whole server, in other databases, too. It is waited for only as long as a
 /// query may take; whoever takes longer, as a dump does, makes the table grow. (So do replication slots and what a standby
 /// feeds back, which are not seen here, and do not pass in a moment either.)
-async fn is_settling(transaction: &mut PgConnection) -> Result<bool, Error> {
+async fn old_snapshot_open(transaction: &mut PgConnection) -> Result<bool, Error> {
     let row = sqlx::query!(
         r#"select exists (
                select
@@ -126,36 +126,37 @@ async fn is_settling(transaction: &mut PgConnection) -> Result<bool, Error> {
                  on greatest(age(session.backend_xmin), age(session.backend_xid)) >= age(last.xmin)
                where session.datname = current_database()
                  and last.finished_at > now() - interval '2 seconds'
-           ) as "is_settling!""#
+           ) as "old_snapshot_open!""#
     )
     .fetch_one(transaction)
     .await?;
-    Ok(row.is_settling)
+    Ok(row.old_snapshot_open)
 }
 
 /// Does a round now, whatever tick or cooldown there is, once a round that is running has ended, and nobody reads any more
 /// what it replaced. The writes may take `limit`.
 ///
 /// # Errors
-/// As for [`attempt`].
-pub async fn now(
+/// As for [`run_due`].
+pub async fn run_now(
     connection: &mut PgConnection,
     layout: Layout,
     min_points: MinPoints,
     limit: Duration,
 ) -> Result<Round, Error> {
     loop {
-        let mut transaction = in_time(CALL, async { Ok(connection.begin().await?) }).await?;
-        let free = in_time(CALL, async {
-            Ok(try_lock(&mut transaction).await? && !is_settling(&mut transaction).await?)
+        let mut transaction = with_deadline(CALL, async { Ok(connection.begin().await?) }).await?;
+        let free = with_deadline(CALL, async {
+            Ok(try_lock(&mut transaction).await? && !old_snapshot_open(&mut transaction).await?)
         });
         if free.await? {
-            let round = in_time(limit, renew(&mut transaction, layout, None, min_points)).await?;
-            in_time(COMMIT, async { Ok(transaction.commit().await?) }).await?;
+            let round =
+                with_deadline(limit, renew(&mut transaction, layout, None, min_points)).await?;
+            with_deadline(COMMIT, async { Ok(transaction.commit().await?) }).await?;
             return Ok(round);
         }
         // Not waiting inside the transaction: its snapshot would keep the running round from pruning.
-        in_time(CALL, async { Ok(transaction.rollback().await?) }).await?;
+        with_deadline(CALL, async { Ok(transaction.rollback().await?) }).await?;
         sleep(BUSY).await;
     }
 }
@@ -202,7 +203,7 @@ async fn renew(
     min_points: MinPoints,
 ) -> Result<Round, Error> {
     let users_updated = users::renew_points(transaction, layout).await?;
-    settings::renew(transaction, min_points).await?;
+    choice::renew(transaction, min_points).await?;
     record(transaction, tick_at, users_updated).await
 }
 

@@ -42,7 +42,7 @@ pub async fn seed(connection: &mut PgConnection, ids: RangeInclusive<i64>) -> Re
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// On one server.
-    Whole,
+    SingleNode,
     /// By `id`, over the nodes of a Citus cluster, each of which renews its own shards.
     Distributed,
 }
@@ -58,7 +58,7 @@ pub async fn layout(connection: &mut PgConnection) -> Result<Layout, Error> {
     .fetch_one(&mut *connection)
     .await?;
     if !citus.is_here {
-        return Ok(Layout::Whole);
+        return Ok(Layout::SingleNode);
     }
     // Not checked at compile time: an ordinary database has no such table.
     let distributed = sqlx::query_scalar(
@@ -69,7 +69,7 @@ pub async fn layout(connection: &mut PgConnection) -> Result<Layout, Error> {
     Ok(if distributed {
         Layout::Distributed
     } else {
-        Layout::Whole
+        Layout::SingleNode
     })
 }
 
@@ -79,7 +79,7 @@ pub(crate) async fn renew_points(
     layout: Layout,
 ) -> Result<u64, Error> {
     let renewed = match layout {
-        Layout::Whole => {
+        Layout::SingleNode => {
             sqlx::query!("update users set points = floor(random() * 101), updated_at = now()")
                 .execute(connection)
                 .await?

@@ -18,9 +18,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use shared::db::{Database, Error, goodbye, warn_of_weakness};
+use shared::db::{Database, Error, close, warn_about_tls};
 use shared::shutdown::StopSignals;
-use shared::{MinPoints, cli, probe, rounds, schema, telemetry, users};
+use shared::{MinPoints, cli, healthcheck, rounds, schema, telemetry, users};
 use tokio::runtime;
 use tracing::{error, info};
 
@@ -33,7 +33,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 #[must_use]
 pub fn main(mut settings: Settings) -> ExitCode {
     let job = match settings.command.take() {
-        Some(Command::Healthcheck) => return probe::main(settings.admin_listen),
+        Some(Command::Healthcheck) => return healthcheck::run(settings.admin_listen),
         Some(Command::Job(job)) => job,
         None => Job::Run,
     };
@@ -44,7 +44,7 @@ pub fn main(mut settings: Settings) -> ExitCode {
         Ok(database) => database,
         Err(error) => return cli::bad_setting(&error),
     };
-    warn_of_weakness(&database);
+    warn_about_tls(&database);
     let result = runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -84,7 +84,7 @@ async fn unless_stopped(job: impl Future<Output = Result<(), Error>>) -> anyhow:
 async fn migrate(database: &Database) -> Result<(), Error> {
     let mut connection = database.connect(CONNECT).await?;
     schema::migrate(&mut connection).await?;
-    goodbye(connection).await;
+    close(connection).await;
     info!("the schema is up to date");
     Ok(())
 }
@@ -92,8 +92,8 @@ async fn migrate(database: &Database) -> Result<(), Error> {
 async fn round(database: &Database, minimum: MinPoints, limit: Duration) -> Result<(), Error> {
     let mut connection = database.connect(CONNECT).await?;
     let layout = users::layout(&mut connection).await?;
-    let round = rounds::now(&mut connection, layout, minimum, limit).await?;
-    goodbye(connection).await;
+    let round = rounds::run_now(&mut connection, layout, minimum, limit).await?;
+    close(connection).await;
     println!(
         "round done: {} users renewed in {} ms",
         round.users_updated,

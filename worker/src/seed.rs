@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use shared::db::{Database, Error, goodbye};
+use shared::db::{Database, Error, close};
 use shared::users;
 use tracing::info;
 
@@ -32,7 +32,7 @@ pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
         progress.reach(last);
         first = last + 1;
     }
-    goodbye(connection).await;
+    close(connection).await;
     drop(progress);
     info!(
         users,

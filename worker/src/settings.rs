@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use shared::MinPoints;
-use shared::cli::Location;
+use shared::cli::DatabaseArgs;
 use shared::telemetry::LogFormat;
 
 use crate::schedule::Schedule;
@@ -20,7 +20,7 @@ pub struct Settings {
     pub(crate) command: Option<Command>,
 
     #[command(flatten)]
-    pub(crate) database: Location,
+    pub(crate) database: DatabaseArgs,
 
     /// Where /livez, /readyz and /metrics are served.
     #[arg(long, env, default_value = "127.0.0.1:9001", global = true)]

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::TimeDelta;
-use shared::db::{Connection, Database, Error, SessionId, goodbye, in_time, pauses, session_id};
+use shared::db::{
+    Connection, Database, Error, SessionId, backoff, close, session_id, with_deadline,
+};
 use shared::rounds::{self, Outcome};
 use shared::shutdown::StopSignals;
 use shared::users::{self, Layout};
@@ -66,7 +68,7 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
         said: None,
     };
     let mut pause = Duration::ZERO;
-    let mut longer = pauses(PAUSE);
+    let mut longer = backoff(PAUSE);
     let signal = loop {
         tokio::select! {
             biased;
@@ -78,7 +80,7 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
             Turn::Stopped(signal) => break signal,
             Turn::Failed => longer.next().unwrap_or(PAUSE),
             Turn::Done => {
-                longer = pauses(PAUSE);
+                longer = backoff(PAUSE);
                 LOOK
             }
         };
@@ -86,7 +88,7 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
     wakening.end().await;
     admin.abort();
     if let Some(session) = worker.session {
-        goodbye(session.connection).await;
+        close(session.connection).await;
     }
     info!(signal, "the worker stops");
     Ok(())
@@ -167,7 +169,7 @@ impl Worker {
         stop: &mut StopSignals,
     ) -> (Result<Outcome, Error>, Option<&'static str>) {
         let latest_tick = |at| self.schedule.latest_tick(at);
-        let attempt = rounds::attempt(
+        let attempt = rounds::run_due(
             &mut session.connection,
             session.layout,
             latest_tick,
@@ -195,7 +197,7 @@ impl Worker {
 
     async fn connect(&self) -> Result<Session, Error> {
         let mut connection = self.database.connect(CONNECT).await?;
-        in_time(CONNECT, async {
+        with_deadline(CONNECT, async {
             let id = session_id(&mut connection).await?;
             let layout = users::layout(&mut connection).await?;
             Ok(Session {

@@ -215,7 +215,7 @@ async fn no_response_header_metric_or_log_line_tells_the_minimum_or_the_password
         .await;
     assert_eq!(client.get("/").await.status, 503);
     assert!(program.stop().await.success());
-    all.push_str(&program.said());
+    all.push_str(&program.output());
     assert!(all.contains("broken"), "the error is in the log");
     let password = database.server.lock().await.password().to_owned();
     for secret in [&CANARY[1..], &password] {
@@ -337,7 +337,7 @@ async fn a_replica_without_its_grants_is_not_ready() {
     let database = TestDatabase::new().await;
     database.run("revoke update on last_query from max_two_api; revoke update (previous_at, queried_at) on last_query from max_two_api").await;
     let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
-    program.says("the database refuses").await;
+    program.wait_for_output("the database refuses").await;
     assert_eq!(client.get("/readyz").await.status, 503);
     assert_eq!(client.get("/").await.status, 503);
     database

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use testkit::{Proxy, TestDatabase, Weather, eventually};
+use testkit::{NetworkFault, Proxy, TestDatabase, eventually};
 
 use crate::words::{assert_problem, say};
 use crate::{admin, replica, round};
@@ -44,7 +44,7 @@ async fn while_the_database_is_away_requests_get_503_and_when_it_is_back_answers
         .await;
     }
     assert!(program.stop().await.success());
-    let said = program.said();
+    let said = program.output();
     assert!(
         said.contains("00-canary-trace"),
         "the callers' traces are in the log of the failure: {said}"
@@ -170,10 +170,12 @@ async fn a_restart_that_nobody_asked_anything_during_fails_no_request_later() {
     assert_eq!(client.get("/").await.status, 200);
     let mut server = database.server.lock().await;
     server.crash();
-    program.says("the database does not answer").await;
+    program
+        .wait_for_output("the database does not answer")
+        .await;
     server.start_again().unwrap();
     drop(server);
-    let said_before = || program.said().matches("the database is reached").count();
+    let said_before = || program.output().matches("the database is reached").count();
     eventually("it is reached again", async || said_before() == 2).await;
     assert_eq!(client.get("/").await.status, 200);
 }
@@ -187,9 +189,9 @@ async fn a_network_that_goes_silent_is_noticed() {
     let environment = [("DATABASE_URL", &*url), ("REQUEST_TIMEOUT", "1s")];
     let (_program, client) = replica(&database, &environment).await;
     eventually("it answers", async || client.get("/").await.status == 200).await;
-    proxy.turns(Weather::Silent);
+    proxy.set_fault(NetworkFault::Blackhole);
     assert_eq!(client.get("/").await.status, 503);
-    proxy.turns(Weather::Fair);
+    proxy.set_fault(NetworkFault::None);
     eventually("it answers again", async || {
         client.get("/").await.status == 200
     })

@@ -101,5 +101,9 @@ async fn whatever_bytes_come_there_is_no_panic_and_no_5xx_but_503() {
     outcome.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(client.get("/").await.status, 200);
     assert!(program.stop().await.success());
-    assert!(!program.said().contains("panicked"), "{}", program.said());
+    assert!(
+        !program.output().contains("panicked"),
+        "{}",
+        program.output()
+    );
 }

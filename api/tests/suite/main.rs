@@ -49,9 +49,9 @@ async fn admin(program: &mut Program) -> Client {
 /// Does a round with this minimum.
 async fn round(database: &TestDatabase, minimum: &str) {
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(
+    rounds::run_now(
         &mut worker,
-        Layout::Whole,
+        Layout::SingleNode,
         minimum.parse::<MinPoints>().unwrap(),
         PATIENCE,
     )

@@ -24,8 +24,8 @@ async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
         ("DRAIN_DELAY", "1s", "DATABASE_URL"),
     ] {
         let mut program = program(&[], &[(name, value)]);
-        assert_eq!(program.ended().await.code(), Some(2), "{name}={value}");
-        let said = program.said();
+        assert_eq!(program.wait().await.code(), Some(2), "{name}={value}");
+        let said = program.output();
         assert!(
             said.contains(names) && said.lines().count() == 1,
             "{name}={value}: {said}"
@@ -48,7 +48,7 @@ async fn the_url_may_come_from_a_file() {
             ("ADMIN_LISTEN", "127.0.0.1:0"),
         ],
     );
-    replica.says("the database is reached").await;
+    replica.wait_for_output("the database is reached").await;
 
     let both = [
         ("DATABASE_URL_FILE", path),
@@ -57,8 +57,8 @@ async fn the_url_may_come_from_a_file() {
     std::fs::write(path, "canary-password").unwrap();
     for environment in [&both[..1], &both[..]] {
         let mut program = program(&[], environment);
-        assert_eq!(program.ended().await.code(), Some(2));
-        let said = program.said();
+        assert_eq!(program.wait().await.code(), Some(2));
+        let said = program.output();
         assert!(
             said.contains("DATABASE_URL_FILE") || said.contains("--database-url-file"),
             "{said}"
@@ -81,15 +81,15 @@ async fn a_health_check_says_by_its_exit_status_how_the_replica_is() {
     let admin = replica.address("admin").await.to_string();
     let check = async || {
         let mut check = program(&["healthcheck"], &[("ADMIN_LISTEN", &admin)]);
-        (check.ended().await.code(), check.said())
+        (check.wait().await.code(), check.output())
     };
     assert_eq!(check().await, (Some(0), String::new()));
     replica.signal(Signal::SIGTERM);
-    replica.says("the replica drains").await;
+    replica.wait_for_output("the replica drains").await;
     let (status, said) = check().await;
     assert!(status == Some(1) && said.starts_with("/readyz: "), "{said}");
     replica.signal(Signal::SIGTERM);
-    assert!(replica.ended().await.success());
+    assert!(replica.wait().await.success());
     let (status, said) = check().await;
     assert!(status == Some(1) && said.starts_with("/livez: "), "{said}");
 }

@@ -42,8 +42,8 @@ async fn a_stop_drains_then_closes_then_ends() {
     if let Ok(reply) = admin.send(Method::GET, "/livez").await {
         assert_eq!(reply.status, 200);
     }
-    assert!(program.ended().await.success());
-    assert!(program.said().contains("the replica stops"));
+    assert!(program.wait().await.success());
+    assert!(program.output().contains("the replica stops"));
 }
 
 #[tokio::test]
@@ -54,7 +54,7 @@ async fn a_second_signal_ends_it_at_once() {
     program.signal(Signal::SIGTERM);
     not_ready(&client).await;
     program.signal(Signal::SIGINT);
-    assert!(program.ended().await.success());
+    assert!(program.wait().await.success());
 }
 
 #[tokio::test]

@@ -47,8 +47,8 @@ for command in migrate "seed --users 10000"; do
     DATABASE_URL=$(url max_two_owner max_two) "$program" worker $command 2>>"$work/setup.log"
 done
 sql max_two -f deploy/postgres/grants.sql
-sql max_two -f deploy/dev/testkit/src/judge/witness.sql
-sql max_two -c "create table witness.writes (number integer primary key)"
+sql max_two -f deploy/dev/testkit/src/checker/audit.sql
+sql max_two -c "create table audit.writes (number integer primary key)"
 
 echo "-- two workers, two replicas, a load balancer"
 for n in 1 2; do
@@ -79,7 +79,7 @@ write() {
     local number=0 node
     while number=$((number + 1)); do
         if node=$(timeout 2 psql "$(url postgres max_two)" -qAtX \
-            -c "insert into witness.writes values ($number) returning host(inet_server_addr())"); then
+            -c "insert into audit.writes values ($number) returning host(inet_server_addr())"); then
             printf '%s\t%s\t%s\n' "$number" "$EPOCHREALTIME" "$node" >>"$work/writes"
         fi
         sleep 0.05
@@ -148,5 +148,5 @@ for name in worker1 worker2 replica1 replica2; do
     end TERM "$name" || fail "$name did not run from the beginning to the end, or did not end well"
 done
 cd "$work"
-sql max_two -v findings="$(<"deploy/dev/testkit/src/judge/findings.sql")" -f "deploy/dev/verify/patroni_report.sql"
+sql max_two -v findings="$(<"deploy/dev/testkit/src/checker/findings.sql")" -f "deploy/dev/verify/patroni_report.sql"
 [ ! -s complaints ] || { cat complaints >&2; fail "promises were broken"; }

@@ -1,6 +1,6 @@
--- What `verify` has seen, judged by the last leader: prints a table of the failures, and writes whatever was not as
+-- What `verify` has seen, checkerd by the last leader: prints a table of the failures, and writes whatever was not as
 -- promised to the file "complaints". It reads the files "failures", "answers" and "writes" in the current folder, whose
--- times are seconds; the variable "findings" is the query of deploy/dev/testkit's judge.
+-- times are seconds; the variable "findings" is the query of deploy/dev/testkit's checker.
 
 create temp table failures (
     began numeric, name text, answered bigint, refused bigint, other bigint,
@@ -60,8 +60,8 @@ select
 from outcomes order by began;
 
 select
-    (select count(*) from witness.rounds where scheduled) as "ticks done",
-    (select count(*) from witness.queries) as "queries of the chain",
+    (select count(*) from audit.rounds where scheduled) as "ticks done",
+    (select count(*) from audit.queries) as "queries of the chain",
     (select count(*) from answers where status = 200) as "answers checked",
     (select count(*) from writes) as "acknowledged writes checked";
 
@@ -83,26 +83,26 @@ from (
     select 'such responses to the client that takes notes', count(*) from answers
     where status <> 200 and (status, type) is distinct from (503, 'application/problem+json')
     union all
-    select 'acknowledged writes lost', count(*) from writes where number not in (select number from witness.writes)
+    select 'acknowledged writes lost', count(*) from writes where number not in (select number from audit.writes)
     union all
     select 'answers whose time goes back', count(*)
     from (select timestamp, max(timestamp) over (order by asked) as latest from answers where status = 200) as times
     where timestamp < latest
     union all
     select 'answers with a time at which no query was answered', count(*) from answers
-    where timestamp not in (select to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') from witness.queries)
+    where timestamp not in (select to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') from audit.queries)
     union all
     select 'answers with users of no round, or of an older one than the answer before', count(*)
     from (
         select last, max(first) over (order by asked) as latest
         from answers
         left join (
-            select users, min(number) as first, max(number) as last from witness.choices group by users
+            select users, min(number) as first, max(number) as last from audit.choices group by users
         ) as rounds using (users)
         where status = 200
     ) as chosen
     where last is null or last < latest
-    -- And what the judge of deploy/dev/testkit asks.
+    -- And what the checker of deploy/dev/testkit asks.
     union all
     select finding, count from findings
 ) as complaints (what, count)

@@ -39,7 +39,7 @@ async fn the_statement_touches_a_handful_of_pages_whatever_statistics_and_minimu
             assert!(pages <= 30, "{pages} pages at {minimum}, {statistics:?}");
         }
         if statistics == "analyze" {
-            rounds::now(&mut worker, Layout::Whole, MinPoints::draw(), PATIENCE)
+            rounds::run_now(&mut worker, Layout::SingleNode, MinPoints::draw(), PATIENCE)
                 .await
                 .unwrap();
         }

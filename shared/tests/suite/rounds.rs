@@ -16,9 +16,9 @@ fn min_points(points: i32) -> MinPoints {
 
 /// Attempts the only tick of a schedule, so that tests don't depend on when they run.
 async fn attempt(connection: &mut PgConnection) -> Outcome {
-    rounds::attempt(
+    rounds::run_due(
         connection,
-        Layout::Whole,
+        Layout::SingleNode,
         |_| Some(DateTime::UNIX_EPOCH),
         NO_COOLDOWN,
         PATIENCE,
@@ -46,7 +46,7 @@ async fn is_spread_evenly(database: &TestDatabase, values: u32, cells: &str) {
 
 #[tokio::test]
 async fn every_user_is_renewed_and_points_are_uniform_and_of_no_other_points_consequence() {
-    for layout in [Layout::Whole, Layout::Distributed] {
+    for layout in [Layout::SingleNode, Layout::Distributed] {
         let database = TestDatabase::with_users(300_000).await;
         // Ids whose lower half is another one's upper half.
         database
@@ -54,7 +54,7 @@ async fn every_user_is_renewed_and_points_are_uniform_and_of_no_other_points_con
             .await;
         let mut worker = database.connect(&database.worker).await;
         let mut round = async || {
-            let round = rounds::now(&mut worker, layout, min_points(50), PATIENCE)
+            let round = rounds::run_now(&mut worker, layout, min_points(50), PATIENCE)
                 .await
                 .unwrap();
             assert_eq!(round.users_updated, 400_000);
@@ -117,9 +117,9 @@ async fn a_tick_is_neither_done_again_nor_out_of_order() {
     let mut worker = database.connect(&database.worker).await;
     let hours_ago =
         |hours| move |now: DateTime<Utc>| Some(now.trunc_subsecs(0) - TimeDelta::hours(hours));
-    let done = rounds::attempt(
+    let done = rounds::run_due(
         &mut worker,
-        Layout::Whole,
+        Layout::SingleNode,
         hours_ago(1),
         NO_COOLDOWN,
         PATIENCE,
@@ -128,9 +128,9 @@ async fn a_tick_is_neither_done_again_nor_out_of_order() {
     .unwrap();
     assert!(matches!(done, Outcome::Done(_)), "{done:?}");
     // The clock went back, as after a failover to a server that is behind.
-    let behind = rounds::attempt(
+    let behind = rounds::run_due(
         &mut worker,
-        Layout::Whole,
+        Layout::SingleNode,
         hours_ago(2),
         NO_COOLDOWN,
         PATIENCE,
@@ -151,9 +151,9 @@ async fn missed_ticks_are_one_round() {
         |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp() / 10 * 10, 0);
     let mut done = 0;
     for _ in 0..3 {
-        let outcome = rounds::attempt(
+        let outcome = rounds::run_due(
             &mut worker,
-            Layout::Whole,
+            Layout::SingleNode,
             every_ten_seconds,
             NO_COOLDOWN,
             PATIENCE,
@@ -188,7 +188,7 @@ async fn a_round_that_outlasted_its_tick_is_followed_by_a_cooldown() {
             .await;
         let mut worker = database.connect(&database.worker).await;
         let minute = |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp() / 60 * 60, 0);
-        let outcome = rounds::attempt(&mut worker, Layout::Whole, minute, cooldown, PATIENCE)
+        let outcome = rounds::run_due(&mut worker, Layout::SingleNode, minute, cooldown, PATIENCE)
             .await
             .unwrap();
         assert_eq!(
@@ -227,10 +227,10 @@ async fn somebody_elses_advisory_lock_is_no_obstacle() {
 async fn an_operators_round_stands_for_no_tick() {
     let database = TestDatabase::with_users(10).await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(&mut worker, Layout::Whole, min_points(0), PATIENCE)
+    rounds::run_now(&mut worker, Layout::SingleNode, min_points(0), PATIENCE)
         .await
         .unwrap();
-    rounds::now(&mut worker, Layout::Whole, min_points(0), PATIENCE)
+    rounds::run_now(&mut worker, Layout::SingleNode, min_points(0), PATIENCE)
         .await
         .unwrap();
     assert!(matches!(attempt(&mut worker).await, Outcome::Done(_)));
@@ -246,12 +246,12 @@ async fn an_operators_round_stands_for_no_tick() {
 async fn a_reader_never_sees_half_a_round() {
     let database = TestDatabase::with_users(20_000).await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(&mut worker, Layout::Whole, min_points(50), PATIENCE)
+    rounds::run_now(&mut worker, Layout::SingleNode, min_points(50), PATIENCE)
         .await
         .unwrap();
     let rounds = tokio::spawn(async move {
         for _ in 0..40 {
-            rounds::now(&mut worker, Layout::Whole, min_points(50), PATIENCE)
+            rounds::run_now(&mut worker, Layout::SingleNode, min_points(50), PATIENCE)
                 .await
                 .unwrap();
         }
@@ -280,7 +280,7 @@ async fn an_answer_holds_two_users_of_one_round() {
     let database = TestDatabase::with_users(500).await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
-    rounds::now(&mut worker, Layout::Whole, min_points(20), PATIENCE)
+    rounds::run_now(&mut worker, Layout::SingleNode, min_points(20), PATIENCE)
         .await
         .unwrap();
     let mut shown = vec![answer(&mut api).await.unwrap().users];
@@ -290,7 +290,7 @@ async fn an_answer_holds_two_users_of_one_round() {
         async move {
             let mut shown = Vec::new();
             for _ in 0..100 {
-                rounds::now(&mut worker, Layout::Whole, min_points(20), PATIENCE)
+                rounds::run_now(&mut worker, Layout::SingleNode, min_points(20), PATIENCE)
                     .await
                     .unwrap();
                 shown.push(answer(&mut observer).await.unwrap().users);
@@ -318,7 +318,7 @@ async fn the_two_users_are_drawn_from_all_who_qualify() {
     let mut api = database.connect(&database.api).await;
     let mut quarters = [0_i32; 4];
     for _ in 0..400 {
-        rounds::now(&mut worker, Layout::Whole, min_points(90), PATIENCE)
+        rounds::run_now(&mut worker, Layout::SingleNode, min_points(90), PATIENCE)
             .await
             .unwrap();
         let users = answer(&mut api).await.unwrap().users;
@@ -353,9 +353,14 @@ async fn at_every_minimum_those_shown_exceed_it_and_nobody_else_is_left_out() {
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
     for minimum in 0..=100 {
-        rounds::now(&mut worker, Layout::Whole, min_points(minimum), PATIENCE)
-            .await
-            .unwrap();
+        rounds::run_now(
+            &mut worker,
+            Layout::SingleNode,
+            min_points(minimum),
+            PATIENCE,
+        )
+        .await
+        .unwrap();
         let users = answer(&mut api).await.unwrap().users;
         assert!(
             users.iter().all(|user| user.points > minimum),
@@ -380,7 +385,7 @@ async fn the_two_stay_the_same_for_the_whole_round_and_a_user_at_the_minimum_doe
     let database = TestDatabase::with_users(1_000).await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
-    rounds::now(&mut worker, Layout::Whole, min_points(30), PATIENCE)
+    rounds::run_now(&mut worker, Layout::SingleNode, min_points(30), PATIENCE)
         .await
         .unwrap();
     let users = answer(&mut api).await.unwrap().users;
@@ -423,9 +428,9 @@ async fn only_a_week_of_rounds_is_kept() {
         .run("insert into rounds select at, true, at, at, 10 from generate_series(now() - interval '9 days', now() - interval '1 day', interval '1 hour') as at")
         .await;
     let mut worker = database.connect(&database.worker).await;
-    let done = rounds::attempt(
+    let done = rounds::run_due(
         &mut worker,
-        Layout::Whole,
+        Layout::SingleNode,
         |now| Some(now.trunc_subsecs(0)),
         NO_COOLDOWN,
         PATIENCE,
@@ -450,7 +455,7 @@ async fn the_round_that_is_the_fence_is_kept_however_old_it_is() {
         .run("insert into rounds select at, true, at, at, 10 from (values (date_trunc('day', now()) - interval '30 days')) as round (at)")
         .await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(&mut worker, Layout::Whole, min_points(0), PATIENCE)
+    rounds::run_now(&mut worker, Layout::SingleNode, min_points(0), PATIENCE)
         .await
         .unwrap();
     let done = attempt(&mut worker).await;
@@ -468,7 +473,7 @@ async fn an_operators_round_waits_for_a_running_one_without_holding_it_up() {
     let mut worker = database.connect(&database.worker).await;
     assert_eq!(attempt(&mut worker).await, Outcome::Busy);
     let waiting = tokio::spawn(async move {
-        rounds::now(&mut worker, Layout::Whole, min_points(0), PATIENCE)
+        rounds::run_now(&mut worker, Layout::SingleNode, min_points(0), PATIENCE)
             .await
             .unwrap()
     });
@@ -492,9 +497,9 @@ async fn a_round_waits_a_moment_for_who_reads_what_the_last_one_replaced() {
     let mut worker = database.connect(&database.worker).await;
     let mut attempt = async || {
         let every_moment = |at: DateTime<Utc>| Some(at);
-        rounds::attempt(
+        rounds::run_due(
             &mut worker,
-            Layout::Whole,
+            Layout::SingleNode,
             every_moment,
             NO_COOLDOWN,
             PATIENCE,

@@ -2,7 +2,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use shared::db::goodbye;
+use shared::db::close;
 use shared::users::Layout;
 use shared::{MinPoints, last_query, rounds};
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
@@ -23,7 +23,7 @@ async fn all_updates_are_hot_and_the_tables_do_not_grow() {
     let mut api = database.connect(&database.api).await;
     let mut sizes = Vec::new();
     for _ in 0..12 {
-        rounds::now(&mut worker, Layout::Whole, MinPoints::draw(), PATIENCE)
+        rounds::run_now(&mut worker, Layout::SingleNode, MinPoints::draw(), PATIENCE)
             .await
             .unwrap();
         for _ in 0..200 {
@@ -63,7 +63,7 @@ async fn the_room_of_pages_that_a_round_had_to_leave_is_used_again() {
     let mut worker = database.connect(&database.worker).await;
     let mut rounds = 0;
     let mut round = async || {
-        rounds::now(&mut worker, Layout::Whole, MinPoints::draw(), PATIENCE)
+        rounds::run_now(&mut worker, Layout::SingleNode, MinPoints::draw(), PATIENCE)
             .await
             .unwrap();
         raw_sql("select pg_stat_force_next_flush()")
@@ -100,7 +100,7 @@ async fn the_room_of_pages_that_a_round_had_to_leave_is_used_again() {
     // All 61 versions of each page, in place of which 51 users move: more than a thousand, on either count.
     let pinned = pin_pages(&database, 10..36).await;
     round().await;
-    goodbye(pinned).await;
+    close(pinned).await;
     let grown = size().await;
     assert!(grown > before, "pinned pages make it grow");
     let dead_now = dead().await;
@@ -121,7 +121,7 @@ async fn the_room_of_pages_that_a_round_had_to_leave_is_used_again() {
     // Fewer than before: each page that was left has taken its own next versions, too.
     let pinned = pin_pages(&database, 60..70).await;
     round().await;
-    goodbye(pinned).await;
+    close(pinned).await;
     assert_eq!(size().await, grown);
 }
 
@@ -237,9 +237,9 @@ async fn rounds_one_after_the_other_under_load_leave_the_tables_as_they_are() {
     let every_moment = |at| Some(at);
     let mut done = 0;
     while done < 8 {
-        let outcome = rounds::attempt(
+        let outcome = rounds::run_due(
             &mut worker,
-            Layout::Whole,
+            Layout::SingleNode,
             every_moment,
             TimeDelta::zero(),
             PATIENCE,

@@ -115,7 +115,7 @@ async fn only_the_server_itself_is_taken_for_the_server() {
 fn a_weaker_mode_towards_another_machine_is_complained_of() {
     let weakness = |rest: &str| {
         let url = format!("postgres://role:password@{rest}");
-        Database::parse(&url, "test").unwrap().weakness()
+        Database::parse(&url, "test").unwrap().tls_warning()
     };
     for safe in [
         "db.example/max_two?sslmode=verify-full",

@@ -46,5 +46,8 @@ async fn two_can_seed_at_the_same_time() {
 async fn a_table_on_one_server_is_known_for_that() {
     let database = TestDatabase::new().await;
     let mut worker = database.connect(&database.worker).await;
-    assert_eq!(users::layout(&mut worker).await.unwrap(), Layout::Whole);
+    assert_eq!(
+        users::layout(&mut worker).await.unwrap(),
+        Layout::SingleNode
+    );
 }

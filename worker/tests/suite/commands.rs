@@ -10,7 +10,7 @@ async fn migrate_makes_the_schema_and_does_nothing_where_it_is() {
         .await;
     for _ in 0..2 {
         let mut program = start(&["migrate"], &[("DATABASE_URL", &*database.owner)]);
-        assert!(program.ended().await.success(), "{}", program.said());
+        assert!(program.wait().await.success(), "{}", program.output());
     }
     assert_eq!(
         database.value::<i64>("select count(*) from settings").await,
@@ -28,7 +28,7 @@ async fn seed_adds_the_users_that_are_missing_and_can_be_repeated() {
             &[("DATABASE_URL", &*database.owner)],
         );
         assert_eq!(program.field("added").await, added);
-        assert!(program.ended().await.success());
+        assert!(program.wait().await.success());
     }
     let users: i64 = database
         .value("select count(*) from users where id between 1 and 50000 and points = 0")
@@ -52,7 +52,7 @@ async fn a_seed_that_was_killed_is_resumed() {
     .await;
     drop(killed);
     let mut resumed = seed();
-    assert!(resumed.ended().await.success(), "{}", resumed.said());
+    assert!(resumed.wait().await.success(), "{}", resumed.output());
     assert_eq!(
         database.value::<i64>("select count(*) from users").await,
         200_000
@@ -64,8 +64,8 @@ async fn round_does_one_now_and_says_so() {
     let database = TestDatabase::with_users(1_000).await;
     for _ in 0..2 {
         let mut program = worker(&database, &["round", "--min-points", "37"], &[]);
-        assert!(program.ended().await.success(), "{}", program.said());
-        let said = program.said();
+        assert!(program.wait().await.success(), "{}", program.output());
+        let said = program.output();
         let milliseconds = said
             .strip_prefix("round done: 1000 users renewed in ")
             .and_then(|rest| rest.strip_suffix(" ms\n"));
@@ -139,8 +139,8 @@ async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
         ),
     ] {
         let mut program = start(arguments, &[environment]);
-        let status = program.ended().await;
-        let said = program.said();
+        let status = program.wait().await;
+        let said = program.output();
         assert_eq!(
             status.code(),
             Some(2),
@@ -156,13 +156,13 @@ async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
 async fn a_health_check_says_by_its_exit_status_how_the_worker_is() {
     let database = TestDatabase::with_users(10).await;
     let mut worker = worker(&database, &[], &[]);
-    worker.says("round done").await;
+    worker.wait_for_output("round done").await;
     let admin = worker.address("admin").await.to_string();
     let environment = [("ADMIN_LISTEN", &*admin)];
     let mut check = start(&["healthcheck"], &environment);
-    assert!(check.ended().await.success(), "{}", check.said());
+    assert!(check.wait().await.success(), "{}", check.output());
     assert!(worker.stop().await.success());
     let mut check = start(&["healthcheck"], &environment);
-    assert_eq!(check.ended().await.code(), Some(1));
-    assert!(check.said().starts_with("/livez: "), "{}", check.said());
+    assert_eq!(check.wait().await.code(), Some(1));
+    assert!(check.output().starts_with("/livez: "), "{}", check.output());
 }

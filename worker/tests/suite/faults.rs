@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use testkit::{Program, Proxy, TestDatabase, Weather, eventually};
+use testkit::{NetworkFault, Program, Proxy, TestDatabase, eventually};
 
 use crate::{start, worker};
 
@@ -65,7 +65,7 @@ async fn a_killed_worker_leaves_nothing_half_done_and_the_next_does_the_tick() {
         tokio::time::sleep(Duration::from_millis(round * 5)).await;
         victim.signal(Signal::SIGKILL);
         let killed_at = Instant::now();
-        victim.ended().await;
+        victim.wait().await;
         let half: i64 = database
             .value("select count(distinct updated_at) - 1 from users")
             .await;
@@ -77,7 +77,7 @@ async fn a_killed_worker_leaves_nothing_half_done_and_the_next_does_the_tick() {
         .await;
         let late = killed_at.elapsed();
         assert!(late < Duration::from_secs(15), "{late:?}");
-        next.says("the worker starts").await;
+        next.wait_for_output("the worker starts").await;
         assert!(next.stop().await.success());
         assert_whole(&database).await;
         database.run("delete from rounds").await;
@@ -91,17 +91,23 @@ async fn a_paused_worker_cannot_commit_a_stale_round() {
     let mut paused = worker(&database, &[], &[YEARLY]);
     worker_is(&database, "wait_event_type = 'Lock'").await;
     paused.signal(Signal::SIGSTOP);
-    shared::db::goodbye(obstacle).await;
+    shared::db::close(obstacle).await;
     // Its UPDATE is done, and it holds the lock and all rows, and says nothing: the server ends that.
     worker_is(&database, "state = 'idle in transaction'").await;
     let mut other = worker(&database, &[], &[YEARLY]);
-    other.says("another worker is at the round").await;
-    other.says("round done").await;
+    other
+        .wait_for_output("another worker is at the round")
+        .await;
+    other.wait_for_output("round done").await;
     paused.signal(Signal::SIGCONT);
-    paused.says("no round, will try again").await;
+    paused.wait_for_output("no round, will try again").await;
     assert!(paused.stop().await.success());
     assert!(other.stop().await.success());
-    assert!(!paused.said().contains("round done"), "{}", paused.said());
+    assert!(
+        !paused.output().contains("round done"),
+        "{}",
+        paused.output()
+    );
     assert_eq!(
         database.value::<i64>("select count(*) from rounds").await,
         1
@@ -117,11 +123,11 @@ async fn a_network_that_goes_silent_does_not_keep_the_lock() {
         let obstacle = hold_up_rounds(&database).await;
         let mut cut_off = behind(&proxy, &database, &[YEARLY]);
         worker_is(&database, "wait_event_type = 'Lock'").await;
-        proxy.turns(Weather::Silent);
+        proxy.set_fault(NetworkFault::Blackhole);
         let silent = Instant::now();
         if while_idle {
             // The UPDATE ends, and nobody hears of it.
-            shared::db::goodbye(obstacle).await;
+            shared::db::close(obstacle).await;
         }
         // Else it goes on, as long as its time-out for locks allows. Either way the lock must come free.
         let lock = "select not exists (select from pg_locks where locktype = 'advisory' and database = (select oid from pg_database where datname = current_database()))";
@@ -131,13 +137,13 @@ async fn a_network_that_goes_silent_does_not_keep_the_lock() {
             "{:?}",
             silent.elapsed()
         );
-        proxy.turns(Weather::Fair);
+        proxy.set_fault(NetworkFault::None);
         if !while_idle {
             assert!(cut_off.stop().await.success());
             continue;
         }
         let mut other = worker(&database, &[], &[YEARLY]);
-        other.says("round done").await;
+        other.wait_for_output("round done").await;
         assert!(other.stop().await.success());
         assert!(cut_off.stop().await.success());
         assert_eq!(
@@ -153,10 +159,10 @@ async fn a_worker_alone_comes_back_from_a_silent_network() {
     let database = TestDatabase::with_users(1_000).await;
     let proxy = proxy(&database).await;
     let mut alone = behind(&proxy, &database, &[EVERY_TWO_SECONDS, NO_COOLDOWN]);
-    alone.says("round done").await;
-    proxy.turns(Weather::Silent);
-    alone.says("did not answer within").await;
-    proxy.turns(Weather::Fair);
+    alone.wait_for_output("round done").await;
+    proxy.set_fault(NetworkFault::Blackhole);
+    alone.wait_for_output("did not answer within").await;
+    proxy.set_fault(NetworkFault::None);
     let before: i64 = database.value("select count(*) from rounds").await;
     eventually("rounds go on", async || {
         database.value::<i64>("select count(*) from rounds").await > before
@@ -170,12 +176,18 @@ async fn a_worker_alone_comes_back_from_a_silent_network() {
 async fn a_lost_answer_to_a_commit_is_no_second_round() {
     let database = TestDatabase::with_users(1_000).await;
     let proxy = proxy(&database).await;
-    proxy.turns(Weather::CutsAfterCommit);
+    proxy.set_fault(NetworkFault::CutAfterCommit);
     let mut unlucky = behind(&proxy, &database, &[YEARLY]);
-    unlucky.says("no tick is due: it has been done").await;
+    unlucky
+        .wait_for_output("no tick is due: it has been done")
+        .await;
     assert!(unlucky.stop().await.success());
     assert_eq!(proxy.cuts(), 1);
-    assert!(!unlucky.said().contains("round done"), "{}", unlucky.said());
+    assert!(
+        !unlucky.output().contains("round done"),
+        "{}",
+        unlucky.output()
+    );
     assert_eq!(
         database.value::<i64>("select count(*) from rounds").await,
         1
@@ -192,9 +204,9 @@ async fn a_locked_table_delays_a_round_and_is_no_reason_to_end() {
         .await
         .unwrap();
     let mut program = worker(&database, &[], &[YEARLY]);
-    program.says("lock timeout").await;
-    shared::db::goodbye(obstacle).await;
-    program.says("round done").await;
+    program.wait_for_output("lock timeout").await;
+    shared::db::close(obstacle).await;
+    program.wait_for_output("round done").await;
     assert!(program.stop().await.success());
     assert_whole(&database).await;
 }

@@ -12,7 +12,7 @@ const EVERY_SECOND: (&str, &str) = ("SCHEDULE", "* * * * * *");
 async fn the_due_tick_is_done_at_the_start_and_not_again_by_the_next_worker() {
     let database = TestDatabase::with_users(100).await;
     let mut first = worker(&database, &[], &[YEARLY]);
-    first.says("round done").await;
+    first.wait_for_output("round done").await;
     let mut second = worker(&database, &["run"], &[YEARLY]);
     let metrics = Client::new(second.address("admin").await);
     eventually("the second one looked", async || {
@@ -35,7 +35,7 @@ async fn ticks_that_were_missed_for_ten_minutes_are_one_round() {
         .run("insert into rounds select tick_at, true, tick_at, tick_at, 100 from (select date_trunc('minute', now()) - interval '10 minutes' as tick_at) as tick")
         .await;
     let mut program = worker(&database, &[], &[]);
-    program.says("round done").await;
+    program.wait_for_output("round done").await;
     // Two looks later it is still one.
     let admin = Client::new(program.address("admin").await);
     eventually("it looked twice again", async || {
@@ -66,11 +66,11 @@ async fn three_workers_do_each_tick_once() {
     })
     .await;
     for worker in &mut workers {
-        assert!(worker.stop().await.success(), "{}", worker.said());
+        assert!(worker.stop().await.success(), "{}", worker.output());
     }
     let done: usize = workers
         .iter()
-        .map(|worker| worker.said().matches("round done").count())
+        .map(|worker| worker.output().matches("round done").count())
         .sum();
     assert_eq!(
         i64::try_from(done).unwrap(),
@@ -93,7 +93,7 @@ async fn a_signal_during_a_round_rolls_it_back() {
     })
     .await;
     let asked = Instant::now();
-    assert!(program.stop().await.success(), "{}", program.said());
+    assert!(program.stop().await.success(), "{}", program.output());
     // The promise is two seconds; a machine that is busy with other tests gets more.
     assert!(
         asked.elapsed() < Duration::from_secs(8),
@@ -101,9 +101,9 @@ async fn a_signal_during_a_round_rolls_it_back() {
         asked.elapsed()
     );
     assert!(
-        program.said().contains("the running attempt is given up"),
+        program.output().contains("the running attempt is given up"),
         "{}",
-        program.said()
+        program.output()
     );
     // The server lets go of everything: nobody but us holds a lock on users.
     eventually("the round's locks are gone", async || {
@@ -123,7 +123,7 @@ async fn a_worker_outlives_its_database() {
     let database = TestDatabase::with_own_server().await;
     database.seed(100).await;
     let mut program = worker(&database, &[], &[EVERY_SECOND, ("COOLDOWN", "0s")]);
-    program.says("round done").await;
+    program.wait_for_output("round done").await;
     for _ in 0..3 {
         let mut server = database.server.lock().await;
         server.crash();
@@ -147,12 +147,12 @@ async fn a_worker_that_starts_before_its_database_waits_for_it() {
     database.seed(100).await;
     database.server.lock().await.stop();
     let mut program = worker(&database, &[], &[YEARLY]);
-    program.says("no round, will try again").await;
+    program.wait_for_output("no round, will try again").await;
     let admin = Client::new(program.address("admin").await);
     assert!(admin.get("/livez").await.status.is_success());
     assert_eq!(admin.get("/readyz").await.status, 503);
     database.server.lock().await.start_again().unwrap();
-    program.says("round done").await;
+    program.wait_for_output("round done").await;
     assert!(program.stop().await.success());
 }
 
@@ -160,7 +160,7 @@ async fn a_worker_that_starts_before_its_database_waits_for_it() {
 async fn metrics_tell_what_became_of_ticks() {
     let database = TestDatabase::with_users(100).await;
     let mut program = worker(&database, &[], &[YEARLY]);
-    program.says("round done").await;
+    program.wait_for_output("round done").await;
     let metrics = Client::new(program.address("admin").await)
         .get("/metrics")
         .await;

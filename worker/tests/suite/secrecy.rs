@@ -8,8 +8,8 @@ use crate::{start, worker};
 async fn numbers(database: &TestDatabase, minimum: &str) -> HashSet<String> {
     let trace = [("RUST_LOG", "trace"), ("LOG_FORMAT", "text")];
     let mut program = worker(database, &["round", "--min-points", minimum], &trace);
-    assert!(program.ended().await.success(), "{}", program.said());
-    let said = program.said();
+    assert!(program.wait().await.success(), "{}", program.output());
+    let said = program.output();
     assert!(said.contains("round done"), "{said}");
     said.split(|character: char| !character.is_ascii_digit())
         .map(ToOwned::to_owned)
@@ -45,23 +45,27 @@ async fn no_log_line_tells_the_password() {
             command,
             &[("DATABASE_URL", &*database.owner), ("RUST_LOG", "trace")],
         );
-        assert!(program.ended().await.success(), "{}", program.said());
-        assert!(!program.said().contains(&password), "{}", program.said());
+        assert!(program.wait().await.success(), "{}", program.output());
+        assert!(
+            !program.output().contains(&password),
+            "{}",
+            program.output()
+        );
     }
     let wrong = database.owner.replace(&password, "canary-password");
     let mut program = start(
         &["round"],
         &[("DATABASE_URL", &*wrong), ("RUST_LOG", "trace")],
     );
-    assert_eq!(program.ended().await.code(), Some(1));
+    assert_eq!(program.wait().await.code(), Some(1));
     assert!(
-        program.said().contains("password authentication failed"),
+        program.output().contains("password authentication failed"),
         "{}",
-        program.said()
+        program.output()
     );
     assert!(
-        !program.said().contains("canary-password"),
+        !program.output().contains("canary-password"),
         "{}",
-        program.said()
+        program.output()
     );
 }

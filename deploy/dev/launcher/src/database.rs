@@ -6,7 +6,7 @@ use std::{env, io};
 
 use anyhow::Context;
 use private_postgres::{Binaries, Server, is_reachable, roles};
-use shared::db::{Database, goodbye};
+use shared::db::{Database, close};
 use shared::schema;
 use tokio::task::spawn_blocking;
 use tracing::info;
@@ -57,7 +57,7 @@ pub(crate) async fn prepare(settings: &Settings) -> anyhow::Result<(Option<Serve
     let superuser = |database| Database::parse(&server.url("postgres", database), "max-two");
     let mut connection = superuser("postgres")?.connect(CONNECT).await?;
     roles::create(&mut connection, server.password(), NAME).await?;
-    goodbye(connection).await;
+    close(connection).await;
     let urls = Urls {
         owner: server.url(roles::OWNER, NAME),
         worker: server.url(roles::WORKER, NAME),
@@ -66,7 +66,7 @@ pub(crate) async fn prepare(settings: &Settings) -> anyhow::Result<(Option<Serve
     migrate(&Database::parse(&urls.owner, "max-two")?).await?;
     let mut connection = superuser(NAME)?.connect(CONNECT).await?;
     roles::grant(&mut connection).await?;
-    goodbye(connection).await;
+    close(connection).await;
     Ok((Some(server), urls))
 }
 
@@ -78,7 +78,7 @@ async fn migrate(owner: &Database) -> anyhow::Result<()> {
     schema::migrate(&mut connection)
         .await
         .context("migrating the database")?;
-    goodbye(connection).await;
+    close(connection).await;
     Ok(())
 }
 

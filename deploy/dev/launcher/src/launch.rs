@@ -14,7 +14,7 @@ use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use private_postgres::Server;
-use shared::db::{Database, goodbye};
+use shared::db::{Database, close};
 use shared::rounds;
 use shared::shutdown::StopSignals;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -188,7 +188,7 @@ async fn first_round(owner: &Database, schedule: &Schedule) -> anyhow::Result<()
             sleep(GLANCE).await;
         }
     }
-    goodbye(connection).await;
+    close(connection).await;
     Ok(())
 }
 

@@ -9,7 +9,7 @@ use std::{env, io};
 use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use private_postgres::Leash;
+use private_postgres::ParentDeathGuard;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -92,7 +92,7 @@ struct Process {
     child: Child,
     id: Pid,
     /// Taken off when the process has ended.
-    leash: Option<Leash>,
+    guard: Option<ParentDeathGuard>,
 }
 
 impl Process {
@@ -115,14 +115,14 @@ impl Process {
         Ok(Self {
             child,
             id: Pid::from_raw(id.cast_signed()),
-            leash: Some(Leash::new(id, "KILL", None)?),
+            guard: Some(ParentDeathGuard::new(id, "KILL", None)?),
         })
     }
 
     async fn ended(&mut self) -> io::Result<ExitStatus> {
         let status = self.child.wait().await;
-        if let Some(leash) = self.leash.take() {
-            leash.dismiss();
+        if let Some(guard) = self.guard.take() {
+            guard.dismiss();
         }
         status
     }

@@ -6,13 +6,13 @@
 
 mod account;
 mod binaries;
-mod leash;
-mod place;
+mod data_dir;
+mod parent_death_guard;
 pub mod roles;
 mod server;
 
 pub use binaries::Binaries;
-pub use leash::Leash;
+pub use parent_death_guard::ParentDeathGuard;
 pub use server::Server;
 
 use std::io;

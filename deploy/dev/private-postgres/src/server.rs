@@ -11,20 +11,20 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::account::Account;
-use crate::place::{Durability, GLANCE, Place, signal};
-use crate::{Binaries, Error, Leash};
+use crate::data_dir::{DataDir, Durability, GLANCE, signal};
+use crate::{Binaries, Error, ParentDeathGuard};
 
 /// How long a server may take to stop before it is killed.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A server. Dropping it stops it in an orderly way; if this process is killed, its leash does the same.
+/// A server. Dropping it stops it in an orderly way; if this process is killed, its guard does the same.
 #[derive(Debug)]
 pub struct Server {
-    place: Place,
+    place: DataDir,
     port: u16,
     password: String,
     /// None while the server is stopped.
-    running: Option<(Child, Leash)>,
+    running: Option<(Child, ParentDeathGuard)>,
     /// Held as long as the server may run, so that a second one on the same directory is refused.
     _lock: File,
     /// Removed with the server.
@@ -65,7 +65,7 @@ impl Server {
         let folder = TempDir::with_prefix("max-two-postgres-")
             .map_err(Error::io("making a folder in", &std::env::temp_dir()))?;
         let directory = folder.path().to_owned();
-        let place = Place {
+        let place = DataDir {
             cluster: directory.join("cluster"),
             directory,
             binaries: self.place.binaries.clone(),
@@ -86,7 +86,7 @@ impl Server {
         settings: &[&str],
         folder: Option<TempDir>,
     ) -> Result<Self, Error> {
-        let place = Place {
+        let place = DataDir {
             directory: directory.to_owned(),
             cluster: directory.join("cluster"),
             binaries: binaries.clone(),
@@ -110,7 +110,7 @@ impl Server {
 
     /// Starts a server whose cluster has been made.
     fn start_at(
-        place: Place,
+        place: DataDir,
         password: String,
         lock: File,
         folder: Option<TempDir>,
@@ -136,8 +136,8 @@ impl Server {
         if self.is_running() {
             return Ok(());
         }
-        if let Some((_, leash)) = self.running.take() {
-            leash.dismiss();
+        if let Some((_, guard)) = self.running.take() {
+            guard.dismiss();
         }
         self.place.wait_for_predecessor();
         self.running = Some(self.place.run(self.port)?);
@@ -184,7 +184,7 @@ impl Server {
     }
 
     fn end(&mut self, how: Signal) {
-        let Some((mut process, leash)) = self.running.take() else {
+        let Some((mut process, guard)) = self.running.take() else {
             return;
         };
         signal(&process, how);
@@ -195,7 +195,7 @@ impl Server {
             }
             sleep(GLANCE);
         }
-        leash.dismiss();
+        guard.dismiss();
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use testkit::{TestDatabase, Weather};
+use testkit::{NetworkFault, TestDatabase};
 use tokio::time::sleep;
 
 use crate::Fleet;
@@ -28,7 +28,7 @@ pub enum Fault {
     /// A process is stopped, and goes on later as if nothing had been.
     Paused(Whose, Duration),
     /// A process' network turns bad, and good again.
-    Network(Whose, Weather, Duration),
+    Network(Whose, NetworkFault, Duration),
     /// Postgres ends at once, and recovers.
     Crash,
     /// Somebody locks the table of users.
@@ -48,13 +48,13 @@ impl Fault {
         match random.random_range(0..10) {
             0..3 => Self::Killed(whose),
             3..5 => Self::Paused(whose, lasting),
-            5 => Self::Network(whose, Weather::Silent, lasting),
-            6 => Self::Network(whose, Weather::Slow, lasting),
+            5 => Self::Network(whose, NetworkFault::Blackhole, lasting),
+            6 => Self::Network(whose, NetworkFault::Slow, lasting),
             7 => {
                 let weather = if random.random() {
-                    Weather::Cut
+                    NetworkFault::Cut
                 } else {
-                    Weather::CutsAfterCommit
+                    NetworkFault::CutAfterCommit
                 };
                 Self::Network(whose, weather, lasting / 4)
             }
@@ -76,9 +76,9 @@ impl Fault {
             }
             Self::Network(whose, weather, lasting) => {
                 let proxy = &member(fleet, whose).proxy;
-                proxy.turns(weather);
+                proxy.set_fault(weather);
                 sleep(lasting).await;
-                proxy.turns(Weather::Fair);
+                proxy.set_fault(NetworkFault::None);
             }
             Self::Crash => {
                 let mut server = database.server.lock().await;
@@ -95,7 +95,7 @@ impl Fault {
                     .await
                     .unwrap_or_else(|error| panic!("the table could not be locked: {error}"));
                 sleep(lasting).await;
-                shared::db::goodbye(obstacle).await;
+                shared::db::close(obstacle).await;
             }
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use testkit::{Client, Judge, Program, Proxy, TestDatabase, free_address};
+use testkit::{Checker, Client, Program, Proxy, TestDatabase, free_address};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -50,7 +50,7 @@ impl Member {
     /// Kills the process, whatever it is at, and starts another in its place.
     pub async fn replace(&mut self) {
         self.program.signal(Signal::SIGKILL);
-        self.program.ended().await;
+        self.program.wait().await;
         self.program = Program::start(&self.executable, &[self.role], self.environment.clone());
     }
 }
@@ -101,7 +101,10 @@ impl Fleet {
             fleet.addresses.push(address);
         }
         for replica in &mut fleet.replicas {
-            replica.program.says("the database is reached").await;
+            replica
+                .program
+                .wait_for_output("the database is reached")
+                .await;
         }
         fleet
     }
@@ -115,24 +118,24 @@ impl Fleet {
     pub async fn stop(&mut self) {
         for member in self.replicas.iter_mut().chain(&mut self.workers) {
             let status = member.program.stop().await;
-            assert!(status.success(), "{status}: {}", member.program.said());
+            assert!(status.success(), "{status}: {}", member.program.output());
         }
     }
 }
 
-/// Clients who ask one replica after the other, until the set is dropped; the judge sees what they see.
+/// Clients who ask one replica after the other, until the set is dropped; the checker sees what they see.
 #[must_use]
-pub fn load(judge: &Judge, addresses: &[SocketAddr], clients: u16) -> JoinSet<()> {
+pub fn load(checker: &Checker, addresses: &[SocketAddr], clients: u16) -> JoinSet<()> {
     let mut load = JoinSet::new();
     for number in 0..clients {
-        let judge = judge.clone();
+        let checker = checker.clone();
         let replicas: Vec<_> = addresses
             .iter()
             .map(|&address| Client::new(address))
             .collect();
         load.spawn(async move {
             for replica in replicas.iter().cycle().skip(number.into()) {
-                judge.ask(replica).await;
+                checker.query(replica).await;
                 sleep(REST).await;
             }
         });

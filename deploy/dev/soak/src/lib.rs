@@ -1,4 +1,4 @@
-//! The whole service under faults, and a judge's verdict on it.
+//! The whole service under faults, and a checker's report on it.
 //!
 //! What enters is a plan, whose seed decides which faults come when; what leaves is a report, and whether every promise
 //! was kept. The same seed brings the same faults in the same order; what they meet depends on the machine.

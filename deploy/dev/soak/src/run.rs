@@ -1,4 +1,4 @@
-//! A soak: faults, one after the other, until the ticks are over; then the verdict.
+//! A soak: faults, one after the other, until the ticks are over; then the report.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use testkit::{Judge, TestDatabase, eventually};
+use testkit::{Checker, TestDatabase, eventually};
 use tokio::time::sleep;
 
 use crate::{Fault, Fleet, Plan, load};
@@ -14,7 +14,7 @@ use crate::{Fault, Fleet, Plan, load};
 /// The advisory lock of somebody else, whom nothing of ours may mind.
 const DECOY: &str = "select pg_advisory_lock(1)";
 
-/// Runs the plan with the programs of `executable`, prints what happens and the verdict, and returns whether every promise
+/// Runs the plan with the programs of `executable`, prints what happens and the report, and returns whether every promise
 /// was kept.
 pub async fn run(executable: &Path, plan: Plan) -> bool {
     let seed = plan.seed.unwrap_or_else(rand::random);
@@ -22,11 +22,11 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
     let mut random = StdRng::seed_from_u64(seed);
     let database = TestDatabase::with_own_server().await;
     database.seed(plan.users.into()).await;
-    let judge = Judge::of(&database).await;
+    let checker = Checker::install(&database).await;
     let schedule = format!("*/{} * * * * *", plan.pace);
     let (workers, replicas) = (plan.workers.get(), plan.replicas.get());
     let mut fleet = Fleet::start(executable, &database, workers, replicas, &schedule).await;
-    let load = load(&judge, &fleet.addresses, plan.clients.get());
+    let load = load(&checker, &fleet.addresses, plan.clients.get());
     let mut decoy = decoy(&database).await;
     eventually("the first rounds are done", async || {
         last_tick(&database).await.is_some()
@@ -60,20 +60,20 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
     fleet.stop().await;
     drop(decoy);
 
-    let verdict = judge.verdict(&database).await;
-    let due = verdict.due(TimeDelta::seconds(plan.pace.into()));
-    println!("\n{verdict}");
+    let report = checker.report(&database).await;
+    let due = report.due(TimeDelta::seconds(plan.pace.into()));
+    println!("\n{report}");
     println!("{faults} faults; the slowest next round came {slowest:.1?} after the end of one");
     println!(
         "ticks done / due          {} / {due} (those that fell into an outage are one round)",
-        verdict.rounds
+        report.rounds
     );
     println!("users, last_query, bytes  {size_at_start:?} at the start");
     println!(
         "                          {:?} at the end",
         sizes(&database).await
     );
-    let clean = verdict.is_clean();
+    let clean = report.is_clean();
     println!(
         "seed {seed}: {}",
         if clean {

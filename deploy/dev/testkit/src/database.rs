@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use private_postgres::{Binaries, Server, roles};
-use shared::db::{Connection, Database, goodbye};
+use shared::db::{Connection, Database, close};
 use shared::{schema, users};
 use sqlx::{AssertSqlSafe, Connection as _, raw_sql};
 use tokio::sync::{Mutex, OnceCell};
@@ -76,7 +76,7 @@ impl TestDatabase {
         users::seed(&mut connection, 1..=number)
             .await
             .expect("the owner may seed");
-        goodbye(connection).await;
+        close(connection).await;
     }
 
     async fn copy(server: Arc<Mutex<Server>>) -> Self {
@@ -94,7 +94,7 @@ impl TestDatabase {
         .execute(&mut connection)
         .await
         .expect("a superuser may make databases");
-        goodbye(connection).await;
+        close(connection).await;
         drop(running);
         Self {
             server,
@@ -129,7 +129,7 @@ impl TestDatabase {
             .execute(&mut connection)
             .await
             .unwrap_or_else(|error| panic!("{statements}: {error}"));
-        goodbye(connection).await;
+        close(connection).await;
     }
 
     /// The single value that a query returns, read as a superuser.
@@ -142,7 +142,7 @@ impl TestDatabase {
             .fetch_one(&mut connection)
             .await
             .unwrap_or_else(|error| panic!("{query}: {error}"));
-        goodbye(connection).await;
+        close(connection).await;
         value
     }
 
@@ -156,7 +156,7 @@ impl TestDatabase {
             .fetch_all(&mut connection)
             .await
             .unwrap_or_else(|error| panic!("{query}: {error}"));
-        goodbye(connection).await;
+        close(connection).await;
         values
     }
 
@@ -202,17 +202,17 @@ async fn make_template(server: &Mutex<Server>) {
     roles::create(&mut connection, server.password(), TEMPLATE)
         .await
         .expect("we are superuser");
-    goodbye(connection).await;
+    close(connection).await;
     let mut connection = connect(&server.url(roles::OWNER, TEMPLATE)).await;
     schema::migrate(&mut connection)
         .await
         .expect("the migrations fit an empty database");
-    goodbye(connection).await;
+    close(connection).await;
     let mut connection = connect(&server.url("postgres", TEMPLATE)).await;
     roles::grant(&mut connection)
         .await
         .expect("we are superuser");
-    goodbye(connection).await;
+    close(connection).await;
 }
 
 async fn connect(url: &str) -> Connection {

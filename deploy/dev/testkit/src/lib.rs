@@ -1,5 +1,5 @@
 //! What the tests of all packages share: a database for each test, programs as processes, a network with weather, a
-//! client, and a judge of all that was seen.
+//! client, and a checker of all that was seen.
 //!
 //! Everything here panics where a test could not go on. The server that a test binary starts ends with it, however the
 //! binary ends.
@@ -9,17 +9,17 @@
     reason = "all of it panics where a test could not go on"
 )]
 
+mod checker;
 mod client;
 mod database;
-mod judge;
 mod program;
 mod proxy;
 
+pub use checker::{Checker, Observation, Report};
 pub use client::{Client, Reply};
 pub use database::TestDatabase;
-pub use judge::{Judge, Observation, Verdict};
 pub use program::Program;
-pub use proxy::{Proxy, Weather};
+pub use proxy::{NetworkFault, Proxy};
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};

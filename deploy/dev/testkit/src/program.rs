@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use private_postgres::Leash;
+use private_postgres::ParentDeathGuard;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -22,8 +22,8 @@ use crate::{PATIENCE, eventually};
 pub struct Program {
     child: Child,
     id: Pid,
-    leash: Option<Leash>,
-    said: Arc<Mutex<String>>,
+    guard: Option<ParentDeathGuard>,
+    output: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
 }
 
@@ -57,22 +57,22 @@ impl Program {
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let id = child.id().expect("it has not been waited for");
-        let said = Arc::new(Mutex::new(String::new()));
+        let output = Arc::new(Mutex::new(String::new()));
         let readers = vec![
             tokio::spawn(read(
                 child.stdout.take().expect("it is piped"),
-                Arc::clone(&said),
+                Arc::clone(&output),
             )),
             tokio::spawn(read(
                 child.stderr.take().expect("it is piped"),
-                Arc::clone(&said),
+                Arc::clone(&output),
             )),
         ];
         Self {
             child,
             id: Pid::from_raw(id.cast_signed()),
-            leash: Some(Leash::new(id, "KILL", None).expect("there is a shell")),
-            said,
+            guard: Some(ParentDeathGuard::new(id, "KILL", None).expect("there is a shell")),
+            output,
             readers,
         }
     }
@@ -85,32 +85,43 @@ impl Program {
 
     /// All that it has printed so far.
     #[must_use]
-    pub fn said(&self) -> String {
-        self.said.lock().expect("readers do not panic").clone()
+    pub fn output(&self) -> String {
+        self.output.lock().expect("readers do not panic").clone()
     }
 
     /// Waits until it has printed `text`.
-    pub async fn says(&mut self, text: &str) {
-        let said = Arc::clone(&self.said);
+    pub async fn wait_for_output(&mut self, text: &str) {
+        let output = Arc::clone(&self.output);
         let patient = eventually(text, async || {
-            said.lock().expect("readers do not panic").contains(text)
+            output.lock().expect("readers do not panic").contains(text)
         });
         tokio::select! {
             () = patient => return,
             status = self.child.wait() => drop(status),
         }
-        let status = self.ended().await;
-        let said = self.said();
+        let status = self.wait().await;
+        let output = self.output();
         assert!(
-            said.contains(text),
-            "it ended ({status}) and never said {text:?}:\n{said}"
+            output.contains(text),
+            "it ended ({status}) and never output {text:?}:\n{output}"
         );
+    }
+
+    /// Waits until it has logged this event (the field `event` of a JSON log line).
+    pub async fn wait_for_event(&mut self, event: &str) {
+        self.wait_for_output(&event_field(event)).await;
+    }
+
+    /// How often it has logged this event so far.
+    #[must_use]
+    pub fn count_events(&self, event: &str) -> usize {
+        self.output().matches(&event_field(event)).count()
     }
 
     /// A field of the first JSON line that has it; waits for that line.
     pub async fn field(&mut self, name: &str) -> Value {
-        self.says(&format!("\"{name}\":")).await;
-        self.said()
+        self.wait_for_output(&format!("\"{name}\":")).await;
+        self.output()
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .find_map(|line| line.get(name).cloned())
@@ -133,16 +144,16 @@ impl Program {
     }
 
     /// Waits until it has ended, and until all that it printed has been read.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub async fn wait(&mut self) -> ExitStatus {
         let status = timeout(PATIENCE, self.child.wait())
             .await
-            .unwrap_or_else(|_| panic!("it does not end:\n{}", self.said()))
+            .unwrap_or_else(|_| panic!("it does not end:\n{}", self.output()))
             .expect("it is our child");
         for reader in self.readers.drain(..) {
             reader.await.expect("readers do not panic");
         }
-        if let Some(leash) = self.leash.take() {
-            leash.dismiss();
+        if let Some(guard) = self.guard.take() {
+            guard.dismiss();
         }
         status
     }
@@ -150,15 +161,19 @@ impl Program {
     /// Sends SIGTERM, and waits until it has ended.
     pub async fn stop(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
-        self.ended().await
+        self.wait().await
     }
 }
 
-async fn read(pipe: impl AsyncRead + Unpin, said: Arc<Mutex<String>>) {
+fn event_field(event: &str) -> String {
+    format!("\"event\":\"{event}\"")
+}
+
+async fn read(pipe: impl AsyncRead + Unpin, output: Arc<Mutex<String>>) {
     let mut lines = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        let mut said = said.lock().expect("readers do not panic");
-        said.push_str(&line);
-        said.push('\n');
+        let mut output = output.lock().expect("readers do not panic");
+        output.push_str(&line);
+        output.push('\n');
     }
 }

@@ -1,4 +1,4 @@
-//! A network between a program and its Postgres, with weather.
+//! A network between a program and its Postgres, with fault.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use tokio::time::sleep;
 
 /// What happens to the bytes of all connections, old and new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Weather {
+pub enum NetworkFault {
     /// They pass.
-    Fair,
+    None,
     /// They vanish, and nobody is told: no FIN, no RST.
-    Silent,
+    Blackhole,
     /// They pass late: each read waits for a tenth of a second.
     Slow,
     /// All connections are cut, and new ones at once.
     Cut,
     /// A COMMIT passes, and then the connection is cut before the answer to it comes.
-    CutsAfterCommit,
+    CutAfterCommit,
 }
 
-/// How late bytes are in slow weather.
+/// How late bytes are in slow fault.
 const SLOWNESS: Duration = Duration::from_millis(100);
 /// The message of Postgres' protocol that commits: `Query` with this text.
 const COMMIT: &[u8] = b"COMMIT\0";
@@ -35,27 +35,27 @@ const COMMIT: &[u8] = b"COMMIT\0";
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    weather: watch::Sender<Weather>,
+    fault: watch::Sender<NetworkFault>,
     cuts: Arc<AtomicUsize>,
     port: Arc<AtomicU16>,
     accepting: AbortHandle,
 }
 
 impl Proxy {
-    /// A proxy for the server on this port, in fair weather.
+    /// A proxy for the server on this port, in fair fault.
     pub async fn new(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("there is a free port");
         let address = listener.local_addr().expect("it is bound");
-        let (weather, seen) = watch::channel(Weather::Fair);
+        let (fault, seen) = watch::channel(NetworkFault::None);
         let cuts = Arc::new(AtomicUsize::new(0));
         let port = Arc::new(AtomicU16::new(port));
         let accepting = accept(listener, Arc::clone(&port), seen, Arc::clone(&cuts));
         let accepting = tokio::spawn(accepting);
         Self {
             address,
-            weather,
+            fault,
             cuts,
             port,
             accepting: accepting.abort_handle(),
@@ -72,13 +72,13 @@ impl Proxy {
         format!("{before}@{}/{database}", self.address)
     }
 
-    /// Changes the weather.
-    pub fn turns(&self, weather: Weather) {
-        self.weather.send_replace(weather);
+    /// Changes the fault.
+    pub fn set_fault(&self, fault: NetworkFault) {
+        self.fault.send_replace(fault);
     }
 
     /// Lets new connections lead to the server on this port; those that are open stay where they are.
-    pub fn leads_to(&self, port: u16) {
+    pub fn redirect_to(&self, port: u16) {
         self.port.store(port, Ordering::SeqCst);
     }
 
@@ -98,20 +98,20 @@ impl Drop for Proxy {
 async fn accept(
     listener: TcpListener,
     port: Arc<AtomicU16>,
-    weather: watch::Receiver<Weather>,
+    fault: watch::Receiver<NetworkFault>,
     cuts: Arc<AtomicUsize>,
 ) {
     // They end with this task.
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let (weather, cuts) = (weather.clone(), Arc::clone(&cuts));
+        let (fault, cuts) = (fault.clone(), Arc::clone(&cuts));
         let port = port.load(Ordering::SeqCst);
         connections.spawn(async move {
             if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
-                let mut changing = weather.clone();
+                let mut changing = fault.clone();
                 tokio::select! {
-                    () = carry(client, server, &weather, &cuts) => {}
-                    _ = changing.wait_for(|weather| *weather == Weather::Cut) => {}
+                    () = carry(client, server, &fault, &cuts) => {}
+                    _ = changing.wait_for(|fault| *fault == NetworkFault::Cut) => {}
                 }
             }
         });
@@ -122,38 +122,38 @@ async fn accept(
 async fn carry(
     mut client: TcpStream,
     mut server: TcpStream,
-    weather: &watch::Receiver<Weather>,
+    fault: &watch::Receiver<NetworkFault>,
     cuts: &AtomicUsize,
 ) {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     tokio::select! {
-        () = one_way(from_client, to_server, weather, Some(cuts)) => {}
-        () = one_way(from_server, to_client, weather, None) => {}
+        () = one_way(from_client, to_server, fault, Some(cuts)) => {}
+        () = one_way(from_server, to_client, fault, None) => {}
     }
 }
 
 async fn one_way(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    weather: &watch::Receiver<Weather>,
+    fault: &watch::Receiver<NetworkFault>,
     cuts: Option<&AtomicUsize>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
         let message = &buffer[..bytes];
-        let now = *weather.borrow();
-        if now == Weather::Silent {
+        let now = *fault.borrow();
+        if now == NetworkFault::Blackhole {
             continue;
         }
-        if now == Weather::Slow {
+        if now == NetworkFault::Slow {
             sleep(SLOWNESS).await;
         }
         if to.write_all(message).await.is_err() {
             return;
         }
         if let Some(cuts) = cuts
-            && now == Weather::CutsAfterCommit
+            && now == NetworkFault::CutAfterCommit
             && message.ends_with(COMMIT)
         {
             cuts.fetch_add(1, Ordering::SeqCst);
@@ -161,7 +161,7 @@ async fn one_way(
         }
     }
     // Nobody hears of the end, either.
-    if *weather.borrow() == Weather::Silent {
+    if *fault.borrow() == NetworkFault::Blackhole {
         std::future::pending::<()>().await;
     }
 }

@@ -266,7 +266,7 @@ pub(crate) async fn during_rounds(
                 }
                 _ => {
                     let mut worker = stage.worker();
-                    worker.says("round done").await;
+                    worker.wait_for_output("round done").await;
                     let before = stage.rounds_done().await;
                     busy.push(ask().await?);
                     rounds.push(stage.rounds_done().await - before);

@@ -152,7 +152,7 @@ impl Stage {
         let mut programs = Vec::new();
         for _ in 0..number {
             let mut program = self.replica(address, &url);
-            program.says("the database is reached").await;
+            program.wait_for_output("the database is reached").await;
             programs.push(program);
         }
         Running { address, programs }
@@ -191,7 +191,7 @@ impl Stage {
         let listen = address.to_string();
         let arguments = ["serve", way.name(), &listen, &url];
         let mut program = Program::start(&self.executable, &arguments, [("", ""); 0]);
-        program.says("listening").await;
+        program.wait_for_output("listening").await;
         Running {
             address,
             programs: vec![program],

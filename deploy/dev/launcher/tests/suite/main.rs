@@ -46,8 +46,8 @@ fn folder() -> TempDir {
 }
 
 async fn ready(program: &mut Program) -> Client {
-    program.says("Its database: ").await;
-    let said = program.said();
+    program.wait_for_output("Its database: ").await;
+    let said = program.output();
     let address = said
         .lines()
         .find_map(|line| line.strip_prefix("Max Two is ready: http://"))
@@ -90,11 +90,11 @@ async fn from_an_empty_folder_to_users_and_back_and_again() {
     assert_eq!(processes.len(), 4, "two replicas, one worker, one server");
 
     program.signal(Signal::SIGINT);
-    assert!(program.ended().await.success(), "{}", program.said());
+    assert!(program.wait().await.success(), "{}", program.output());
     for process in processes {
         assert!(kill(process, None).is_err(), "{process} is left");
     }
-    let said = program.said();
+    let said = program.output();
     let stopped = |text| {
         said.find(text)
             .unwrap_or_else(|| panic!("{text} is not in {said}"))
@@ -118,15 +118,15 @@ async fn a_second_one_on_the_same_folder_or_port_is_refused() {
     let mut first = launcher(folder.path(), &["--replicas", "1"]);
     ready(&mut first).await;
     let mut second = launcher(folder.path(), &[]);
-    assert_eq!(second.ended().await.code(), Some(1));
+    assert_eq!(second.wait().await.code(), Some(1));
     assert!(
-        second.said().contains("is in use by another max-two"),
+        second.output().contains("is in use by another max-two"),
         "{}",
-        second.said()
+        second.output()
     );
 
     let address = first
-        .said()
+        .output()
         .lines()
         .find_map(|line| {
             Some(
@@ -137,13 +137,13 @@ async fn a_second_one_on_the_same_folder_or_port_is_refused() {
         })
         .unwrap();
     let mut third = launcher(&folder.path().join("other"), &["--listen", &address]);
-    assert_eq!(third.ended().await.code(), Some(1));
+    assert_eq!(third.wait().await.code(), Some(1));
     assert!(
         third
-            .said()
+            .output()
             .contains(&format!("LISTEN {address} can't be used")),
         "{}",
-        third.said()
+        third.output()
     );
     assert!(first.stop().await.success());
 }
@@ -162,7 +162,7 @@ async fn whatever_dies_is_started_again() {
             panic!("one {role}")
         };
         kill(process, Signal::SIGKILL).unwrap();
-        program.says(name).await;
+        program.wait_for_output(name).await;
         eventually("it runs again", async || {
             children(program.id(), role).iter().any(|id| *id != process)
         })
@@ -189,7 +189,7 @@ async fn nothing_is_left_when_the_launcher_is_killed_and_the_next_one_starts() {
         .flat_map(|role| children(program.id(), role))
         .collect();
     program.signal(Signal::SIGKILL);
-    program.ended().await;
+    program.wait().await;
     eventually("all processes are gone", async || {
         // A process that nobody reaps stays as a zombie.
         processes.iter().all(|process| {
@@ -212,7 +212,11 @@ async fn with_a_database_url_no_server_is_started() {
     let client = ready(&mut program).await;
     assert!(client.get("/").await.json()["users"].is_array());
     let password = database.server.lock().await.password().to_owned();
-    assert!(!program.said().contains(&password), "{}", program.said());
+    assert!(
+        !program.output().contains(&password),
+        "{}",
+        program.output()
+    );
     assert_eq!(children(program.id(), "postgres"), []);
     assert!(!folder.path().join("data").exists());
     assert!(program.stop().await.success());
@@ -232,15 +236,15 @@ async fn bad_settings_are_named_before_anything_is_started() {
         (&["--workers", "many"], "--workers"),
     ] {
         let mut program = launcher(folder.path(), arguments);
-        assert_eq!(program.ended().await.code(), Some(2), "{}", program.said());
-        assert!(program.said().contains(names), "{}", program.said());
-        assert_eq!(program.said().lines().count(), 1);
+        assert_eq!(program.wait().await.code(), Some(2), "{}", program.output());
+        assert!(program.output().contains(names), "{}", program.output());
+        assert_eq!(program.output().lines().count(), 1);
     }
     let mut program = launcher(folder.path(), &["--postgres-bin", "/nowhere"]);
-    assert_eq!(program.ended().await.code(), Some(2));
+    assert_eq!(program.wait().await.code(), Some(2));
     assert!(
-        program.said().contains("POSTGRES_BIN: /nowhere"),
+        program.output().contains("POSTGRES_BIN: /nowhere"),
         "{}",
-        program.said()
+        program.output()
     );
 }

@@ -20,19 +20,19 @@ const PASSWORD: &str = "citus";
 const DISTRIBUTE: &str = include_str!("../../../../citus/distribute.sql");
 /// Every move of the chain, written down while its row is locked.
 const WITNESS: &str = "
-    drop schema if exists witness cascade;
-    create schema witness;
-    create table witness.queries (number bigserial primary key, previous_at timestamptz, queried_at timestamptz);
-    create function witness.query() returns trigger language plpgsql security definer as $$
+    drop schema if exists audit cascade;
+    create schema audit;
+    create table audit.queries (number bigserial primary key, previous_at timestamptz, queried_at timestamptz);
+    create function audit.query() returns trigger language plpgsql security definer as $$
     begin
-        insert into witness.queries (previous_at, queried_at) values (new.previous_at, new.queried_at);
+        insert into audit.queries (previous_at, queried_at) values (new.previous_at, new.queried_at);
         return null;
     end
     $$;
-    create trigger witness after update on last_query for each row execute function witness.query();";
+    create trigger audit after update on last_query for each row execute function audit.query();";
 const CHAIN_ERRORS: &str = "
     select count(*) from (
-        select previous_at, queried_at, lag(queried_at) over (order by number) as before from witness.queries
+        select previous_at, queried_at, lag(queried_at) over (order by number) as before from audit.queries
     ) as queries
     where previous_at is distinct from before or queried_at < previous_at";
 
@@ -97,7 +97,7 @@ impl Coordinator {
 
     async fn job(&self, role: &str, arguments: &[&str]) {
         let mut program = self.program(role, arguments, &[]);
-        assert!(program.ended().await.success(), "{}", program.said());
+        assert!(program.wait().await.success(), "{}", program.output());
     }
 
     fn worker(&self) -> Program {
@@ -110,7 +110,7 @@ impl Coordinator {
         let listen = address.to_string();
         let environment = [("LISTEN", &*listen), ("DRAIN_DELAY", "0s")];
         let mut program = self.program(roles::API, &["api"], &environment);
-        program.says("the database is reached").await;
+        program.wait_for_output("the database is reached").await;
         (program, Client::new(address))
     }
 
@@ -192,15 +192,15 @@ async fn over_users_spread_over_nodes_every_promise_holds() {
     })
     .await;
     first.signal(Signal::SIGKILL);
-    first.ended().await;
+    first.wait().await;
     let mut first = cluster.worker();
     timestamps.extend(cluster.ask_during(&client, 2).await);
     replica.signal(Signal::SIGKILL);
-    replica.ended().await;
+    replica.wait().await;
     let (mut replica, client) = cluster.replica().await;
     timestamps.extend(cluster.ask_during(&client, 2).await);
     for program in [&mut first, &mut second, &mut replica] {
-        assert!(program.stop().await.success(), "{}", program.said());
+        assert!(program.stop().await.success(), "{}", program.output());
     }
 
     // P1: one truth. P2: once per tick.
@@ -221,7 +221,9 @@ async fn over_users_spread_over_nodes_every_promise_holds() {
         .await;
     let environment = [("SCHEDULE", EVERY_SECOND), ("COOLDOWN", "1h")];
     let mut cooling = cluster.program(roles::WORKER, &["worker"], &environment);
-    cooling.says("the last round's cooldown is on").await;
+    cooling
+        .wait_for_output("the last round's cooldown is on")
+        .await;
     assert!(cooling.stop().await.success());
     // P4: one chain, and what was answered goes along it.
     assert_eq!(cluster.value::<i64>(CHAIN_ERRORS).await, 0);

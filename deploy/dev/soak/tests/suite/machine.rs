@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use testkit::{Client, Judge, Program, TestDatabase, eventually, free_address};
+use testkit::{Checker, Client, Program, TestDatabase, eventually, free_address};
 use tokio::time::sleep;
 
 use crate::{EVERY_SECOND, EXECUTABLE, fleet, rounds_go_on};
@@ -56,7 +56,7 @@ fn faketime() -> String {
 #[ignore = "needs faketime"]
 async fn workers_whose_clocks_are_an_hour_wrong_do_each_tick_once() {
     let database = TestDatabase::with_users(1_000).await;
-    let judge = Judge::of(&database).await;
+    let checker = Checker::install(&database).await;
     let library = faketime();
     let mut workers = ["+1h", "-1h"].map(|wrong| {
         let clock = [
@@ -71,10 +71,10 @@ async fn workers_whose_clocks_are_an_hour_wrong_do_each_tick_once() {
     })
     .await;
     for worker in &mut workers {
-        assert!(worker.stop().await.success(), "{}", worker.said());
+        assert!(worker.stop().await.success(), "{}", worker.output());
     }
-    let verdict = judge.verdict(&database).await;
-    assert!(verdict.is_clean(), "{verdict}");
+    let report = checker.report(&database).await;
+    assert!(report.is_clean(), "{report}");
     let late: i64 = database
         .value("select count(*) from rounds where started_at - tick_at > interval '1 minute'")
         .await;
@@ -96,7 +96,7 @@ async fn a_clock_that_is_set_back_stops_the_scheduler_and_livez_says_so_while_ro
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ];
     let mut program = worker(&database.worker, &clock_settings);
-    program.says("round done").await;
+    program.wait_for_output("round done").await;
     let admin = Client::new(program.address("admin").await);
     assert_eq!(admin.get("/livez").await.status, 200);
     fs::write(&clock, "-1h").unwrap();
@@ -113,7 +113,7 @@ async fn a_clock_that_is_set_back_stops_the_scheduler_and_livez_says_so_while_ro
 #[ignore = "takes a minute"]
 async fn a_worker_that_is_stopped_for_a_minute_commits_nothing_when_it_goes_on() {
     let database = TestDatabase::with_users(100_000).await;
-    let judge = Judge::of(&database).await;
+    let checker = Checker::install(&database).await;
     let mut fleet = fleet(&database, 2, 1).await;
     rounds_go_on(&database).await;
     // In the middle of its UPDATE.
@@ -141,15 +141,15 @@ async fn a_worker_that_is_stopped_for_a_minute_commits_nothing_when_it_goes_on()
     victim.program.signal(Signal::SIGCONT);
     rounds_go_on(&database).await;
     fleet.stop().await;
-    let verdict = judge.verdict(&database).await;
-    assert!(verdict.is_clean(), "{verdict}");
+    let report = checker.report(&database).await;
+    assert!(report.is_clean(), "{report}");
 }
 
 #[tokio::test]
 #[ignore = "takes a minute"]
 async fn users_that_are_locked_for_a_minute_keep_no_reader_waiting_and_the_round_follows() {
     let database = TestDatabase::with_users(1_000).await;
-    let judge = Judge::of(&database).await;
+    let checker = Checker::install(&database).await;
     let mut fleet = fleet(&database, 2, 1).await;
     rounds_go_on(&database).await;
     let mut obstacle = database.superuser().await;
@@ -160,10 +160,10 @@ async fn users_that_are_locked_for_a_minute_keep_no_reader_waiting_and_the_round
     let client = Client::new(fleet.addresses[0]);
     let locked = Instant::now();
     while locked.elapsed() < A_MINUTE {
-        assert_eq!(judge.ask(&client).await, Some(200));
+        assert_eq!(checker.query(&client).await, Some(200));
         sleep(Duration::from_millis(10)).await;
     }
-    shared::db::goodbye(obstacle).await;
+    shared::db::close(obstacle).await;
     let free = Instant::now();
     rounds_go_on(&database).await;
     println!("the next round was done {:.1?} after", free.elapsed());
@@ -173,8 +173,8 @@ async fn users_that_are_locked_for_a_minute_keep_no_reader_waiting_and_the_round
         free.elapsed()
     );
     fleet.stop().await;
-    let verdict = judge.verdict(&database).await;
-    assert!(verdict.is_clean(), "{verdict}");
+    let report = checker.report(&database).await;
+    assert!(report.is_clean(), "{report}");
 }
 
 /// A file system in memory, gone with its test.
@@ -242,7 +242,7 @@ async fn a_full_disk_stops_rounds_until_there_is_room_and_no_reader() {
         database.run(statement).await;
     }
     let mut worker = worker(&database.worker, &[]);
-    worker.says("No space left on device").await;
+    worker.wait_for_output("No space left on device").await;
     let mut replica = replica(&database.api);
     let client = Client::new(replica.address("listen").await);
     eventually("it answers", async || client.get("/").await.status == 200).await;
@@ -251,7 +251,7 @@ async fn a_full_disk_stops_rounds_until_there_is_room_and_no_reader() {
         0
     );
     database.run("drop table ballast").await;
-    worker.says("round done").await;
+    worker.wait_for_output("round done").await;
     assert!(worker.stop().await.success());
     assert!(replica.stop().await.success());
 }
@@ -290,7 +290,7 @@ async fn pooler(
     }
     command.arg(&file).stdin(std::process::Stdio::null());
     let mut program = Program::spawn(command);
-    program.says("process up").await;
+    program.wait_for_output("process up").await;
     (program, address, folder)
 }
 
@@ -307,8 +307,10 @@ async fn behind_a_pooler_both_programs_say_at_once_what_they_need() {
         let url = |role| format!("postgres://anybody@{address}/{role}");
         let (mut worker, mut replica) = (worker(&url("worker"), &[]), replica(&url("api")));
         for program in [&mut worker, &mut replica] {
-            program.says("the database is behind a pooler").await;
-            program.says("\"ERROR\"").await;
+            program
+                .wait_for_output("the database is behind a pooler")
+                .await;
+            program.wait_for_output("\"ERROR\"").await;
         }
         let client = Client::new(replica.address("listen").await);
         assert_eq!(client.get("/readyz").await.status, 503);

@@ -1,4 +1,4 @@
-//! The whole service under faults: workers, replicas and clients over one database, and a judge.
+//! The whole service under faults: workers, replicas and clients over one database, and a checker.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use soak::{Fleet, load};
-use testkit::{Client, Judge, Program, TestDatabase, eventually};
+use testkit::{Checker, Client, Program, TestDatabase, eventually};
 
 /// The program with all roles.
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_soak");
@@ -40,9 +40,12 @@ async fn rounds_go_on(database: &TestDatabase) {
 }
 
 /// How long the replica takes to answer again.
-async fn answers_again(client: &Client, judge: &Judge) -> Duration {
+async fn answers_again(client: &Client, checker: &Checker) -> Duration {
     let began = Instant::now();
-    eventually("it answers", async || judge.ask(client).await == Some(200)).await;
+    eventually("it answers", async || {
+        checker.query(client).await == Some(200)
+    })
+    .await;
     let away = began.elapsed();
     println!("answered again after {away:.2?}");
     away
@@ -53,12 +56,12 @@ async fn a_short_soak_with_random_faults_breaks_no_promise() {
     let no_environment: [(&str, &str); 0] = [];
     let arguments = ["--ticks", "15", "--users", "1000", "--rest", "2"];
     let mut soak = Program::start(EXECUTABLE, &arguments, no_environment);
-    let status = soak.ended().await;
-    assert!(status.success(), "{}", soak.said());
+    let status = soak.wait().await;
+    assert!(status.success(), "{}", soak.output());
     assert!(
-        soak.said().contains("every promise was kept"),
+        soak.output().contains("every promise was kept"),
         "{}",
-        soak.said()
+        soak.output()
     );
 }
 
@@ -66,9 +69,9 @@ async fn a_short_soak_with_random_faults_breaks_no_promise() {
 async fn ten_crashes_of_postgres_under_load_break_no_promise() {
     let database = TestDatabase::with_own_server().await;
     database.seed(1_000).await;
-    let judge = Judge::of(&database).await;
+    let checker = Checker::install(&database).await;
     let mut fleet = fleet(&database, 2, 2).await;
-    let load = load(&judge, &fleet.addresses, 4);
+    let load = load(&checker, &fleet.addresses, 4);
     let client = Client::new(fleet.addresses[0]);
     rounds_go_on(&database).await;
     for _ in 0..10 {
@@ -79,45 +82,48 @@ async fn ten_crashes_of_postgres_under_load_break_no_promise() {
         })
         .unwrap();
         drop(server);
-        let away = answers_again(&client, &judge).await;
+        let away = answers_again(&client, &checker).await;
         // The promise is three seconds; a machine that is busy with other tests gets more.
         assert!(away < Duration::from_secs(15), "{away:?}");
         rounds_go_on(&database).await;
     }
     drop(load);
     fleet.stop().await;
-    let verdict = judge.verdict(&database).await;
-    assert!(verdict.is_clean(), "{verdict}");
+    let report = checker.report(&database).await;
+    assert!(report.is_clean(), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_a_standby_is_promoted_nothing_is_lost_and_no_program_is_restarted() {
     let leader = TestDatabase::with_own_server().await;
     leader.seed(1_000).await;
-    let judge = Judge::of(&leader).await;
+    let checker = Checker::install(&leader).await;
     let follower = leader.standby().await;
     let mut fleet = fleet(&leader, 2, 2).await;
-    let load = load(&judge, &fleet.addresses, 4);
+    let load = load(&checker, &fleet.addresses, 4);
     rounds_go_on(&leader).await;
     leader.server.lock().await.crash();
     let port = follower.server.lock().await.port();
     for member in fleet.members() {
-        member.proxy.leads_to(port);
+        member.proxy.redirect_to(port);
     }
     // Until the promotion they see a standby, and know it for what it is.
     for member in fleet.replicas.iter_mut().chain(&mut fleet.workers) {
-        member.program.says("the database is a standby").await;
+        member
+            .program
+            .wait_for_output("the database is a standby")
+            .await;
     }
     let client = Client::new(fleet.addresses[0]);
-    assert_eq!(judge.ask(&client).await, Some(503));
+    assert_eq!(checker.query(&client).await, Some(503));
     follower.promote().await;
-    let away = answers_again(&client, &judge).await;
+    let away = answers_again(&client, &checker).await;
     assert!(away < Duration::from_secs(15), "{away:?}");
     rounds_go_on(&follower).await;
     drop(load);
     fleet.stop().await;
-    let verdict = judge.verdict(&follower).await;
-    assert!(verdict.is_clean(), "{verdict}");
+    let report = checker.report(&follower).await;
+    assert!(report.is_clean(), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,44 +131,44 @@ async fn a_hundred_thousand_requests_over_three_replicas_are_one_chain() {
     const CLIENTS: u32 = 100;
     let database = TestDatabase::with_own_server().await;
     database.seed(1_000).await;
-    let judge = Judge::of(&database).await;
+    let checker = Checker::install(&database).await;
     let mut fleet = fleet(&database, 1, 3).await;
     let mut requests = tokio::task::JoinSet::new();
     for number in 0..CLIENTS {
-        let judge = judge.clone();
+        let checker = checker.clone();
         let client = Client::new(fleet.addresses[number as usize % 3]);
         requests.spawn(async move {
             for _ in 0..100_000 / CLIENTS {
-                assert_eq!(judge.ask(&client).await, Some(200));
+                assert_eq!(checker.query(&client).await, Some(200));
             }
         });
     }
     requests.join_all().await;
     fleet.stop().await;
-    let verdict = judge.verdict(&database).await;
-    assert!(verdict.is_clean(), "{verdict}");
-    assert_eq!((verdict.answers, verdict.refused), (100_000, 0));
-    assert_eq!(verdict.unclaimed, 0, "{verdict}");
-    assert!(verdict.rounds > 0, "{verdict}");
+    let report = checker.report(&database).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!((report.answers, report.refused), (100_000, 0));
+    assert_eq!(report.unclaimed, 0, "{report}");
+    assert!(report.rounds > 0, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_replica_keeps_nobody_else_waiting() {
     let database = TestDatabase::with_users(1_000).await;
-    let judge = Judge::of(&database).await;
+    let checker = Checker::install(&database).await;
     let mut fleet = fleet(&database, 1, 3).await;
-    let load = load(&judge, &fleet.addresses[..1], 8);
+    let load = load(&checker, &fleet.addresses[..1], 8);
     rounds_go_on(&database).await;
     fleet.replicas[0].program.signal(Signal::SIGSTOP);
     for &address in &fleet.addresses[1..] {
         let client = Client::new(address);
         for _ in 0..500 {
-            assert_eq!(judge.ask(&client).await, Some(200));
+            assert_eq!(checker.query(&client).await, Some(200));
         }
     }
     fleet.replicas[0].program.signal(Signal::SIGCONT);
     drop(load);
     fleet.stop().await;
-    let verdict = judge.verdict(&database).await;
-    assert!(verdict.is_clean(), "{verdict}");
+    let report = checker.report(&database).await;
+    assert!(report.is_clean(), "{report}");
 }

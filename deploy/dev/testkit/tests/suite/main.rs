@@ -1,4 +1,4 @@
-//! The judge, judged: it finds nothing wrong with what is right, and finds each thing that is wrong.
+//! The checker, judged: it finds nothing wrong with what is right, and finds each thing that is wrong.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use shared::users::Layout;
 use shared::{MinPoints, last_query, rounds};
 use sqlx::raw_sql;
-use testkit::{Judge, Observation, PATIENCE, TestDatabase, Verdict, eventually};
+use testkit::{Checker, Observation, PATIENCE, Report, TestDatabase, eventually};
 
 /// A worker's round as ours does it, but without its fence: it believes that its tick is always due.
 const ROUND_WITHOUT_FENCE: &str = "
@@ -26,25 +26,25 @@ const ROUND_WITHOUT_FENCE: &str = "
     on conflict (tick_at) do update set finished_at = excluded.finished_at, started_at = excluded.started_at;
     commit";
 
-async fn watched(users: i64) -> (TestDatabase, Judge) {
+async fn watched(users: i64) -> (TestDatabase, Checker) {
     let database = TestDatabase::with_users(users).await;
-    let judge = Judge::of(&database).await;
-    (database, judge)
+    let checker = Checker::install(&database).await;
+    (database, checker)
 }
 
 async fn round(database: &TestDatabase) {
     let mut worker = database.connect(&database.worker).await;
-    rounds::now(&mut worker, Layout::Whole, MinPoints::draw(), PATIENCE)
+    rounds::run_now(&mut worker, Layout::SingleNode, MinPoints::draw(), PATIENCE)
         .await
         .unwrap();
 }
 
-/// Answers a query as a replica does, and lets the judge see it.
-async fn query(database: &TestDatabase, judge: &Judge) {
+/// Answers a query as a replica does, and lets the checker see it.
+async fn query(database: &TestDatabase, checker: &Checker) {
     let mut api = database.connect(&database.api).await;
     let asked_at = Instant::now();
     let answer = last_query::answer(&mut api).await.unwrap();
-    judge.saw(Observation {
+    checker.saw(Observation {
         asked_at,
         answered_at: Instant::now(),
         users: json!(answer.users),
@@ -54,46 +54,46 @@ async fn query(database: &TestDatabase, judge: &Judge) {
     });
 }
 
-/// What the judge says after one good round with queries, and then this.
-async fn after(what: &str) -> Verdict {
-    let (database, judge) = watched(3).await;
+/// What the checker says after one good round with queries, and then this.
+async fn after(what: &str) -> Report {
+    let (database, checker) = watched(3).await;
     round(&database).await;
-    query(&database, &judge).await;
+    query(&database, &checker).await;
     database.run(what).await;
-    judge.verdict(&database).await
+    checker.report(&database).await
 }
 
 #[tokio::test]
 async fn what_is_right_is_clean() {
-    let (database, judge) = watched(100).await;
-    query(&database, &judge).await;
+    let (database, checker) = watched(100).await;
+    query(&database, &checker).await;
     for _ in 0..5 {
         round(&database).await;
         for _ in 0..5 {
-            query(&database, &judge).await;
+            query(&database, &checker).await;
         }
     }
-    let verdict = judge.verdict(&database).await;
-    assert!(verdict.is_clean(), "{verdict}");
-    assert_eq!((verdict.rounds, verdict.answers), (5, 26));
-    assert_eq!((verdict.batches, verdict.unclaimed), (26, 0));
+    let report = checker.report(&database).await;
+    assert!(report.is_clean(), "{report}");
+    assert_eq!((report.rounds, report.answers), (5, 26));
+    assert_eq!((report.batches, report.unclaimed), (26, 0));
 }
 
 #[tokio::test]
 async fn two_workers_without_a_fence_are_caught() {
-    let (database, judge) = watched(1).await;
+    let (database, checker) = watched(1).await;
     database.run(ROUND_WITHOUT_FENCE).await;
-    let once = judge.verdict(&database).await;
+    let once = checker.report(&database).await;
     assert_eq!(once.count("ticks done twice"), 0, "{once}");
     database.run(ROUND_WITHOUT_FENCE).await;
-    let twice = judge.verdict(&database).await;
+    let twice = checker.report(&database).await;
     assert_eq!(twice.count("ticks done twice"), 1, "{twice}");
     assert!(!twice.is_clean());
 }
 
 #[tokio::test]
 async fn two_holders_of_the_lock_are_caught() {
-    let (database, judge) = watched(1).await;
+    let (database, checker) = watched(1).await;
     let (first_half, second_half) =
         ROUND_WITHOUT_FENCE.split_at(ROUND_WITHOUT_FENCE.find("insert").unwrap());
     let mut first = database.superuser().await;
@@ -108,16 +108,16 @@ async fn two_holders_of_the_lock_are_caught() {
         raw_sql(second_half).execute(&mut first).await
     });
     waiting.unwrap();
-    let verdict = judge.verdict(&database).await;
+    let report = checker.report(&database).await;
     assert_eq!(
         (
-            verdict.count("rounds at the same time"),
-            verdict.count("ticks done twice")
+            report.count("rounds at the same time"),
+            report.count("ticks done twice")
         ),
         (1, 0),
-        "{verdict}"
+        "{report}"
     );
-    assert!(!verdict.is_clean());
+    assert!(!report.is_clean());
 }
 
 #[tokio::test]
@@ -127,17 +127,17 @@ async fn half_a_round_is_caught() {
         "update settings set min_points = min_points",
         "insert into rounds values (now(), true, now(), now(), 3)",
     ] {
-        let verdict = after(half).await;
-        assert_eq!(verdict.count("half rounds"), 1, "{half}: {verdict}");
+        let report = after(half).await;
+        assert_eq!(report.count("half rounds"), 1, "{half}: {report}");
     }
 }
 
 #[tokio::test]
 async fn a_user_who_is_left_out_is_caught() {
-    let verdict = after("update users set points = 1, updated_at = now() where id > 1").await;
-    assert_eq!(verdict.count("users left out"), 1, "{verdict}");
-    let verdict = after("update users set points = 1").await;
-    assert_eq!(verdict.count("users left out"), 3, "{verdict}");
+    let report = after("update users set points = 1, updated_at = now() where id > 1").await;
+    assert_eq!(report.count("users left out"), 1, "{report}");
+    let report = after("update users set points = 1").await;
+    assert_eq!(report.count("users left out"), 3, "{report}");
 }
 
 #[tokio::test]
@@ -146,11 +146,11 @@ async fn users_who_do_not_qualify_or_are_too_few_are_caught() {
         "update settings set min_points = 100, first_user_id = 1, second_user_id = 2",
         "begin; update users set points = 50; update settings set min_points = 10, first_user_id = 1, second_user_id = null; commit",
     ] {
-        let verdict = after(wrong).await;
+        let report = after(wrong).await;
         assert_eq!(
-            verdict.count("rounds with wrong users"),
+            report.count("rounds with wrong users"),
             1,
-            "{wrong}: {verdict}"
+            "{wrong}: {report}"
         );
     }
 }
@@ -162,29 +162,25 @@ async fn a_fork_and_a_step_back_of_the_chain_are_caught() {
         "update last_query set previous_at = previous_at, queried_at = clock_timestamp()",
         "update last_query set previous_at = queried_at, queried_at = queried_at - interval '1 second'",
     ] {
-        let (database, judge) = watched(1).await;
+        let (database, checker) = watched(1).await;
         round(&database).await;
-        query(&database, &judge).await;
+        query(&database, &checker).await;
         // The table's own rule would refuse one of them.
         database
             .run("alter table last_query drop constraint last_query_never_goes_back")
             .await;
         database.run(wrong).await;
-        let verdict = judge.verdict(&database).await;
-        assert_eq!(
-            verdict.count("errors in the chain"),
-            1,
-            "{wrong}: {verdict}"
-        );
+        let report = checker.report(&database).await;
+        assert_eq!(report.count("errors in the chain"), 1, "{wrong}: {report}");
     }
 }
 
 #[tokio::test]
 async fn answers_that_contradict_are_caught() {
-    let (database, judge) = watched(100).await;
+    let (database, checker) = watched(100).await;
     let seen = async || -> Vec<Value> {
         database
-            .values("select users from witness.choices order by number")
+            .values("select users from audit.choices order by number")
             .await
     };
     while seen()
@@ -196,16 +192,16 @@ async fn answers_that_contradict_are_caught() {
     {
         round(&database).await;
     }
-    query(&database, &judge).await;
-    query(&database, &judge).await;
+    query(&database, &checker).await;
+    query(&database, &checker).await;
     let second: String = database
         .value("select to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') from last_query")
         .await;
     let mut choices = seen().await;
     choices.retain(|users| users != &json!([]));
     let began = Instant::now();
-    let saw = |judge: &Judge, milliseconds: u64, users: &Value, timestamp: Option<&str>| {
-        judge.saw(Observation {
+    let saw = |checker: &Checker, milliseconds: u64, users: &Value, timestamp: Option<&str>| {
+        checker.saw(Observation {
             asked_at: began + Duration::from_millis(milliseconds),
             answered_at: began + Duration::from_millis(milliseconds + 1),
             users: users.clone(),
@@ -228,18 +224,18 @@ async fn answers_that_contradict_are_caught() {
         ),
         (oldest, Some(&*second), "an older round's"),
     ] {
-        let judge = Judge::default();
-        saw(&judge, 0, &json!([]), None);
-        saw(&judge, 10, newest, Some(&second));
-        assert!(judge.verdict(&database).await.contradictions.is_empty());
-        saw(&judge, 20, users, timestamp);
-        let verdict = judge.verdict(&database).await;
+        let checker = Checker::default();
+        saw(&checker, 0, &json!([]), None);
+        saw(&checker, 10, newest, Some(&second));
+        assert!(checker.report(&database).await.contradictions.is_empty());
+        saw(&checker, 20, users, timestamp);
+        let report = checker.report(&database).await;
         assert!(
-            verdict
+            report
                 .contradictions
                 .iter()
                 .any(|said| said.contains(complaint)),
-            "{complaint}: {verdict}"
+            "{complaint}: {report}"
         );
     }
 }

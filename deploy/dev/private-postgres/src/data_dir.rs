@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use rand::distr::{Alphanumeric, SampleString};
 
 use crate::account::Account;
-use crate::{Binaries, Error, Leash};
+use crate::{Binaries, Error, ParentDeathGuard};
 
 /// How long the server of an owner that was killed may take to stop.
 const PREDECESSOR: Duration = Duration::from_secs(15);
@@ -48,7 +48,7 @@ pub(crate) enum Durability {
 
 /// Where and how a server runs.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct DataDir {
     pub(crate) directory: PathBuf,
     pub(crate) cluster: PathBuf,
     pub(crate) binaries: Binaries,
@@ -57,7 +57,7 @@ pub(crate) struct Place {
     pub(crate) settings: Vec<String>,
 }
 
-impl Place {
+impl DataDir {
     /// Makes the cluster if it is missing, whole or not at all, and returns its password.
     pub(crate) fn initialize(&self) -> Result<String, Error> {
         let password_file = self.directory.join("password");
@@ -123,7 +123,7 @@ impl Place {
         })
     }
 
-    /// An owner that was killed leaves its server to the leash, which may not be done yet.
+    /// An owner that was killed leaves its server to the guard, which may not be done yet.
     pub(crate) fn wait_for_predecessor(&self) {
         let deadline = Instant::now() + PREDECESSOR;
         while let Some(pid) = self
@@ -142,7 +142,7 @@ impl Place {
     }
 
     /// Starts the server and waits until it accepts sessions.
-    pub(crate) fn run(&self, port: u16) -> Result<(Child, Leash), Error> {
+    pub(crate) fn run(&self, port: u16) -> Result<(Child, ParentDeathGuard), Error> {
         let log_path = self.directory.join("postgres.log");
         let log = File::create(&log_path).map_err(Error::io("making", &log_path))?;
         let (fsync, last_signal, folder) = match self.durability {
@@ -171,14 +171,14 @@ impl Place {
             .process_group(0)
             .spawn()
             .map_err(Error::io("starting", &program))?;
-        let leash = Leash::new(process.id(), last_signal, folder)
-            .map_err(Error::io("tying a leash to", &program))?;
+        let guard = ParentDeathGuard::new(process.id(), last_signal, folder)
+            .map_err(Error::io("tying a guard to", &program))?;
         if self.wait_until_ready(&mut process) {
-            return Ok((process, leash));
+            return Ok((process, guard));
         }
         signal(&process, Signal::SIGQUIT);
         let _ = process.wait();
-        leash.dismiss();
+        guard.dismiss();
         Err(Error::Start {
             directory: self.cluster.clone(),
             log: last_lines(&log_path),

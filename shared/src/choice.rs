@@ -52,7 +52,7 @@ pub(crate) async fn renew(
     connection: &mut PgConnection,
     min_points: MinPoints,
 ) -> Result<(), Error> {
-    sqlx::query_file!("src/settings/renew.sql", min_points.0)
+    sqlx::query_file!("src/choice/renew.sql", min_points.0)
         .execute(connection)
         .await?;
     Ok(())

@@ -18,7 +18,7 @@ pub struct Observation {
     pub timestamp: Option<String>,
 }
 
-/// What the database's witness knows, for comparison.
+/// What the database's audit knows, for comparison.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The users of each round, in the order of the rounds. Before the first there were none.

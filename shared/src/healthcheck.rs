@@ -12,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Asks the program whose admin listener is at this address, on this machine, whether it is alive and ready, and says the
 /// first no on standard error. Returns the status to exit with.
 #[must_use]
-pub fn main(admin: SocketAddr) -> ExitCode {
+pub fn run(admin: SocketAddr) -> ExitCode {
     let agent = Agent::new_with_config(
         Agent::config_builder()
             .proxy(None)

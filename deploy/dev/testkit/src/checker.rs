@@ -1,4 +1,4 @@
-//! The judge: witnesses every change in the database and every answer, and says at the end what was not as promised.
+//! The checker: witnesses every change in the database and every answer, and says at the end what was not as promised.
 //!
 //! It knows nothing of how the programs do it: it compares what was committed and what was answered with the promises.
 
@@ -20,20 +20,20 @@ pub use history::Observation;
 
 /// One who watches a database and its clients.
 #[derive(Clone, Debug, Default)]
-pub struct Judge {
+pub struct Checker {
     observations: Arc<Mutex<Vec<Observation>>>,
     refused: Arc<Mutex<u64>>,
 }
 
-impl Judge {
+impl Checker {
     /// Begins to watch. The database has its users, and nobody uses it yet.
-    pub async fn of(database: &TestDatabase) -> Self {
-        database.run(include_str!("judge/witness.sql")).await;
+    pub async fn install(database: &TestDatabase) -> Self {
+        database.run(include_str!("checker/audit.sql")).await;
         Self::default()
     }
 
     /// Asks a replica, and remembers the answer. `None` where none came, as from a replica that is killed.
-    pub async fn ask(&self, client: &Client) -> Option<u16> {
+    pub async fn query(&self, client: &Client) -> Option<u16> {
         let asked_at = Instant::now();
         let reply = client.send(Method::GET, "/").await.ok()?;
         let answered_at = Instant::now();
@@ -62,32 +62,32 @@ impl Judge {
     }
 
     /// Judges all that was seen up to now. Nobody uses the database any more.
-    pub async fn verdict(&self, database: &TestDatabase) -> Verdict {
+    pub async fn report(&self, database: &TestDatabase) -> Report {
         let observations = self
             .observations
             .lock()
             .expect("nothing panics with this lock")
             .clone();
         let choices: Vec<Value> = database
-            .values("select users from witness.choices order by number")
+            .values("select users from audit.choices order by number")
             .await;
         let seconds: Vec<String> = database
-            .values("select distinct to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') from witness.queries")
+            .values("select distinct to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') from audit.queries")
             .await;
         let known = Known {
             choices,
             seconds: seconds.into_iter().collect(),
         };
-        Verdict {
-            rounds: database.value("select count(*) from witness.rounds").await,
+        Report {
+            rounds: database.value("select count(*) from audit.rounds").await,
             first_tick: database
-                .value("select min(tick_at) from witness.rounds where scheduled")
+                .value("select min(tick_at) from audit.rounds where scheduled")
                 .await,
             last_tick: database
-                .value("select max(tick_at) from witness.rounds where scheduled")
+                .value("select max(tick_at) from audit.rounds where scheduled")
                 .await,
             findings: findings(database).await,
-            batches: database.value("select count(*) from witness.queries").await,
+            batches: database.value("select count(*) from audit.queries").await,
             unclaimed: unclaimed(database, &observations).await,
             answers: observations.len(),
             refused: *self.refused.lock().expect("nothing panics with this lock"),
@@ -96,8 +96,8 @@ impl Judge {
     }
 }
 
-/// How often each promise was broken, by what the witness wrote down.
-const FINDINGS: &str = include_str!("judge/findings.sql");
+/// How often each promise was broken, by what the audit wrote down.
+const FINDINGS: &str = include_str!("checker/findings.sql");
 
 async fn findings(database: &TestDatabase) -> Vec<(String, i64)> {
     let mut connection = database.superuser().await;
@@ -106,7 +106,7 @@ async fn findings(database: &TestDatabase) -> Vec<(String, i64)> {
     )))
     .fetch_all(&mut connection)
     .await
-    .expect("a superuser may read what the witness wrote")
+    .expect("a superuser may read what the audit wrote")
 }
 
 /// Batches whose first answer, the one with the time of the query before, nobody got: counted by the seconds that answers
@@ -122,7 +122,7 @@ async fn unclaimed(database: &TestDatabase, observations: &[Observation]) -> i64
          from (
              select coalesce(to_char(previous_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'), '') as second,
                     count(*) as batches
-             from witness.queries group by 1
+             from audit.queries group by 1
          ) as queries
          left join (
              select second, count(*) as answers from unnest($1::text[]) as second group by 1
@@ -131,19 +131,19 @@ async fn unclaimed(database: &TestDatabase, observations: &[Observation]) -> i64
     .bind(seen)
     .fetch_one(&mut connection)
     .await
-    .expect("a superuser may read what the witness wrote")
+    .expect("a superuser may read what the audit wrote")
 }
 
-/// What the judge found. As text it is a table, and then each complaint.
+/// What the checker found. As text it is a table, and then each complaint.
 #[derive(Clone, Debug)]
-pub struct Verdict {
+pub struct Report {
     /// Rounds that were committed.
     pub rounds: i64,
     /// The first tick that was done.
     pub first_tick: Option<DateTime<Utc>>,
     /// The last one.
     pub last_tick: Option<DateTime<Utc>>,
-    /// How often each promise was broken in the database, by the names of `judge/findings.sql`.
+    /// How often each promise was broken in the database, by the names of `checker/findings.sql`.
     pub findings: Vec<(String, i64)>,
     /// Statements that moved the chain of queries on.
     pub batches: i64,
@@ -157,7 +157,7 @@ pub struct Verdict {
     pub contradictions: Vec<String>,
 }
 
-impl Verdict {
+impl Report {
     /// How many ticks were due from the first to the last that was done, when one is due every `pause`.
     #[must_use]
     pub fn due(&self, pause: TimeDelta) -> i64 {
@@ -181,7 +181,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = [
             ("rounds", self.rounds),

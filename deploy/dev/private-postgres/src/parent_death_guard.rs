@@ -18,19 +18,25 @@ while kill -0 "$1" && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); 
 
 /// Ties a process to this one: when this process ends in any way, even by `SIGKILL`, the other gets a signal.
 ///
-/// A small shell holds the other end of a pipe, which the kernel closes with its owner. Dropping a leash has the same
-/// effect as the owner's end; [`Leash::dismiss`] takes it off.
+/// A small shell holds the other end of a pipe, which the kernel closes with its owner. Dropping a guard has the same
+/// effect as the owner's end; [`ParentDeathGuard::dismiss`] takes it off.
 #[derive(Debug)]
-pub struct Leash(Child);
+pub struct ParentDeathGuard(Child);
 
-impl Leash {
+impl ParentDeathGuard {
     /// Ties `process`: it will get `signal` (a name such as `INT`), and when it has ended, `folder` will be removed.
     ///
     /// # Errors
     /// When no shell can be started.
     pub fn new(process: u32, signal: &str, folder: Option<&Path>) -> io::Result<Self> {
         Command::new("sh")
-            .args(["-c", KEEPER, "leash", &process.to_string(), signal])
+            .args([
+                "-c",
+                KEEPER,
+                "parent-death-guard",
+                &process.to_string(),
+                signal,
+            ])
             .arg(folder.map_or(OsStr::new(""), Path::as_os_str))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -42,7 +48,7 @@ impl Leash {
             .map(Self)
     }
 
-    /// Takes the leash off. To be called once the process has ended and before its id can be another's.
+    /// Takes the guard off. To be called once the process has ended and before its id can be another's.
     pub fn dismiss(mut self) {
         if let Some(mut stdin) = self.0.stdin.take() {
             // A keeper that is gone needs no dismissal.

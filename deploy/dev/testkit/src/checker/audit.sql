@@ -1,0 +1,89 @@
+-- What the checker goes by: every committed change of the tables, written down by triggers that no program of ours knows.
+
+create schema audit;
+
+-- The first and the last moment of a round's writes, all of which a round does under the lock.
+create table audit.begins (
+    transaction_id xid8 not null,
+    at timestamptz not null default clock_timestamp()
+);
+create table audit.renewals (
+    transaction_id xid8 not null,
+    renewed bigint not null,
+    -- Users who did not get the time of their round.
+    stale bigint not null
+);
+create table audit.choices (
+    number bigserial primary key,
+    transaction_id xid8 not null,
+    -- The round's users as an answer shows them.
+    users jsonb not null,
+    -- Whether they qualify, and are two if two can be had.
+    good boolean not null
+);
+create table audit.rounds (
+    transaction_id xid8 not null,
+    tick_at timestamptz not null,
+    scheduled boolean not null,
+    at timestamptz not null default clock_timestamp()
+);
+create table audit.queries (
+    -- Drawn while the row of last_query is locked: the order of the chain.
+    number bigserial primary key,
+    previous_at timestamptz,
+    queried_at timestamptz not null
+);
+
+create function audit.begin() returns trigger language plpgsql security definer as $$
+begin
+    insert into audit.begins values (pg_current_xact_id());
+    return null;
+end
+$$;
+create trigger audit_begin before update on users
+    for each statement execute function audit.begin();
+
+create function audit.renewal() returns trigger language plpgsql security definer as $$
+begin
+    insert into audit.renewals
+    select pg_current_xact_id(), count(*), count(*) filter (where updated_at <> now())
+    from renewed;
+    return null;
+end
+$$;
+create trigger audit after update on users
+    referencing new table as renewed for each statement execute function audit.renewal();
+
+create function audit.choice() returns trigger language plpgsql security definer as $$
+begin
+    insert into audit.choices (transaction_id, users, good)
+    select
+        pg_current_xact_id(),
+        coalesce(jsonb_agg(jsonb_build_object('id', id, 'points', points) order by id), '[]'),
+        coalesce(bool_and(points > new.min_points), true)
+            and count(*) = (select count(*) from (select from public.users where points > new.min_points limit 2) as two)
+    from public.users
+    where id in (new.first_user_id, new.second_user_id);
+    return null;
+end
+$$;
+create trigger audit after update on settings
+    for each row execute function audit.choice();
+
+create function audit.round() returns trigger language plpgsql security definer as $$
+begin
+    insert into audit.rounds (transaction_id, tick_at, scheduled) values (pg_current_xact_id(), new.tick_at, new.scheduled);
+    return null;
+end
+$$;
+create trigger audit after insert or update on rounds
+    for each row execute function audit.round();
+
+create function audit.query() returns trigger language plpgsql security definer as $$
+begin
+    insert into audit.queries (previous_at, queried_at) values (new.previous_at, new.queried_at);
+    return null;
+end
+$$;
+create trigger audit after update on last_query
+    for each row execute function audit.query();
