@@ -1,19 +1,20 @@
 //! The edge: what warp's own server leaves open. Connections come in, requests go to a warp service.
 //!
-//! Each connection is watched: how long a head takes, how long it is idle, how long its client reads nothing. Their
-//! number is limited, what can't be a request here is refused before it is routed, and a stop has its phases and its
-//! deadline. What a request is about is not known here.
+//! Each connection has timeouts: for a head, between requests, for a client that does not read. The
+//! number of connections is limited, invalid requests get a problem before routing, and a shutdown
+//! has stages and a deadline. The edge does not know what a request is about.
 
-mod activity;
 mod connection;
+mod connection_state;
 mod listener;
-mod lookout;
+mod reaper;
 mod socket;
 
-pub(crate) use listener::{Listeners, affordable_connections};
+pub(crate) use listener::{Listeners, raise_open_files_limit};
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -26,46 +27,46 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use tracing::warn;
 use warp::Filter;
-use warp::http::Request;
+use warp::http::{Request, StatusCode};
 use warp::reply::Response;
 
-use crate::metrics::Metrics;
-use connection::Host;
-use lookout::Lookout;
+use connection::ConnectionHandler;
+use reaper::Reaper;
 
 /// The most headers of a request.
 const MAX_HEADERS: usize = 64;
 /// The most bytes of a request's head, and so of the buffer that a connection may fill.
-const MAX_HEAD: usize = 16 * 1024;
-/// The pause after the kernel could not hand over a connection, as when file descriptors have run out.
-const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+const MAX_HEAD_LEN: usize = 16 * 1024;
+/// The delay after a connection could not be accepted, as when file descriptors have run out.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+/// At the connection limit, one in so many connections is closed per sweep if it is idle. A burst of
+/// new connections finds slots, and most idle clients need not connect again.
+const EVICTION_DIVISOR: usize = 64;
 
-/// Which part of all connections makes room at a time, if it is idle, when there is none: a burst of newcomers finds places,
-/// and the others need not connect again.
-const SHARE: usize = 64;
+/// Called once for each response, with its status.
+pub(crate) type CountResponse = Arc<dyn Fn(StatusCode) + Send + Sync>;
 
-/// What a client may take its time for.
+/// The limits of a listener's connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// Connections at a time.
-    pub(crate) connections: usize,
-    /// For the head of a request, from the connection's or the request's first moment.
-    pub(crate) header: Duration,
+    pub(crate) max_connections: usize,
+    /// For the head of a request, from the start of the connection or of the request.
+    pub(crate) header_timeout: Duration,
     /// Between two requests.
-    pub(crate) idle: Duration,
-    /// To read an answer.
-    pub(crate) write: Duration,
+    pub(crate) idle_timeout: Duration,
+    /// For a client that does not read its response.
+    pub(crate) write_timeout: Duration,
 }
 
-/// How far a stop has come.
+/// How far a shutdown has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
-    /// It has not begun, or load balancers have not seen it yet.
-    Serving,
-    /// Each connection ends with its next answer, or when it has been idle for a moment.
-    Closing,
-    /// Whoever is still here is cut off.
-    Over,
+pub(crate) enum Shutdown {
+    /// It has not begun, or load balancers have not noticed it yet.
+    NotStarted,
+    /// Each connection closes with its next response, or once it has been idle for a moment.
+    Close,
+    /// The connections that are left are cut off.
+    Abort,
 }
 
 /// The connections of a listener.
@@ -79,81 +80,93 @@ impl Connections {
     }
 }
 
-/// Serves `routes` on `listener` until the stop is over: all connections have ended, or were cut off.
+/// Serves `routes` on `listener` until the shutdown is over: all connections have ended, or were cut
+/// off.
 pub(crate) async fn serve<Routes>(
     listener: TcpListener,
     routes: Routes,
     limits: Limits,
     connections: Connections,
-    metrics: Arc<Metrics>,
-    phase: watch::Receiver<Phase>,
+    count_response: CountResponse,
+    shutdown: watch::Receiver<Shutdown>,
 ) where
     Routes:
         Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + Unpin + 'static,
     Routes::Future: Send,
 {
-    let mut protocol = http1::Builder::new();
-    protocol
-        // The timer is ours: hyper's starts anew with every request, ours looks now and then.
-        .header_read_timeout(None)
-        // A client that has said all may close its side before it hears the answer.
-        .half_close(true)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD);
-    let places = Arc::new(Semaphore::new(limits.connections));
-    let host = Host {
-        protocol,
+    let permits = Arc::new(Semaphore::new(limits.max_connections));
+    let handler = ConnectionHandler {
+        protocol: protocol(),
         routes: warp::service(routes),
         limits,
-        lookout: Arc::new(Lookout::default()),
-        phase: phase.clone(),
-        metrics,
+        reaper: Arc::new(Reaper::default()),
+        closing: Arc::default(),
+        count_response,
     };
     let Connections(tasks) = connections;
-    let conversations = async {
-        let mut later = phase.clone();
+    let serving = async {
+        let mut shutdown = shutdown.clone();
         tokio::select! {
-            () = accept(&listener, &host, &places, &tasks) => {}
-            () = ended(&tasks, &mut later) => {}
+            () = accept(&listener, &handler, &permits, &tasks) => {}
+            () = drained(&tasks, &mut shutdown, &handler.closing) => {}
         }
-        // Whoever knocked until now is still answered.
+        // Connections that the kernel has queued until now are still served.
         while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
-            tasks.spawn(host.clone().converse(stream));
+            tasks.spawn(handler.clone().serve(stream));
         }
         drop(listener);
-        ended(&tasks, &mut later).await;
+        drained(&tasks, &mut shutdown, &handler.closing).await;
     };
-    let needed = || {
-        if *phase.borrow() != Phase::Serving {
+    let slots_needed = || {
+        if *shutdown.borrow() != Shutdown::NotStarted {
             usize::MAX
-        } else if places.available_permits() == 0 {
-            limits.connections.div_ceil(SHARE)
+        } else if permits.available_permits() == 0 {
+            limits.max_connections.div_ceil(EVICTION_DIVISOR)
         } else {
             0
         }
     };
     tokio::select! {
-        () = conversations => {}
-        () = host.lookout.keep(limits, needed) => {}
+        () = serving => {}
+        () = handler.reaper.run(limits, slots_needed) => {}
     }
 }
 
-/// Waits until the stop has come so far that connections end, and then for the last of them, or for the end of patience.
-async fn ended(tasks: &TaskTracker, phase: &mut watch::Receiver<Phase>) {
-    // These waits fail when the sender is gone, which ends everything, too.
-    let _ = phase.wait_for(|&phase| phase >= Phase::Closing).await;
+fn protocol() -> http1::Builder {
+    let mut protocol = http1::Builder::new();
+    protocol
+        // The reaper has this timeout, at one timer for all connections.
+        .header_read_timeout(None)
+        // A client may close its side after its request and still read the response.
+        .half_close(true)
+        .max_headers(MAX_HEADERS)
+        .max_buf_size(MAX_HEAD_LEN);
+    protocol
+}
+
+/// Waits until the shutdown closes connections, and then until the last one has ended or the rest is
+/// cut off. New connections may come meanwhile: each is served once.
+async fn drained(
+    tasks: &TaskTracker,
+    shutdown: &mut watch::Receiver<Shutdown>,
+    closing: &AtomicBool,
+) {
+    // These waits fail when the sender is gone, which ends the process as well.
+    let _ = shutdown.wait_for(|&stage| stage >= Shutdown::Close).await;
+    closing.store(true, Ordering::Relaxed);
     tasks.close();
     tokio::select! {
         () = tasks.wait() => {}
-        _ = phase.wait_for(|&phase| phase == Phase::Over) => {}
+        _ = shutdown.wait_for(|&stage| stage == Shutdown::Abort) => {}
     }
 }
 
-/// Accepts connections for ever, as many at a time as the limit allows: the others wait in the kernel's queue.
+/// Accepts connections for ever, as many at a time as there are permits. The others wait in the
+/// kernel's queue.
 async fn accept<Routes>(
     listener: &TcpListener,
-    host: &Host<Routes>,
-    places: &Arc<Semaphore>,
+    handler: &ConnectionHandler<Routes>,
+    permits: &Arc<Semaphore>,
     tasks: &TaskTracker,
 ) where
     Routes: Service<Request<Incoming>, Response = Response, Error = Infallible>
@@ -164,26 +177,26 @@ async fn accept<Routes>(
         + 'static,
     Routes::Future: Send,
 {
-    let mut accepting = true;
+    let mut can_accept = true;
     loop {
-        let place = Arc::clone(places).acquire_owned().await;
-        let place = place.expect("the semaphore is never closed");
+        let permit = Arc::clone(permits).acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
-                accepting = true;
-                let host = host.clone();
+                can_accept = true;
+                let handler = handler.clone();
                 tasks.spawn(async move {
-                    host.converse(stream).await;
-                    drop(place);
+                    handler.serve(stream).await;
+                    drop(permit);
                 });
             }
             Err(error) => {
-                // Once, until it is over.
-                if accepting {
-                    warn!("connections can't be accepted: {error}");
+                // One line until connections are accepted again.
+                if can_accept {
+                    warn!("Connections can't be accepted: {error}");
                 }
-                accepting = false;
-                sleep(ACCEPT_RETRY).await;
+                can_accept = false;
+                sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }

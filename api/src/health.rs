@@ -1,27 +1,27 @@
-//! Whether this replica wants requests.
+//! Whether this replica is ready for requests.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What the probes answer.
+/// The state behind `/readyz`.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    reached: AtomicBool,
+    connected_once: AtomicBool,
     draining: AtomicBool,
 }
 
 impl Health {
-    /// A database with the right schema was reached. That stays so when it is lost: an outage of the database that all
-    /// share must not take every replica out of its load balancer.
-    pub(crate) fn reached_database(&self) {
-        self.reached.store(true, Ordering::Relaxed);
+    /// A database with the right schema has answered. That stays true when it is lost: an outage of
+    /// the shared database must not take every replica out of its load balancer.
+    pub(crate) fn database_connected(&self) {
+        self.connected_once.store(true, Ordering::Relaxed);
     }
 
-    /// From here on load balancers should look elsewhere.
+    /// From now on load balancers should send requests elsewhere.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.reached.load(Ordering::Relaxed) && !self.draining.load(Ordering::Relaxed)
+        self.connected_once.load(Ordering::Relaxed) && !self.draining.load(Ordering::Relaxed)
     }
 }

@@ -1,8 +1,8 @@
 //! A replica of the api: HTTP comes in, one statement goes out.
 //!
-//! It keeps nothing that another replica, or itself after a restart, would need. A request walks through `edge`
-//! (connections and their limits), `routes`, `coalesce` (which answers all that wait with one statement) and
-//! `shared::last_query`.
+//! A request goes through `edge` (connections and their limits), `routes` (handlers), `queue`, and
+//! `coalesce`, which answers all queued queries with one statement over its `session`. A replica
+//! keeps no state that another replica, or itself after a restart, would need.
 
 mod coalesce;
 mod edge;
@@ -10,13 +10,17 @@ mod health;
 mod metrics;
 mod openapi;
 mod problem;
+mod query;
+mod queue;
 mod routes;
+mod session;
 mod settings;
 
 pub use settings::Settings;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use shared::db::{Database, warn_about_tls};
@@ -27,14 +31,14 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use edge::{Connections, Limits, Listeners, Phase};
+use edge::{Connections, Limits, Listeners, Shutdown};
 use health::Health;
 use metrics::Metrics;
-use routes::Replica;
+use routes::AppState;
 use settings::Command;
 
-/// Connections of the admin listener: probes and a scraper or two.
-const ADMIN_CONNECTIONS: usize = 64;
+/// Most connections of the admin listener: those of health checks and of Prometheus.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
 
 /// Runs the program, and returns the status to exit with.
 #[must_use]
@@ -53,98 +57,111 @@ pub fn main(settings: Settings) -> ExitCode {
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            error!("the runtime does not start: {error}");
+            error!("The runtime does not start: {error}");
             return ExitCode::FAILURE;
         }
     };
     let result = runtime.block_on(run(settings, database));
-    // Not waiting for a name that is still being looked up.
+    // Without waiting for a DNS lookup that is still running.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("the replica ends: {error:#}");
+            error!("The replica fails: {error:#}");
             ExitCode::FAILURE
         }
     }
 }
 
 async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
-    let mut signals = StopSignals::listen().context("listening for signals")?;
-    let connections = edge::affordable_connections(settings.max_connections as usize);
+    let signals = StopSignals::listen().context("listening for signals")?;
+    let max_connections = edge::raise_open_files_limit(settings.max_connections as usize);
+    let max_waiting = settings.max_waiting as usize;
     let listeners = Listeners::open(settings.listen, settings.admin_listen, settings.reuse_port)?;
     info!(
+        event = "replica_starting",
         listen = %listeners.public.local_addr()?,
         admin = %listeners.admin.local_addr()?,
-        "the replica starts"
+        "The replica starts"
     );
     let health = Arc::new(Health::default());
-    let metrics = Arc::new(Metrics::new());
-    let (line, coalescer) = coalesce::open(
+    let metrics = Arc::new(Metrics::new(max_waiting, max_connections));
+    let (queue, coalescer) = coalesce::start(
         &database,
-        settings.max_waiting as usize,
+        max_waiting,
         settings.request_timeout.into(),
         Arc::clone(&health),
         Arc::clone(&metrics),
     );
-    // It lives as long as the process, so it may be leaked: the routes are cloned for each request, and all threads would
-    // count its references up and down in one cache line.
-    let replica: &'static Replica = Box::leak(Box::new(Replica {
-        line,
+    // Leaked, because it lives as long as the process. Routes are cloned for each request, and with
+    // an `Arc` all threads would count references in one cache line.
+    let state: &'static AppState = Box::leak(Box::new(AppState {
+        queue,
         health: Arc::clone(&health),
         metrics: Arc::clone(&metrics),
         connections: Connections::default(),
-        description: openapi::description(),
+        description: routes::description(),
     }));
     let limits = Limits {
-        connections,
-        header: settings.header_timeout.into(),
-        idle: settings.idle_timeout.into(),
-        write: settings.write_timeout.into(),
+        max_connections,
+        header_timeout: settings.header_timeout.into(),
+        idle_timeout: settings.idle_timeout.into(),
+        write_timeout: settings.write_timeout.into(),
     };
-    // Probes and metrics are answered until the very end: this sender never changes its mind.
-    let (_always, serving) = watch::channel(Phase::Serving);
+    // Health checks and metrics are answered until the process ends: this sender never sends.
+    let (_never, no_shutdown) = watch::channel(Shutdown::NotStarted);
     let admin = edge::serve(
         listeners.admin,
-        routes::admin(replica),
+        routes::admin(state),
         Limits {
-            connections: ADMIN_CONNECTIONS,
+            max_connections: MAX_ADMIN_CONNECTIONS,
             ..limits
         },
         Connections::default(),
-        Arc::new(Metrics::new()),
-        serving,
+        Arc::new(|_| {}),
+        no_shutdown,
     );
-    let (phase, phases) = watch::channel(Phase::Serving);
+    let (shutdown, stages) = watch::channel(Shutdown::NotStarted);
     let public = edge::serve(
         listeners.public,
-        routes::public(replica),
+        routes::public(state),
         limits,
-        replica.connections.clone(),
-        metrics,
-        phases,
+        state.connections.clone(),
+        Arc::new(move |status| metrics.count_response(status)),
+        stages,
     );
-    let stop = async {
-        let signal = signals.next().await;
-        info!(signal, "the replica drains");
-        health.drain();
-        tokio::select! {
-            () = async {
-                sleep(settings.drain_delay.into()).await;
-                phase.send_replace(Phase::Closing);
-                sleep(settings.close_timeout.into()).await;
-            } => {}
-            signal = signals.next() => info!(signal, "a second signal ends it at once"),
-        }
-        phase.send_replace(Phase::Over);
-        std::future::pending::<()>().await;
-    };
+    let (drain_delay, close_timeout) = (settings.drain_delay.into(), settings.close_timeout.into());
     tokio::select! {
         () = public => {}
         () = admin => {}
-        () = stop => {}
-        outcome = coalescer => bail!("nobody answers any more: {outcome:?}"),
+        () = shut_down(signals, &health, &shutdown, drain_delay, close_timeout) => {}
+        outcome = coalescer => bail!("the coalescer has ended: {outcome:?}"),
     }
-    info!("the replica stops");
+    info!(event = "replica_stopped", "The replica stops");
     Ok(())
+}
+
+/// Takes the public listener through the stages of a shutdown, once a signal asks for it. Never
+/// returns: the listener ends with its last connection.
+async fn shut_down(
+    mut signals: StopSignals,
+    health: &Health,
+    shutdown: &watch::Sender<Shutdown>,
+    drain_delay: Duration,
+    close_timeout: Duration,
+) {
+    let signal = signals.next().await;
+    info!(event = "replica_draining", signal, "The replica drains");
+    health.drain();
+    let stages = async {
+        sleep(drain_delay).await;
+        shutdown.send_replace(Shutdown::Close);
+        sleep(close_timeout).await;
+    };
+    tokio::select! {
+        () = stages => {}
+        signal = signals.next() => info!(signal, "A second signal stops the replica at once"),
+    }
+    shutdown.send_replace(Shutdown::Abort);
+    std::future::pending::<()>().await;
 }

@@ -1,5 +1,4 @@
-//! What a replica tells of itself, for Prometheus. All of it is counted away from the connections' tasks: a
-//! batch at a time, or when something is refused.
+//! The replica's metrics, for Prometheus. The edge counts responses, the coalescer observes batches.
 
 use std::time::Instant;
 
@@ -17,11 +16,11 @@ use warp::http::StatusCode;
 pub(crate) struct Metrics {
     registry: Registry,
     responses: Family<Status, Counter>,
-    /// That of the family for status 200, found once.
-    answers: Counter,
-    latency: Histogram,
-    batch: Histogram,
-    waiting: Gauge,
+    /// The counter of that family for status 200, looked up once.
+    ok_responses: Counter,
+    query_duration: Histogram,
+    batch_queries: Histogram,
+    waiting_queries: Gauge,
     connections: Gauge,
     database_up: Gauge,
 }
@@ -32,12 +31,13 @@ struct Status {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// Metrics of a replica with these limits.
+    pub(crate) fn new(max_waiting: usize, max_connections: usize) -> Self {
         let mut registry = Registry::with_prefix("max_two_api");
         let responses = Family::<Status, Counter>::default();
-        let latency = Histogram::new(exponential_buckets(0.000_25, 2.0, 14));
-        let batch = Histogram::new(exponential_buckets(1.0, 2.0, 14));
-        let [waiting, connections, database_up] = [(); 3].map(|()| Gauge::default());
+        let query_duration = Histogram::new(exponential_buckets(0.000_25, 2.0, 14));
+        let batch_queries = Histogram::new(exponential_buckets(1.0, 2.0, 14));
+        let [waiting_queries, connections, database_up] = [(); 3].map(|()| Gauge::default());
         registry.register(
             "responses",
             "Responses on the public listener, by status",
@@ -45,24 +45,34 @@ impl Metrics {
         );
         registry.register_with_unit(
             "query_duration",
-            "From a query's arrival in line to its answer from the database",
+            "From the queueing of a query to its answer from the database",
             Unit::Seconds,
-            latency.clone(),
+            query_duration.clone(),
         );
         registry.register(
             "batch_queries",
-            "How many queries a statement answered",
-            batch.clone(),
+            "Queries that one statement answered",
+            batch_queries.clone(),
         );
         registry.register(
             "waiting_queries",
-            "Queries in line for the next statement",
-            waiting.clone(),
+            "Queries in the queue for the next statement",
+            waiting_queries.clone(),
+        );
+        registry.register(
+            "waiting_queries_limit",
+            "MAX_WAITING: further queries get 503 at once",
+            constant(max_waiting),
         );
         registry.register(
             "connections",
             "Open connections on the public listener",
             connections.clone(),
+        );
+        registry.register(
+            "connections_limit",
+            "MAX_CONNECTIONS, or fewer if open files are limited: further connections have to wait",
+            constant(max_connections),
         );
         registry.register(
             "database_up",
@@ -71,11 +81,11 @@ impl Metrics {
         );
         registry.register(
             "build",
-            "The program that runs",
+            "The running program",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        // From the beginning, for a rate is blind to what a new series begins with.
-        let [answers, _] = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].map(|status| {
+        // Both series exist from the start, because a rate misses the first increment of a new series.
+        let [ok_responses, _] = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].map(|status| {
             responses.get_or_create_owned(&Status {
                 status: status.as_u16(),
             })
@@ -83,29 +93,31 @@ impl Metrics {
         Self {
             registry,
             responses,
-            answers,
-            latency,
-            batch,
-            waiting,
+            ok_responses,
+            query_duration,
+            batch_queries,
+            waiting_queries,
             connections,
             database_up,
         }
     }
 
-    /// A statement answered the queries that came at these times.
-    pub(crate) fn answered(&self, asked_at: impl ExactSizeIterator<Item = Instant>) {
+    /// A statement answered the queries that were queued at these times.
+    pub(crate) fn observe_batch(&self, queued_at: &[Instant]) {
         let now = Instant::now();
-        let number = asked_at.len();
-        self.answers.inc_by(number as u64);
-        self.batch
-            .observe(f64::from(u32::try_from(number).unwrap_or(u32::MAX)));
-        for asked_at in asked_at {
-            self.latency.observe((now - asked_at).as_secs_f64());
+        let queries = u32::try_from(queued_at.len()).unwrap_or(u32::MAX);
+        self.batch_queries.observe(queries.into());
+        for &queued_at in queued_at {
+            self.query_duration.observe((now - queued_at).as_secs_f64());
         }
     }
 
-    /// A response that was no answer to a query.
-    pub(crate) fn responded(&self, status: StatusCode) {
+    /// Counts a response on the public listener.
+    pub(crate) fn count_response(&self, status: StatusCode) {
+        if status == StatusCode::OK {
+            self.ok_responses.inc();
+            return;
+        }
         self.responses
             .get_or_create(&Status {
                 status: status.as_u16(),
@@ -113,17 +125,26 @@ impl Metrics {
             .inc();
     }
 
-    pub(crate) fn database_is_up(&self, up: bool) {
+    pub(crate) fn set_database_up(&self, up: bool) {
         self.database_up.set(up.into());
     }
 
-    /// All of it, in the text format of `OpenMetrics`, with two figures that are only looked at when somebody asks.
-    pub(crate) fn text(&self, waiting: usize, connections: usize) -> String {
-        self.waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
-        self.connections
-            .set(i64::try_from(connections).unwrap_or(i64::MAX));
+    /// All metrics in the `OpenMetrics` text format, with two gauges that are read only here.
+    pub(crate) fn encode(&self, waiting_queries: usize, connections: usize) -> String {
+        self.waiting_queries.set(gauge_value(waiting_queries));
+        self.connections.set(gauge_value(connections));
         let mut text = String::new();
-        encode(&mut text, &self.registry).expect("a string takes all that is written to it");
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text
     }
+}
+
+fn constant(value: usize) -> Gauge {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(gauge_value(value));
+    gauge
+}
+
+fn gauge_value(value: usize) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
 }

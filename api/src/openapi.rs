@@ -1,32 +1,16 @@
-//! The description of the public listener (OpenAPI 3.1), with every status that it answers.
+//! What all operations of the OpenAPI description have in common: HEAD beside each GET, and the
+//! problems of [`crate::problem`]. Each handler in [`crate::routes`] describes the rest of itself.
 
-use bytes::Bytes;
 use utoipa::openapi::header::HeaderBuilder;
-use utoipa::openapi::path::{HttpMethod, Operation, OperationBuilder, PathItem};
-use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Schema, Type};
-use utoipa::openapi::{
-    ContentBuilder, InfoBuilder, LicenseBuilder, OpenApiBuilder, PathsBuilder, Ref, RefOr,
-    Response, ResponseBuilder,
-};
-use utoipa::{PartialSchema, ToSchema};
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::{ObjectBuilder, Type};
+use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
+use utoipa::{Modify, ToSchema};
 
-use crate::coalesce::Body;
-use crate::problem::{ALLOWED, Details, Problem};
+use crate::problem::{Details, Problem};
 
-/// A user.
-#[derive(ToSchema)]
-#[allow(dead_code, reason = "it describes what `shared` encodes")]
-pub(crate) struct User {
-    /// Positive.
-    #[schema(minimum = 1)]
-    id: i64,
-    /// Renewed by every round.
-    #[schema(minimum = 0, maximum = 100)]
-    points: i32,
-}
-
-/// What can be wrong with a request for any path.
-const ANYWHERE: [Problem; 5] = [
+/// The problems that a request for any path can meet.
+const COMMON_PROBLEMS: [Problem; 5] = [
     Problem::BadRequest,
     Problem::RequestTimeout,
     Problem::ContentTooLarge,
@@ -34,128 +18,56 @@ const ANYWHERE: [Problem; 5] = [
     Problem::HeadersTooLarge,
 ];
 
-/// The description, encoded.
-pub(crate) fn description() -> Bytes {
-    let text = || ObjectBuilder::new().schema_type(Type::String).into();
-    let info = InfoBuilder::new()
-        .title("Max Two")
-        .version(env!("CARGO_PKG_VERSION"))
-        .license(Some(LicenseBuilder::new().name("MIT").identifier(Some("MIT")).build()))
-        .description(Some(format!(
-            "Returns at most two users whose points are above a minimum that nobody outside can see. \
-             Every path can be read with {ALLOWED}, and answers 405 to other methods; every other path is 404."
-        )))
-        .build();
-    let paths = PathsBuilder::new()
-        .path(
-            "/",
-            page(
-                "query",
-                "At most two users who qualify, and when the previous query was",
-                "application/json",
-                reference("Answer"),
-                true,
-            ),
-        )
-        .path(
-            "/livez",
-            page(
-                "live",
-                "Whether the process is alive",
-                "text/plain",
-                text(),
-                false,
-            ),
-        )
-        .path(
-            "/readyz",
-            page(
-                "ready",
-                "Whether this replica wants requests",
-                "text/plain",
-                text(),
-                true,
-            ),
-        )
-        .path(
-            "/openapi.json",
-            page(
-                "describe",
-                "This description",
-                "application/json",
-                ObjectBuilder::new().schema_type(Type::Object).into(),
-                false,
-            ),
-        );
-    let components = ComponentsBuilder::new()
-        .schema("Answer", Body::schema())
-        .schema("Problem", Details::schema())
-        .schema("User", User::schema());
-    let description = OpenApiBuilder::new()
-        .info(info)
-        .paths(paths)
-        .components(Some(components.build()))
-        .build();
-    description
-        .to_json()
-        .expect("it is made of strings and numbers")
-        .into()
+/// Completes the description of every path.
+pub(crate) struct CommonResponses;
+
+impl Modify for CommonResponses {
+    fn modify(&self, openapi: &mut OpenApi) {
+        for path in openapi.paths.paths.values_mut() {
+            let get = path.get.as_mut().expect("every path can be read");
+            get.tags = None;
+            add_problems(get);
+            path.head = Some(head_of(get));
+        }
+    }
 }
 
-fn reference(name: &str) -> RefOr<Schema> {
-    Ref::from_schema_name(name).into()
+/// Describes the common problems, and the unavailability that a handler has named by its status.
+fn add_problems(operation: &mut Operation) {
+    let responses = &mut operation.responses.responses;
+    let unavailable = responses
+        .contains_key(Problem::Unavailable.status().as_str())
+        .then_some(Problem::Unavailable);
+    for problem in COMMON_PROBLEMS.into_iter().chain(unavailable) {
+        let status = problem.status().as_str().to_owned();
+        responses.insert(status, describe(problem).into());
+    }
 }
 
-/// A path that can be read: GET, and HEAD without the body.
-fn page(
-    name: &str,
-    summary: &str,
-    content_type: &str,
-    schema: RefOr<Schema>,
-    can_be_unavailable: bool,
-) -> PathItem {
-    let operation = |name: String, good: Response, body: bool| -> Operation {
-        let problems = ANYWHERE
-            .into_iter()
-            .chain(can_be_unavailable.then_some(Problem::Unavailable));
-        let operation = OperationBuilder::new()
-            .operation_id(Some(name))
-            .summary(Some(summary))
-            .response("200", good);
-        problems
-            .fold(operation, |operation, problem| {
-                operation.response(problem.status().as_str(), refusal(problem, body))
-            })
-            .build()
-    };
-    let good = || ResponseBuilder::new().description(summary);
+fn describe(problem: Problem) -> Response {
+    let schema = RefOr::Ref(Ref::from_schema_name(Details::name()));
     let content = ContentBuilder::new().schema(Some(schema)).build();
-    let mut item = PathItem::new(
-        HttpMethod::Get,
-        operation(
-            name.to_owned(),
-            good().content(content_type, content).build(),
-            true,
-        ),
-    );
-    item.head = Some(operation(format!("{name}_head"), good().build(), false));
-    item
+    let response = ResponseBuilder::new()
+        .description(problem.detail())
+        .content("application/problem+json", content);
+    if problem != Problem::Unavailable {
+        return response.build();
+    }
+    let seconds = ObjectBuilder::new().schema_type(Type::Integer);
+    let retry_after = HeaderBuilder::new()
+        .schema(Some(seconds))
+        .description(Some("Seconds after which to try again"));
+    response.header("Retry-After", retry_after.build()).build()
 }
 
-fn refusal(problem: Problem, body: bool) -> Response {
-    let mut response = ResponseBuilder::new().description(problem.detail());
-    if body {
-        let content = ContentBuilder::new()
-            .schema(Some(reference("Problem")))
-            .build();
-        response = response.content("application/problem+json", content);
+/// The same operation for HEAD, whose responses have no body.
+fn head_of(get: &Operation) -> Operation {
+    let mut head = get.clone();
+    head.operation_id = get.operation_id.as_ref().map(|id| format!("{id}_head"));
+    for response in head.responses.responses.values_mut() {
+        if let RefOr::T(response) = response {
+            response.content.clear();
+        }
     }
-    if problem == Problem::Unavailable {
-        let seconds = ObjectBuilder::new().schema_type(Type::Integer);
-        let header = HeaderBuilder::new()
-            .schema(Some(seconds))
-            .description(Some("Seconds after which to try again"));
-        response = response.header("Retry-After", header.build());
-    }
-    response.build()
+    head
 }

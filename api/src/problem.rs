@@ -1,4 +1,4 @@
-//! What goes wrong, in public words (RFC 9457). Nothing internal is said here, or anywhere else to a client.
+//! Problems: what a client is told when a request fails (RFC 9457). No internal message leaves here.
 
 use std::fmt::Write;
 
@@ -11,18 +11,18 @@ use warp::http::header::{
 use warp::http::{HeaderName, HeaderValue, Response, StatusCode};
 
 /// The methods of every path.
-pub(crate) const ALLOWED: &str = "GET, HEAD";
-/// Seconds after which a request that found the service unavailable may be sent again.
+pub(crate) const ALLOWED_METHODS: &str = "GET, HEAD";
+/// Seconds after which a request that got 503 may be sent again.
 const RETRY_SECONDS: &str = "1";
 
-/// Everything that can be wrong with a request, or with us.
+/// What can be wrong with a request, or with the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
-    /// It is not HTTP.
+    /// It is not valid HTTP.
     BadRequest,
-    /// There is no such path.
+    /// The path does not exist.
     NotFound,
-    /// The path has no such method.
+    /// The path does not have the method.
     MethodNotAllowed,
     /// Its head did not arrive in time.
     RequestTimeout,
@@ -34,13 +34,13 @@ pub(crate) enum Problem {
     HeadersTooLarge,
     /// The database did not answer in time.
     Unavailable,
-    /// Too many requests are waiting already.
+    /// Too many requests are waiting.
     Overloaded,
 }
 
 /// The body of a problem.
 #[derive(Serialize, ToSchema)]
-#[schema(title = "Problem", description = "Problem details as of RFC 9457")]
+#[schema(as = Problem, title = "Problem", description = "Problem details as of RFC 9457")]
 pub(crate) struct Details {
     r#type: &'static str,
     title: &'static str,
@@ -49,8 +49,8 @@ pub(crate) struct Details {
 }
 
 impl Problem {
-    /// The table: status, and what is said of it.
-    fn words(self) -> (StatusCode, &'static str) {
+    /// The table of statuses and public details.
+    fn status_and_detail(self) -> (StatusCode, &'static str) {
         match self {
             Self::BadRequest => (
                 StatusCode::BAD_REQUEST,
@@ -85,12 +85,12 @@ impl Problem {
         }
     }
 
-    /// The headers that this problem has beside those of all.
+    /// The header that this problem has beside those of all problems.
     fn header(self) -> Option<(HeaderName, &'static str)> {
         match self {
-            Self::MethodNotAllowed => Some((ALLOW, ALLOWED)),
+            Self::MethodNotAllowed => Some((ALLOW, ALLOWED_METHODS)),
             Self::Unavailable | Self::Overloaded => Some((RETRY_AFTER, RETRY_SECONDS)),
-            // The rest of what the client sends could not be told from a next request.
+            // What else the client sends could not be distinguished from the next request.
             Self::BadRequest
             | Self::RequestTimeout
             | Self::ContentTooLarge
@@ -100,14 +100,13 @@ impl Problem {
         }
     }
 
-    /// Its status.
     pub(crate) fn status(self) -> StatusCode {
-        self.words().0
+        self.status_and_detail().0
     }
 
-    /// What is said of it.
+    /// The public sentence.
     pub(crate) fn detail(self) -> &'static str {
-        self.words().1
+        self.status_and_detail().1
     }
 
     /// Whether the connection ends with it.
@@ -115,9 +114,9 @@ impl Problem {
         self.header().is_some_and(|(name, _)| name == CONNECTION)
     }
 
-    /// As a response.
+    /// This problem as a response.
     pub(crate) fn response<Body: From<Bytes>>(self) -> Response<Body> {
-        let (status, detail) = self.words();
+        let (status, detail) = self.status_and_detail();
         let details = Details {
             r#type: "about:blank",
             title: status.canonical_reason().unwrap_or_default(),
@@ -140,16 +139,16 @@ impl Problem {
         response
     }
 
-    /// As the bytes of a whole HTTP/1.1 response, for where no request could be read.
+    /// This problem as the bytes of an HTTP/1.1 response, for where no request could be read.
     pub(crate) fn bytes(self) -> Bytes {
         let response = self.response::<Bytes>();
         let mut text = format!("HTTP/1.1 {}\r\n", response.status());
         for (name, value) in response.headers() {
-            let value = value.to_str().expect("our headers are text");
-            write!(text, "{name}: {value}\r\n").expect("a string takes all that is written to it");
+            let value = value.to_str().expect("our headers are ASCII");
+            write!(text, "{name}: {value}\r\n").expect("writing to a string cannot fail");
         }
         write!(text, "content-length: {}\r\n\r\n", response.body().len())
-            .expect("a string takes all that is written to it");
+            .expect("writing to a string cannot fail");
         [text.as_bytes(), response.body()].concat().into()
     }
 }

@@ -1,4 +1,7 @@
 //! The routing tables of both listeners, and their handlers.
+//!
+//! An endpoint is a handler with its description (`utoipa::path`), a line in the routing table, and a
+//! line in [`ApiDescription`]. What it asks of the database is a variant of [`Query`].
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -6,108 +9,142 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use utoipa::OpenApi;
 use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use warp::reject::{MethodNotAllowed, Rejection};
 use warp::reply::Response;
 use warp::{Filter, get, head, path};
 
-use crate::coalesce::Line;
 use crate::edge::Connections;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::problem::Problem;
+use crate::openapi::CommonResponses;
+use crate::problem::{Details, Problem};
+use crate::query::{Answer, Query};
+use crate::queue::Queue;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
-/// The most bytes of a `traceparent`: the W3C's has 55.
-const LONGEST_TRACE: usize = 64;
+/// The most bytes of a `traceparent` that is kept. W3C Trace Context, version 00, has 55.
+const MAX_TRACEPARENT_LEN: usize = 64;
 
-/// What the handlers know.
-pub(crate) struct Replica {
-    pub(crate) line: Line,
+/// What handlers share.
+pub(crate) struct AppState {
+    pub(crate) queue: Queue,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connections: Connections,
+    /// The encoded OpenAPI description.
     pub(crate) description: Bytes,
 }
 
-/// What is served to everybody.
-pub(crate) fn public(
-    replica: &'static Replica,
-) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
-    let page = |name, page| {
-        pages(replica, name, page).map(move |response: Response| {
-            replica.metrics.responded(response.status());
-            response
-        })
-    };
-    let query = path::end().and(reads()).and(trace());
-    query
-        .then(move |trace| query_of(replica, trace))
-        .or(page("livez", livez))
-        .unify()
-        .or(page("readyz", readyz))
-        .unify()
-        .or(page("openapi.json", description))
-        .unify()
-        .recover(move |rejection| ready(Ok(refuse(replica, &rejection))))
-        .unify()
+/// The description of the public listener.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Max Two",
+        description = "Returns at most two users whose points are above a minimum that nobody outside can see. \
+                       Every path can be read with GET, HEAD, and answers 405 to other methods; every other path is 404.",
+        license(name = "MIT", identifier = "MIT"),
+    ),
+    paths(two_users, livez, readyz, openapi),
+    components(schemas(Details)),
+    modifiers(&CommonResponses)
+)]
+struct ApiDescription;
+
+/// The OpenAPI description, encoded.
+pub(crate) fn description() -> Bytes {
+    ApiDescription::openapi()
+        .to_json()
+        .expect("strings and numbers can be encoded")
+        .into()
 }
 
-/// What is served to operators.
-pub(crate) fn admin(
-    replica: &'static Replica,
+/// The routes of the public listener.
+pub(crate) fn public(
+    state: &'static AppState,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
-    let page = |name, page| pages(replica, name, page);
-    page("livez", livez)
-        .or(page("readyz", readyz))
+    let query = path::end().and(get_or_head()).and(traceparent());
+    query
+        .then(move |traceparent| two_users(state, traceparent))
+        .or(page(path("livez"), state, livez))
         .unify()
-        .or(page("metrics", metrics))
+        .or(page(path("readyz"), state, readyz))
+        .unify()
+        .or(page(path("openapi.json"), state, openapi))
         .unify()
         .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
         .unify()
 }
 
-async fn query_of(replica: &'static Replica, trace: Option<Trace>) -> Response {
-    match replica.line.ask(trace.map(|Trace(parent)| parent)).await {
-        Ok(body) => content(JSON, body),
-        Err(problem) => {
-            replica.metrics.responded(problem.status());
-            problem.response()
-        }
-    }
+/// The routes of the admin listener.
+pub(crate) fn admin(
+    state: &'static AppState,
+) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
+    page(path("livez"), state, livez)
+        .or(page(path("readyz"), state, readyz))
+        .unify()
+        .or(page(path("metrics"), state, metrics))
+        .unify()
+        .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
+        .unify()
 }
 
-fn livez(_: &Replica) -> Response {
+/// At most two users who qualify, and when the previous query was
+#[utoipa::path(get, path = "/", operation_id = "query", responses(
+    (status = 200, body = Answer, description = "At most two users who qualify, and when the previous query was"),
+    (status = 503)
+))]
+async fn two_users(state: &'static AppState, traceparent: Option<String>) -> Response {
+    ask(state, Query::TwoUsers, traceparent).await
+}
+
+/// Whether the process is alive
+#[utoipa::path(get, path = "/livez", operation_id = "live", responses(
+    (status = 200, body = String, description = "Whether the process is alive")
+))]
+fn livez(_: &AppState) -> Response {
     content(TEXT, Bytes::from_static(b"ok\n"))
 }
 
-fn readyz(replica: &Replica) -> Response {
-    if replica.health.is_ready() {
+/// Whether this replica wants requests
+#[utoipa::path(get, path = "/readyz", operation_id = "ready", responses(
+    (status = 200, body = String, description = "Whether this replica wants requests"),
+    (status = 503)
+))]
+fn readyz(state: &AppState) -> Response {
+    if state.health.is_ready() {
         content(TEXT, Bytes::from_static(b"ok\n"))
     } else {
         Problem::Unavailable.response()
     }
 }
 
-fn description(replica: &Replica) -> Response {
-    content(JSON, replica.description.clone())
+/// This description
+#[utoipa::path(get, path = "/openapi.json", operation_id = "describe", responses(
+    (status = 200, body = Object, content_type = "application/json", description = "This description")
+))]
+fn openapi(state: &AppState) -> Response {
+    content(JSON, state.description.clone())
 }
 
-fn metrics(replica: &Replica) -> Response {
-    let text = replica
+fn metrics(state: &AppState) -> Response {
+    let text = state
         .metrics
-        .text(replica.line.length(), replica.connections.open());
+        .encode(state.queue.len(), state.connections.open());
     content(OPEN_METRICS, text.into())
 }
 
-fn refuse(replica: &Replica, rejection: &Rejection) -> Response {
-    let problem = problem_of(rejection);
-    replica.metrics.responded(problem.status());
-    problem.response()
+/// Queues a query, and returns its JSON body or the problem.
+async fn ask(state: &AppState, query: Query, traceparent: Option<String>) -> Response {
+    match state.queue.submit(query, traceparent).await {
+        Ok(body) => content(JSON, body),
+        Err(problem) => problem.response(),
+    }
 }
 
 fn problem_of(rejection: &Rejection) -> Problem {
@@ -127,42 +164,40 @@ fn content(content_type: HeaderValue, body: Bytes) -> Response {
     response
 }
 
-/// A page that only looks at the replica, and asks no database.
-fn pages(
-    replica: &'static Replica,
-    name: &'static str,
-    page: fn(&Replica) -> Response,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone + use<> {
-    path(name)
-        .and(path::end())
-        .and(reads())
-        .map(move || page(replica))
+/// A route whose handler reads the replica's own state, without the database.
+fn page(
+    path: impl Filter<Extract = (), Error = Rejection> + Copy + Send,
+    state: &'static AppState,
+    handler: fn(&AppState) -> Response,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    path.and(path::end())
+        .and(get_or_head())
+        .map(move || handler(state))
 }
 
 /// GET, and HEAD, of which hyper leaves the body out.
-fn reads() -> impl Filter<Extract = (), Error = Rejection> + Copy {
+fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
     get().or(head()).unify()
 }
 
-/// The `traceparent` header, as it came.
-#[derive(Clone)]
-struct Trace(String);
+/// The caller's `traceparent` header; `None` where there is none, or none that fits.
+fn traceparent() -> impl Filter<Extract = (Option<String>,), Error = Rejection> + Copy {
+    warp::header::optional::<Traceparent>("traceparent")
+        .map(|header: Option<Traceparent>| header.map(|Traceparent(text)| text))
+        .or_else(|_| ready(Ok::<_, Rejection>((None,))))
+}
 
-impl FromStr for Trace {
+struct Traceparent(String);
+
+struct TooLong;
+
+impl FromStr for Traceparent {
     type Err = TooLong;
 
     fn from_str(text: &str) -> Result<Self, TooLong> {
-        if text.len() > LONGEST_TRACE {
+        if text.len() > MAX_TRACEPARENT_LEN {
             return Err(TooLong);
         }
         Ok(Self(text.to_owned()))
     }
-}
-
-struct TooLong;
-
-/// The caller's trace; one that is no text, or too long to be one, counts as none.
-fn trace() -> impl Filter<Extract = (Option<Trace>,), Error = Rejection> + Copy {
-    warp::header::optional::<Trace>("traceparent")
-        .or_else(|_| async { Ok::<_, Rejection>((None,)) })
 }

@@ -1,4 +1,4 @@
-//! The listening sockets: of our own, or handed over.
+//! The listening sockets: bound here, or passed by systemd.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,15 +11,14 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
 use tracing::warn;
 
-/// Connections that the kernel keeps until they are accepted.
+/// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4096;
-/// What the kernel may hold of a connection, each way: far more than a request or an answer.
-const BUFFER: usize = 64 * 1024;
-/// When the kernel begins to ask an idle client whether it is still there.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-
-/// Files that are no connections: the database's, the admin listener's, the runtime's.
-const OTHER_FILES: usize = 128;
+/// Bytes that the kernel may buffer of a connection, each way: far more than a request or a response.
+const SOCKET_BUFFER_BYTES: usize = 64 * 1024;
+/// How long a connection is silent before the kernel probes whether its client is still there.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
+/// Open files that are not public connections: for the database, the admin listener, the runtime.
+const RESERVED_FILES: usize = 128;
 
 /// The two sockets of a replica.
 pub(crate) struct Listeners {
@@ -28,18 +27,18 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Takes the sockets that systemd hands over, the public one first, and binds those that it does not.
+    /// Takes the sockets that systemd passes, the public one first, and binds the others.
     ///
     /// # Errors
-    /// When an address can't be bound; the setting is named.
+    /// When an address can't be bound; names the setting.
     pub(crate) fn open(
         public: SocketAddr,
         admin: SocketAddr,
         reuse_port: bool,
     ) -> anyhow::Result<Self> {
-        let mut handed = ListenFd::from_env();
-        let mut take = |place: usize, setting: &str, address: SocketAddr, reuse_port: bool| {
-            let listener = match handed.take_tcp_listener(place) {
+        let mut passed = ListenFd::from_env();
+        let mut take = |index: usize, setting: &str, address: SocketAddr, reuse_port: bool| {
+            let listener = match passed.take_tcp_listener(index) {
                 Ok(Some(listener)) => Ok(listener),
                 Ok(None) => bind(address, reuse_port),
                 Err(error) => Err(error),
@@ -48,9 +47,9 @@ impl Listeners {
                 .and_then(|listener| {
                     let socket = SockRef::from(&listener);
                     // Accepted sockets inherit these.
-                    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-                    socket.set_recv_buffer_size(BUFFER)?;
-                    socket.set_send_buffer_size(BUFFER)?;
+                    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
+                    socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+                    socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
                     listener.set_nonblocking(true)?;
                     TcpListener::from_std(listener)
                 })
@@ -76,19 +75,21 @@ fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListen
     Ok(socket.into())
 }
 
-/// Lets this process open as many files as it may, for a connection is one, and says how many connections that allows:
-/// `wanted`, or fewer.
-pub(crate) fn affordable_connections(wanted: usize) -> usize {
-    let most = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| {
-        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-        Ok(usize::try_from(most).unwrap_or(usize::MAX))
+/// Raises the soft limit on open files to the hard one, because each connection is an open file.
+/// Returns how many connections that allows: `max_connections` or fewer.
+pub(crate) fn raise_open_files_limit(max_connections: usize) -> usize {
+    let hard_limit = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(usize::try_from(hard).unwrap_or(usize::MAX))
     });
-    let affordable = most.map_or(wanted, |most| most.saturating_sub(OTHER_FILES).max(1));
-    if affordable < wanted {
+    let allowed = hard_limit.map_or(max_connections, |hard| {
+        hard.saturating_sub(RESERVED_FILES).max(1)
+    });
+    if allowed < max_connections {
         warn!(
-            wanted,
-            affordable, "MAX_CONNECTIONS is more than the limit on open files allows"
+            max_connections,
+            allowed, "MAX_CONNECTIONS is higher than the limit on open files allows"
         );
     }
-    wanted.min(affordable)
+    max_connections.min(allowed)
 }

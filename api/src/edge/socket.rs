@@ -1,4 +1,5 @@
-//! A connection's socket: it notes what happens, and gives the refusals that hyper writes by itself a body.
+//! A connection's socket. It reports reads and writes to the connection's state, and replaces the
+//! errors that hyper writes by itself with problems of ours.
 
 use std::io;
 use std::pin::Pin;
@@ -9,42 +10,45 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::activity::Activity;
-use crate::metrics::Metrics;
+use super::connection_state::ConnectionState;
 use crate::problem::Problem;
 
-/// A TCP stream under watch.
+/// A TCP stream that reports what happens.
 pub(super) struct Socket {
     stream: TcpStream,
-    activity: Arc<Activity>,
-    metrics: Arc<Metrics>,
-    /// What was put in the place of what hyper wrote, as far as it has not been sent.
+    state: Arc<ConnectionState>,
+    /// What is left to send of a problem that no request has led to.
     unsent: Bytes,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(stream: TcpStream, state: Arc<ConnectionState>) -> Self {
         Self {
             stream,
-            activity,
-            metrics,
+            state,
             unsent: Bytes::new(),
         }
     }
 
-    /// hyper answers what it can't parse by itself: a status without a body, and so without the `Content-Type` that
-    /// every refusal of ours has.
-    fn refusal(&self, written: &[u8]) -> Option<Problem> {
-        let line = written
+    /// Sends a problem with the next write or flush, and ends the connection.
+    pub(super) fn reject(&mut self, problem: Problem) {
+        self.state.on_unreadable_request(problem);
+        self.unsent = problem.bytes();
+    }
+
+    /// The problem that belongs in the place of what hyper wrote for a request that it can't parse: a
+    /// status without a body, and so without a `Content-Type`.
+    fn problem_for(&self, written: &[u8]) -> Option<Problem> {
+        let rest = written
             .strip_prefix(b"HTTP/1.1 4")
             .or(written.strip_prefix(b"HTTP/1.0 4"));
-        let status = line?.get(..2)?;
+        let status = rest?.get(..2)?;
         if written.windows(13).any(|window| window == b"content-type:") {
             return None;
         }
         match status {
             b"14" => Some(Problem::UriTooLong),
-            b"31" if self.activity.is_in_first_line() => Some(Problem::UriTooLong),
+            b"31" if self.state.is_in_request_line() => Some(Problem::UriTooLong),
             b"31" => Some(Problem::HeadersTooLarge),
             _ => Some(Problem::BadRequest),
         }
@@ -53,7 +57,7 @@ impl Socket {
     fn poll_unsent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.unsent.is_empty() {
             let sent = Pin::new(&mut self.stream).poll_write(context, &self.unsent);
-            self.activity.taken(sent.is_ready());
+            self.state.on_write(sent.is_ready());
             self.unsent.advance(ready!(sent)?);
         }
         Poll::Ready(Ok(()))
@@ -70,7 +74,7 @@ impl AsyncRead for Socket {
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
         let bytes = &buffer.filled()[before..];
         if !bytes.is_empty() {
-            self.activity.heard(bytes);
+            self.state.on_read(bytes);
         }
         Poll::Ready(Ok(()))
     }
@@ -83,14 +87,12 @@ impl AsyncWrite for Socket {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_unsent(context))?;
-        if let Some(problem) = self.refusal(bytes) {
-            self.activity.refuse();
-            self.metrics.responded(problem.status());
-            self.unsent = problem.bytes();
+        if let Some(problem) = self.problem_for(bytes) {
+            self.reject(problem);
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.activity.taken(written.is_ready());
+        self.state.on_write(written.is_ready());
         written
     }
 

@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use crate::words::{assert_problem, heard, say};
+use crate::raw_http::{assert_problem, read_until_closed, send_raw};
 use crate::{admin, replica, round};
 
 const GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
@@ -16,23 +16,24 @@ const LAST_GET: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n
 async fn twenty_thousand_clients_that_hang_up_leave_nothing_behind() {
     let database = TestDatabase::with_users(100).await;
     round(&database, "10").await;
-    // Who leaves is in line until a statement has answered: there is room for all of them, and the next one.
+    // A query stays in the queue after its client has hung up. There is room for all of them and
+    // for one more.
     let (mut program, client) = replica(&database, &[("MAX_WAITING", "20001")]).await;
     let address = program.address("listen").await;
-    let mut quitters = tokio::task::JoinSet::new();
+    let mut clients = tokio::task::JoinSet::new();
     for _ in 0..20 {
-        quitters.spawn(async move {
+        clients.spawn(async move {
             for number in 0..1_000 {
                 let mut stream = TcpStream::connect(address).await.unwrap();
                 stream.write_all(GET).await.unwrap();
-                // Most with a reset, so that ports need not wait.
+                // Most close with a reset, so that their ports do not stay in TIME_WAIT.
                 if number % 10 > 0 {
                     stream.set_zero_linger().unwrap();
                 }
             }
         });
     }
-    quitters.join_all().await;
+    clients.join_all().await;
     let next = client.get("/").await;
     assert_eq!(next.status, 200, "{}", String::from_utf8_lossy(&next.body));
     let stuck: i64 = database
@@ -52,32 +53,32 @@ async fn twenty_thousand_clients_that_hang_up_leave_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_client_that_takes_its_time_with_the_head_is_told_and_cut_off() {
+async fn a_client_that_is_slow_with_the_head_gets_408() {
     let database = TestDatabase::new().await;
     let (mut program, client) = replica(&database, &[("HEADER_TIMEOUT", "1s")]).await;
     let address = program.address("listen").await;
-    // One that says nothing, one that stops, one that drips.
+    // One sends nothing, one stops in the middle, one sends a byte at a time.
     let mut silent = TcpStream::connect(address).await.unwrap();
-    let stops = tokio::spawn(async move {
+    let stopping = tokio::spawn(async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nho").await.unwrap();
-        heard(&mut stream).await
+        read_until_closed(&mut stream).await
     });
-    let drips = tokio::spawn(async move {
+    let dripping = tokio::spawn(async move {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\nx: ").await.unwrap();
         while stream.write_all(b"y").await.is_ok() {
             sleep(Duration::from_millis(50)).await;
         }
     });
-    assert_problem(&stops.await.unwrap(), 408);
-    drips.await.unwrap();
-    assert_eq!(heard(&mut silent).await, "");
+    assert_problem(&stopping.await.unwrap(), 408);
+    dripping.await.unwrap();
+    assert_eq!(read_until_closed(&mut silent).await, "");
     assert_eq!(client.get("/").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_drip_on_a_kept_connection_is_cut_off_too_and_an_idle_one_later() {
+async fn a_kept_connection_has_a_timeout_for_the_next_head_and_for_being_idle() {
     let database = TestDatabase::new().await;
     let environment = [("HEADER_TIMEOUT", "1s"), ("IDLE_TIMEOUT", "3s")];
     let (mut program, _client) = replica(&database, &environment).await;
@@ -88,8 +89,8 @@ async fn a_drip_on_a_kept_connection_is_cut_off_too_and_an_idle_one_later() {
     stream.read_exact(&mut first).await.unwrap();
     assert_eq!(&first, b"HTTP/1.1 200");
     stream.write_all(b"GET / HT").await.unwrap();
-    let said = heard(&mut stream).await;
-    let (_, problem) = said
+    let response = read_until_closed(&mut stream).await;
+    let (_, problem) = response
         .split_once("}HTTP/1.1")
         .map(|(answer, problem)| (answer, format!("HTTP/1.1{problem}")))
         .unwrap();
@@ -97,15 +98,15 @@ async fn a_drip_on_a_kept_connection_is_cut_off_too_and_an_idle_one_later() {
 
     let mut idle = TcpStream::connect(address).await.unwrap();
     idle.write_all(GET).await.unwrap();
-    let said = heard(&mut idle).await;
+    let response = read_until_closed(&mut idle).await;
     assert!(
-        said.starts_with("HTTP/1.1 200") && said.ends_with('}'),
-        "{said}"
+        response.starts_with("HTTP/1.1 200") && response.ends_with('}'),
+        "{response}"
     );
 }
 
 #[tokio::test]
-async fn a_client_that_reads_nothing_is_cut_off() {
+async fn a_client_that_reads_nothing_is_disconnected() {
     let database = TestDatabase::new().await;
     let environment = [("WRITE_TIMEOUT", "1s"), ("IDLE_TIMEOUT", "1h")];
     let (mut program, client) = replica(&database, &environment).await;
@@ -114,13 +115,14 @@ async fn a_client_that_reads_nothing_is_cut_off() {
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
     let began = Instant::now();
-    // Requests, and never a look at the answers: at some point nothing more fits in between, and then it is over.
+    // Requests without reading a response: the buffers in between fill up, and then the replica
+    // closes.
     let mut written = 0_usize;
     while let Ok(bytes) = stream.write(&GET.repeat(100)).await {
         written += bytes;
     }
     assert!(written > 0);
-    // It was not its being idle: that may last longer.
+    // The idle timeout is longer, so it was not the reason.
     assert!(
         began.elapsed() < Duration::from_mins(1),
         "{:?}",
@@ -143,24 +145,24 @@ async fn over_the_limit_new_connections_wait_and_old_ones_go_on() {
     for _ in 0..20 {
         silent.push(TcpStream::connect(address).await.unwrap());
     }
-    // The connection that the client kept is served while twenty crowd the door.
+    // The connection that the client kept is served while twenty others wait.
     for _ in 0..50 {
         assert_eq!(client.get("/").await.status, 200);
     }
     let admin = admin(&mut program).await;
     let metrics = admin.get("/metrics").await.body;
     assert!(String::from_utf8_lossy(&metrics).contains("max_two_api_connections 4\n"));
-    // Each that waits gets its turn.
-    let said = say(
+    // Each waiting connection is served in the end.
+    let response = send_raw(
         address,
         b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
     )
     .await;
-    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
 }
 
 #[tokio::test]
-async fn four_thousand_silent_sockets_cost_good_clients_nothing() {
+async fn four_thousand_silent_connections_do_not_affect_other_clients() {
     let database = TestDatabase::with_users(100).await;
     let (mut program, client) = replica(&database, &[("HEADER_TIMEOUT", "3s")]).await;
     let address = program.address("listen").await;
@@ -180,7 +182,7 @@ async fn four_thousand_silent_sockets_cost_good_clients_nothing() {
         assert_eq!(client.get("/").await.status, 200);
     }
     for mut stream in silent {
-        assert_eq!(heard(&mut stream).await, "");
+        assert_eq!(read_until_closed(&mut stream).await, "");
     }
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap_or_default();
@@ -194,61 +196,65 @@ async fn four_thousand_silent_sockets_cost_good_clients_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_replica_does_not_hold_up_the_others() {
+async fn a_paused_replica_does_not_delay_the_others() {
     let database = TestDatabase::with_users(100).await;
-    let (stopped, victim) = replica(&database, &[]).await;
+    let (paused, its_client) = replica(&database, &[]).await;
     let (_second, second) = replica(&database, &[]).await;
     let (_third, third) = replica(&database, &[]).await;
     let load = tokio::spawn(async move {
-        // Ends when its replica no longer answers.
-        while victim.send(hyper::Method::GET, "/").await.is_ok() {}
+        // It ends when its replica no longer answers.
+        while its_client.send(hyper::Method::GET, "/").await.is_ok() {}
     });
     for _ in 0..20 {
         assert_eq!(second.get("/").await.status, 200);
     }
-    stopped.signal(Signal::SIGSTOP);
+    paused.signal(Signal::SIGSTOP);
     let began = Instant::now();
     for _ in 0..300 {
         assert_eq!(second.get("/").await.status, 200);
         assert_eq!(third.get("/").await.status, 200);
     }
-    // A row lock that outlived its statement would have cost each of them its time-out.
+    // A row lock that outlived its statement would have cost each request its timeout.
     assert!(began.elapsed() < Duration::from_mins(1));
-    stopped.signal(Signal::SIGCONT);
+    paused.signal(Signal::SIGCONT);
     load.abort();
 }
 
 #[tokio::test]
-async fn a_few_idle_connections_make_room_when_others_wait() {
-    const PLACES: usize = 20;
+async fn a_few_idle_connections_are_closed_when_others_wait() {
+    const LIMIT: usize = 20;
     let database = TestDatabase::new().await;
     let environment = [
-        ("MAX_CONNECTIONS", &*PLACES.to_string()),
+        ("MAX_CONNECTIONS", &*LIMIT.to_string()),
         ("IDLE_TIMEOUT", "1h"),
     ];
     let (mut program, _client) = replica(&database, &environment).await;
     let address = program.address("listen").await;
     let mut idle = Vec::new();
-    for _ in 0..PLACES {
+    for _ in 0..LIMIT {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(GET).await.unwrap();
         let mut first = [0; 12];
         stream.read_exact(&mut first).await.unwrap();
         idle.push(stream);
     }
-    let said = say(address, LAST_GET).await;
-    assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    let response = send_raw(address, LAST_GET).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     let mut left = 0;
     for mut stream in idle {
-        // It fails, or gets no answer, when the connection has been ended.
+        // Writing fails, or gets no response, on a connection that was closed.
         let _ = stream.write_all(LAST_GET).await;
-        left += usize::from(heard(&mut stream).await.contains("HTTP/1.1 200"));
+        left += usize::from(
+            read_until_closed(&mut stream)
+                .await
+                .contains("HTTP/1.1 200"),
+        );
     }
-    assert!(left >= PLACES / 2, "{left} of {PLACES} are left");
+    assert!(left >= LIMIT / 2, "{left} of {LIMIT} are left");
 }
 
 #[tokio::test]
-async fn a_head_that_begins_behind_another_request_has_its_time_out_too() {
+async fn a_head_that_begins_right_behind_another_request_has_a_timeout_too() {
     let database = TestDatabase::new().await;
     let environment = [("HEADER_TIMEOUT", "1s"), ("IDLE_TIMEOUT", "1h")];
     let (mut program, _client) = replica(&database, &environment).await;
@@ -258,7 +264,7 @@ async fn a_head_that_begins_behind_another_request_has_its_time_out_too() {
         .write_all(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\nGET / HT")
         .await
         .unwrap();
-    let said = heard(&mut stream).await;
-    let (_, problem) = said.split_once("ok\n").unwrap();
+    let response = read_until_closed(&mut stream).await;
+    let (_, problem) = response.split_once("ok\n").unwrap();
     assert_problem(problem, 408);
 }

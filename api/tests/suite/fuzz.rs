@@ -8,13 +8,13 @@ use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use tokio::time::timeout;
 
+use crate::raw_http::send_raw;
 use crate::replica;
-use crate::words::say;
 
-/// How many inputs are tried.
+/// Random inputs per run.
 const CASES: u32 = 1_500;
 
-/// Something like a request: from almost right to anything.
+/// Bytes from nearly valid requests to arbitrary ones.
 fn request() -> impl Strategy<Value = Vec<u8>> {
     let method = prop_oneof![
         3 => Just("GET".to_owned()),
@@ -62,16 +62,16 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
         any::<prop::sample::Index>(),
         vec(any::<u8>(), 0..5),
     )
-        .prop_map(|(mut bytes, place, damage)| {
-            let place = place.index(bytes.len());
-            bytes.splice(place..(place + damage.len()).min(bytes.len()), damage);
+        .prop_map(|(mut bytes, index, damage)| {
+            let start = index.index(bytes.len());
+            bytes.splice(start..(start + damage.len()).min(bytes.len()), damage);
             bytes
         });
     prop_oneof![4 => whole, 3 => damaged, 1 => vec(any::<u8>(), 0..300)]
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_bytes_come_there_is_no_panic_and_no_5xx_but_503() {
+async fn no_input_causes_a_panic_or_a_5xx_other_than_503() {
     let database = TestDatabase::with_users(10).await;
     let (mut program, client) = replica(&database, &[("HEADER_TIMEOUT", "2s")]).await;
     let address = program.address("listen").await;
@@ -82,18 +82,20 @@ async fn whatever_bytes_come_there_is_no_panic_and_no_5xx_but_503() {
     });
     let outcome = block_in_place(|| {
         runner.run(&request(), |bytes| {
-            let said =
-                Handle::current().block_on(timeout(Duration::from_secs(30), say(address, &bytes)));
-            let said = said.map_err(|_| TestCaseError::fail("the connection was left open"))?;
-            // Wherever a response begins: a body does not end with a new line, and may speak of HTTP/1.1 itself.
-            let responses = said
+            let response = Handle::current()
+                .block_on(timeout(Duration::from_secs(30), send_raw(address, &bytes)));
+            let response =
+                response.map_err(|_| TestCaseError::fail("the connection was left open"))?;
+            // A response begins at each status line. A body does not end with a line break, and may
+            // contain "HTTP/1.1" itself.
+            let responses = response
                 .split("HTTP/1.")
                 .filter_map(|response| response.get(2..5));
             for status in responses.filter(|status| status.parse::<u16>().is_ok()) {
                 let fine = [
                     "100", "200", "400", "404", "405", "408", "413", "414", "431", "503",
                 ];
-                prop_assert!(fine.contains(&status), "{}", said);
+                prop_assert!(fine.contains(&status), "{}", response);
             }
             Ok(())
         })

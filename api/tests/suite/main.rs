@@ -10,16 +10,16 @@ mod clients;
 mod contract;
 mod database;
 mod fuzz;
+mod raw_http;
 mod settings;
 mod stop;
-mod words;
 
 use shared::users::Layout;
 use shared::{MinPoints, rounds};
 use testkit::{Client, PATIENCE, Program, TestDatabase};
 
-/// A replica under its own role, on ports of its own, and a client of it. It is patient with the database, which other
-/// tests use at the same time, unless the test says otherwise.
+/// A replica under its own role, on ports of its own, and a client of it. Its request timeout is
+/// long, because other tests use the server at the same time; `environment` may set another.
 async fn replica(database: &TestDatabase, environment: &[(&str, &str)]) -> (Program, Client) {
     let common = [
         ("DATABASE_URL", &*database.api),
@@ -35,7 +35,7 @@ async fn replica(database: &TestDatabase, environment: &[(&str, &str)]) -> (Prog
     (program, client)
 }
 
-/// The replica's program, with these settings alone.
+/// The replica's program with nothing but these settings.
 fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Program {
     let environment = environment.iter().copied();
     Program::start(env!("CARGO_BIN_EXE_max-two-api"), arguments, environment)

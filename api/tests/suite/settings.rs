@@ -4,8 +4,8 @@ use testkit::{TestDatabase, eventually};
 use crate::{program, replica};
 
 #[tokio::test]
-async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
-    for (name, value, names) in [
+async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
+    for (name, value, named) in [
         ("LISTEN", "4000", "--listen"),
         ("MAX_CONNECTIONS", "0", "--max-connections"),
         ("REQUEST_TIMEOUT", "0s", "--request-timeout"),
@@ -25,17 +25,17 @@ async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
     ] {
         let mut program = program(&[], &[(name, value)]);
         assert_eq!(program.wait().await.code(), Some(2), "{name}={value}");
-        let said = program.output();
+        let output = program.output();
         assert!(
-            said.contains(names) && said.lines().count() == 1,
-            "{name}={value}: {said}"
+            output.contains(named) && output.lines().count() == 1,
+            "{name}={value}: {output}"
         );
-        assert!(!said.contains("canary-password"), "{said}");
+        assert!(!output.contains("canary-password"), "{output}");
     }
 }
 
 #[tokio::test]
-async fn the_url_may_come_from_a_file() {
+async fn the_url_can_come_from_a_file() {
     let database = TestDatabase::new().await;
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
@@ -48,7 +48,7 @@ async fn the_url_may_come_from_a_file() {
             ("ADMIN_LISTEN", "127.0.0.1:0"),
         ],
     );
-    replica.wait_for_output("the database is reached").await;
+    replica.wait_for_event("database_connected").await;
 
     let both = [
         ("DATABASE_URL_FILE", path),
@@ -58,20 +58,20 @@ async fn the_url_may_come_from_a_file() {
     for environment in [&both[..1], &both[..]] {
         let mut program = program(&[], environment);
         assert_eq!(program.wait().await.code(), Some(2));
-        let said = program.output();
+        let output = program.output();
         assert!(
-            said.contains("DATABASE_URL_FILE") || said.contains("--database-url-file"),
-            "{said}"
+            output.contains("DATABASE_URL_FILE") || output.contains("--database-url-file"),
+            "{output}"
         );
         assert!(
-            said.lines().count() == 1 && !said.contains("canary-password"),
-            "{said}"
+            output.lines().count() == 1 && !output.contains("canary-password"),
+            "{output}"
         );
     }
 }
 
 #[tokio::test]
-async fn a_health_check_says_by_its_exit_status_how_the_replica_is() {
+async fn the_exit_status_of_a_health_check_is_the_state_of_the_replica() {
     let database = TestDatabase::new().await;
     let (mut replica, client) = replica(&database, &[("DRAIN_DELAY", "1h")]).await;
     eventually("it is ready", async || {
@@ -85,11 +85,17 @@ async fn a_health_check_says_by_its_exit_status_how_the_replica_is() {
     };
     assert_eq!(check().await, (Some(0), String::new()));
     replica.signal(Signal::SIGTERM);
-    replica.wait_for_output("the replica drains").await;
-    let (status, said) = check().await;
-    assert!(status == Some(1) && said.starts_with("/readyz: "), "{said}");
+    replica.wait_for_event("replica_draining").await;
+    let (status, output) = check().await;
+    assert!(
+        status == Some(1) && output.starts_with("/readyz: "),
+        "{output}"
+    );
     replica.signal(Signal::SIGTERM);
     assert!(replica.wait().await.success());
-    let (status, said) = check().await;
-    assert!(status == Some(1) && said.starts_with("/livez: "), "{said}");
+    let (status, output) = check().await;
+    assert!(
+        status == Some(1) && output.starts_with("/livez: "),
+        "{output}"
+    );
 }

@@ -101,10 +101,7 @@ impl Fleet {
             fleet.addresses.push(address);
         }
         for replica in &mut fleet.replicas {
-            replica
-                .program
-                .wait_for_output("the database is reached")
-                .await;
+            replica.program.wait_for_event("database_connected").await;
         }
         fleet
     }

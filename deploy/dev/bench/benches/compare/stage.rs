@@ -152,7 +152,7 @@ impl Stage {
         let mut programs = Vec::new();
         for _ in 0..number {
             let mut program = self.replica(address, &url);
-            program.wait_for_output("the database is reached").await;
+            program.wait_for_event("database_connected").await;
             programs.push(program);
         }
         Running { address, programs }

@@ -110,7 +110,7 @@ impl Coordinator {
         let listen = address.to_string();
         let environment = [("LISTEN", &*listen), ("DRAIN_DELAY", "0s")];
         let mut program = self.program(roles::API, &["api"], &environment);
-        program.wait_for_output("the database is reached").await;
+        program.wait_for_event("database_connected").await;
         (program, Client::new(address))
     }
 

@@ -8,29 +8,29 @@ use tokio::time::timeout;
 
 use crate::replica;
 
-/// Sends these bytes, and returns all that comes until the server closes.
-pub(crate) async fn say(address: SocketAddr, bytes: &[u8]) -> String {
+/// Sends these bytes, and returns everything that the server sends until it closes.
+pub(crate) async fn send_raw(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    // The server may have refused and closed before all was sent.
+    // The server may have closed before everything was sent.
     let _ = stream.write_all(bytes).await;
     let _ = stream.shutdown().await;
-    heard(&mut stream).await
+    read_until_closed(&mut stream).await
 }
 
-/// All that comes until the server closes.
-pub(crate) async fn heard(stream: &mut TcpStream) -> String {
-    let mut said = Vec::new();
-    let end = timeout(PATIENCE, stream.read_to_end(&mut said)).await;
-    // A reset is an end, too.
+/// Everything that the server sends until it closes.
+pub(crate) async fn read_until_closed(stream: &mut TcpStream) -> String {
+    let mut received = Vec::new();
+    let end = timeout(PATIENCE, stream.read_to_end(&mut received)).await;
+    // A reset closes the connection as well.
     let _ = end.expect("the server closes the connection");
-    String::from_utf8(said).unwrap()
+    String::from_utf8(received).unwrap()
 }
 
-/// Asserts that `said` is one whole problem with this status, in the words of RFC 9457.
-pub(crate) fn assert_problem(said: &str, status: u16) {
-    let (head, body) = said
+/// Asserts that `response` is one complete problem (RFC 9457) with this status.
+pub(crate) fn assert_problem(response: &str, status: u16) {
+    let (head, body) = response
         .split_once("\r\n\r\n")
-        .unwrap_or_else(|| panic!("no response: {said:?}"));
+        .unwrap_or_else(|| panic!("no response: {response:?}"));
     assert!(
         head.starts_with(&format!("HTTP/1.1 {status} ")),
         "not {status}: {head}"
@@ -58,7 +58,7 @@ pub(crate) fn assert_problem(said: &str, status: u16) {
 }
 
 #[tokio::test]
-async fn every_refusal_is_a_problem_with_its_status() {
+async fn every_invalid_request_gets_a_problem_with_its_status() {
     let database = TestDatabase::new().await;
     let (mut program, _client) = replica(&database, &[]).await;
     let address = program.address("listen").await;
@@ -117,18 +117,18 @@ async fn every_refusal_is_a_problem_with_its_status() {
             format!("GET / HTTP/1.1\r\nhost: a\r\nx: {longer}\r\n\r\n"),
         ),
     ] {
-        let said = say(address, request.as_bytes()).await;
+        let response = send_raw(address, request.as_bytes()).await;
         let shown = &request[..request.len().min(60)];
         assert!(
-            said.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{shown:?} is not {status}: {said:?}"
+            response.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{shown:?} is not {status}: {response:?}"
         );
-        assert_problem(&said, status);
+        assert_problem(&response, status);
     }
 }
 
 #[tokio::test]
-async fn targets_in_absolute_form_and_old_http_are_understood() {
+async fn targets_in_absolute_form_and_http_1_0_are_answered() {
     let database = TestDatabase::new().await;
     let (mut program, _client) = replica(&database, &[]).await;
     let address = program.address("listen").await;
@@ -137,24 +137,24 @@ async fn targets_in_absolute_form_and_old_http_are_understood() {
         "GET /?a=b&c HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
         "GET / HTTP/1.0\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\ntraceparent: \u{fc}\r\nconnection: close\r\n\r\n",
-        // Two at once.
+        // Two pipelined requests.
         "GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
     ] {
-        let said = say(address, request.as_bytes()).await;
+        let response = send_raw(address, request.as_bytes()).await;
         assert!(
-            said.starts_with("HTTP/1.") && said.contains(" 200 OK"),
-            "{request:?}: {said:?}"
+            response.starts_with("HTTP/1.") && response.contains(" 200 OK"),
+            "{request:?}: {response:?}"
         );
     }
 }
 
 #[tokio::test]
-async fn a_refusal_after_a_request_of_old_http_is_a_problem_too() {
+async fn an_invalid_request_after_one_of_http_1_0_gets_a_problem() {
     let database = TestDatabase::new().await;
     let (mut program, _client) = replica(&database, &[]).await;
     let address = program.address("listen").await;
     let request = b"GET /livez HTTP/1.0\r\nconnection: keep-alive\r\n\r\nHELLO\r\n\r\n";
-    let said = say(address, request).await;
-    let (_, problem) = said.split_once("ok\n").unwrap();
+    let response = send_raw(address, request).await;
+    let (_, problem) = response.split_once("ok\n").unwrap();
     assert_problem(problem, 400);
 }

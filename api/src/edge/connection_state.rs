@@ -1,0 +1,193 @@
+//! What stage a connection is in and since when, as its socket and its service report it, and what
+//! is to be done about it.
+
+use std::fmt;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use warp::http::StatusCode;
+
+use super::{CountResponse, Limits};
+use crate::problem::Problem;
+
+/// How long a connection must have been idle before it is closed for a shutdown, or to free its slot
+/// for a new connection. A connection that is kept busy gets `Connection: close` first.
+const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(1);
+
+/// Shared by the parts of one connection, which take turns, and the reaper, which runs beside them.
+pub(super) struct ConnectionState {
+    state: Mutex<State>,
+    wake: Notify,
+    count_response: CountResponse,
+}
+
+#[derive(Debug)]
+struct State {
+    stage: Stage,
+    since: Instant,
+    /// Since when the client has not read what we write.
+    unread_since: Option<Instant>,
+    /// The last three bytes that were read: they end a head, or the next one has begun.
+    tail: [u8; 3],
+    /// Whether the client got a problem that ends the connection.
+    rejected: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Nothing was read since the connection was accepted.
+    Accepted,
+    /// A head is arriving.
+    Head { request_line_complete: bool },
+    /// A request is being answered.
+    Serving,
+    /// Between two requests.
+    Idle,
+}
+
+/// What is to be done about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// It may go on.
+    Keep,
+    /// Close it: its client does not wait for a response.
+    Close,
+    /// Close it with 408: its request takes too long to arrive.
+    Timeout,
+}
+
+impl ConnectionState {
+    pub(super) fn new(count_response: CountResponse) -> Self {
+        Self {
+            state: Mutex::new(State {
+                stage: Stage::Accepted,
+                since: Instant::now(),
+                unread_since: None,
+                tail: [0; 3],
+                rejected: false,
+            }),
+            wake: Notify::new(),
+            count_response,
+        }
+    }
+
+    /// These bytes were read.
+    pub(super) fn on_read(&self, bytes: &[u8]) {
+        let mut state = self.state();
+        let has_line_end = bytes.contains(&b'\n');
+        for &byte in &bytes[bytes.len().saturating_sub(3)..] {
+            let [_, second, third] = state.tail;
+            state.tail = [second, third, byte];
+        }
+        let head = Stage::Head {
+            request_line_complete: has_line_end,
+        };
+        match state.stage {
+            // The time of the first head counts from accept.
+            Stage::Accepted => state.stage = head,
+            Stage::Idle => {
+                state.stage = head;
+                state.since = Instant::now();
+            }
+            Stage::Head {
+                request_line_complete: false,
+            } if has_line_end => state.stage = head,
+            Stage::Head { .. } | Stage::Serving => {}
+        }
+    }
+
+    /// The client has read what was written to it, or has not.
+    pub(super) fn on_write(&self, accepted: bool) {
+        let mut state = self.state();
+        state.unread_since = (!accepted).then(|| state.unread_since.unwrap_or_else(Instant::now));
+    }
+
+    /// A head is complete.
+    pub(super) fn on_request(&self) {
+        self.state().stage = Stage::Serving;
+    }
+
+    /// The response to a request is about to be written.
+    pub(super) fn on_response(&self, status: StatusCode) {
+        (self.count_response)(status);
+        let mut state = self.state();
+        // The next head may have begun in the bytes that were read with the end of the last one.
+        let between_requests = matches!(state.tail, [b'\n', b'\r', b'\n'] | [_, b'\n', b'\n']);
+        state.stage = if between_requests {
+            Stage::Idle
+        } else {
+            Stage::Head {
+                request_line_complete: true,
+            }
+        };
+        state.since = Instant::now();
+    }
+
+    /// The client gets a problem where no request could be read.
+    pub(super) fn on_unreadable_request(&self, problem: Problem) {
+        (self.count_response)(problem.status());
+        self.reject();
+    }
+
+    /// The client has been told of a problem that ends the connection.
+    pub(super) fn reject(&self) {
+        self.state().rejected = true;
+    }
+
+    pub(super) fn is_rejected(&self) -> bool {
+        self.state().rejected
+    }
+
+    /// Whether a head is arriving whose request line is not complete yet.
+    pub(super) fn is_in_request_line(&self) -> bool {
+        let arriving = Stage::Head {
+            request_line_complete: false,
+        };
+        self.state().stage == arriving
+    }
+
+    /// What is to be done now. With `evict_idle`, connections without a request should go.
+    pub(super) fn action(&self, limits: Limits, evict_idle: bool) -> Action {
+        let state = self.state();
+        let elapsed = state.since.elapsed();
+        if state
+            .unread_since
+            .is_some_and(|since| since.elapsed() > limits.write_timeout)
+        {
+            return Action::Close;
+        }
+        match state.stage {
+            Stage::Accepted if elapsed > limits.header_timeout => Action::Close,
+            Stage::Head { .. } if elapsed > limits.header_timeout => Action::Timeout,
+            Stage::Idle if elapsed > limits.idle_timeout => Action::Close,
+            Stage::Idle if evict_idle && elapsed > MIN_IDLE_BEFORE_EVICTION => Action::Close,
+            _ => Action::Keep,
+        }
+    }
+
+    /// Makes the connection's own task decide what is to be done.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Waits for [`Self::wake`]. Cancel safe.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state
+            .lock()
+            .expect("nothing panics while it holds this lock")
+    }
+}
+
+impl fmt::Debug for ConnectionState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_tuple("ConnectionState")
+            .field(&self.state)
+            .finish()
+    }
+}

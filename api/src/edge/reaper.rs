@@ -1,0 +1,61 @@
+//! The reaper of a listener's connections: it looks at all of them at an interval, and wakes those
+//! whose time is up.
+//!
+//! One timer serves all connections. A timer per connection would be polled twice with each of its
+//! requests, and would have left the cache by then.
+
+use std::mem::take;
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Limits;
+use super::connection_state::{Action, ConnectionState};
+
+/// How often all connections are looked at, and so the precision of their timeouts.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The connections that are watched, the oldest first. An entry outlives its connection until the
+/// next sweep.
+#[derive(Debug, Default)]
+pub(super) struct Reaper(Mutex<Vec<Weak<ConnectionState>>>);
+
+impl Reaper {
+    /// Watches a connection for as long as its state lives. A connection that is woken decides by
+    /// itself, because it may have gone on since.
+    pub(super) fn watch(&self, connection: &Arc<ConnectionState>) {
+        self.connections().push(Arc::downgrade(connection));
+    }
+
+    /// Sweeps for ever. `slots_needed` says how many idle connections should give up their slots.
+    pub(super) async fn run(&self, limits: Limits, slots_needed: impl Fn() -> usize) {
+        let mut sweep = interval(SWEEP_INTERVAL);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            sweep.tick().await;
+            let mut slots_needed = slots_needed();
+            // Without the lock: a sweep over thousands takes a while, in which connections begin.
+            let mut swept = take(&mut *self.connections());
+            swept.retain(|connection| {
+                let Some(connection) = connection.upgrade() else {
+                    return false;
+                };
+                if connection.action(limits, slots_needed > 0) != Action::Keep {
+                    slots_needed = slots_needed.saturating_sub(1);
+                    connection.wake();
+                }
+                true
+            });
+            let mut connections = self.connections();
+            swept.append(&mut connections);
+            *connections = swept;
+        }
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Vec<Weak<ConnectionState>>> {
+        self.0
+            .lock()
+            .expect("nothing panics while it holds this lock")
+    }
+}

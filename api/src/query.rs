@@ -1,0 +1,93 @@
+//! What requests ask of the database, and the encoded bodies that answer them.
+//!
+//! Each kind of query is one statement, which answers all queued queries of its kind at once. An
+//! endpoint that needs the database gets a variant here; nothing else in the queue, the batch or the
+//! session changes.
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use shared::db::{Connection, Error};
+use shared::{last_query, users};
+use utoipa::ToSchema;
+
+/// A kind of query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Query {
+    /// `GET /`: two users who qualify, and the time of the previous query in the chain.
+    TwoUsers,
+}
+
+/// The encoded bodies for all queries that one statement answered.
+pub(crate) struct Bodies {
+    /// For the first query of the batch.
+    pub(crate) first: Bytes,
+    /// For every other one.
+    pub(crate) others: Bytes,
+}
+
+impl Query {
+    /// Runs the statement of this kind of query.
+    ///
+    /// # Errors
+    /// When the database can't be reached or the statement fails; the connection is to be dropped.
+    pub(crate) async fn run(self, connection: &mut Connection) -> Result<Bodies, Error> {
+        match self {
+            Self::TwoUsers => {
+                let answer = last_query::answer(connection).await?;
+                let body = |previous_at| encode(&Answer::new(&answer.users, previous_at));
+                // The first query of the batch follows the query before the statement. The others
+                // follow each other at the statement's own time: answering them one by one would
+                // have said the same.
+                Ok(Bodies {
+                    first: body(answer.previous_at),
+                    others: body(Some(answer.queried_at)),
+                })
+            }
+        }
+    }
+}
+
+/// The body of an answer.
+#[derive(Serialize, ToSchema)]
+#[schema(title = "Answer")]
+pub(crate) struct Answer {
+    /// At most two users whose points are above the minimum, in the order of their ids.
+    #[schema(max_items = 2)]
+    users: Vec<User>,
+    /// When the previous query was answered, in UTC; null for the very first.
+    #[schema(
+        example = "2020-07-30 17:09:33",
+        pattern = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"
+    )]
+    timestamp: Option<String>,
+}
+
+/// A user.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct User {
+    /// Positive.
+    #[schema(minimum = 1)]
+    id: i64,
+    /// Renewed by every round.
+    #[schema(minimum = 0, maximum = 100)]
+    points: i32,
+}
+
+impl Answer {
+    fn new(users: &[users::User], previous_at: Option<DateTime<Utc>>) -> Self {
+        Self {
+            users: users
+                .iter()
+                .map(|&users::User { id, points }| User { id, points })
+                .collect(),
+            timestamp: previous_at.map(|at| at.format("%Y-%m-%d %H:%M:%S").to_string()),
+        }
+    }
+}
+
+fn encode(body: &impl Serialize) -> Bytes {
+    serde_json::to_vec(body)
+        .expect("numbers and strings can be encoded")
+        .into()
+}

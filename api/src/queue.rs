@@ -1,0 +1,205 @@
+//! The queue of queries that wait for the database, and the batch that is being answered.
+//!
+//! A handler submits a query and awaits its reply. The coalescer takes everything that is queued as
+//! one batch. A batch is not a promise: its queries are answered, or fail with 503 at their deadline.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
+
+use crate::problem::Problem;
+use crate::query::{Bodies, Query};
+
+/// The most trace contexts that the log line of failed requests names.
+const MAX_LOGGED_TRACEPARENTS: usize = 8;
+
+/// The sending end of the queue, for handlers.
+#[derive(Clone)]
+pub(crate) struct Queue(mpsc::Sender<PendingQuery>);
+
+/// A query that waits for its reply.
+struct PendingQuery {
+    query: Query,
+    queued_at: Instant,
+    /// The caller's trace context, which is logged if the query fails.
+    traceparent: Option<String>,
+    reply: oneshot::Sender<Result<Bytes, Problem>>,
+}
+
+impl Queue {
+    /// A queue for at most `capacity` queries, and the batch that takes from it. Queries that have
+    /// waited for `deadline` fail when [`Batch::fail_late`] finds them.
+    pub(crate) fn new(capacity: usize, deadline: Duration) -> (Self, Batch) {
+        let (sender, receiver) = mpsc::channel(capacity);
+        let batch = Batch {
+            queue: receiver,
+            pending: Vec::new(),
+            deadline,
+        };
+        (Self(sender), batch)
+    }
+
+    /// Queues a query and returns the body that answers it.
+    ///
+    /// # Errors
+    /// [`Problem::Overloaded`] at once when the queue is full; [`Problem::Unavailable`] when the
+    /// database does not answer in time.
+    pub(crate) async fn submit(
+        &self,
+        query: Query,
+        traceparent: Option<String>,
+    ) -> Result<Bytes, Problem> {
+        let (reply, body) = oneshot::channel();
+        let pending = PendingQuery {
+            query,
+            queued_at: Instant::now(),
+            traceparent,
+            reply,
+        };
+        self.0.try_send(pending).map_err(|_| Problem::Overloaded)?;
+        body.await.unwrap_or(Err(Problem::Unavailable))
+    }
+
+    /// How many queries are queued.
+    pub(crate) fn len(&self) -> usize {
+        self.0.max_capacity() - self.0.capacity()
+    }
+}
+
+/// The receiving end of the queue, and the queries that were taken from it.
+pub(crate) struct Batch {
+    queue: mpsc::Receiver<PendingQuery>,
+    /// In the order in which they were queued.
+    pending: Vec<PendingQuery>,
+    deadline: Duration,
+}
+
+impl Batch {
+    /// Waits until queries are queued and takes all of them. Returns false when no handler is left
+    /// that could submit one. Cancel safe.
+    pub(crate) async fn receive(&mut self) -> bool {
+        let capacity = self.queue.max_capacity();
+        self.queue.recv_many(&mut self.pending, capacity).await > 0
+    }
+
+    /// The kind of the first query that has no reply yet.
+    pub(crate) fn next(&self) -> Option<Query> {
+        self.pending.first().map(|pending| pending.query)
+    }
+
+    /// Replies to all queries of one kind, and returns when each was queued.
+    pub(crate) fn reply(&mut self, query: Query, bodies: &Bodies) -> Vec<Instant> {
+        let mut body = &bodies.first;
+        self.pending
+            .extract_if(.., |pending| pending.query == query)
+            .map(|pending| {
+                // Sending fails when the client has hung up.
+                let _ = pending.reply.send(Ok(body.clone()));
+                body = &bodies.others;
+                pending.queued_at
+            })
+            .collect()
+    }
+
+    /// Fails the queries of the batch that have waited past the deadline. Queries that are still in
+    /// the queue have not: it was empty when this batch began, and the batch has the same deadline.
+    pub(crate) fn fail_late(&mut self) {
+        let is_late = |pending: &&PendingQuery| pending.queued_at.elapsed() > self.deadline;
+        let late = self.pending.iter().take_while(is_late).count();
+        self.fail(late);
+    }
+
+    /// Fails every query, in the batch and in the queue.
+    pub(crate) fn fail_all(&mut self) {
+        while let Ok(pending) = self.queue.try_recv() {
+            self.pending.push(pending);
+        }
+        self.fail(self.pending.len());
+    }
+
+    /// Fails the first queries of the batch.
+    fn fail(&mut self, requests: usize) {
+        if requests == 0 {
+            return;
+        }
+        let mut traceparents = Vec::new();
+        for pending in self.pending.drain(..requests) {
+            traceparents.extend(pending.traceparent);
+            let _ = pending.reply.send(Err(Problem::Unavailable));
+        }
+        traceparents.truncate(MAX_LOGGED_TRACEPARENTS);
+        warn!(
+            event = "requests_failed",
+            requests,
+            ?traceparents,
+            "Requests failed: the database did not answer in time"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    use super::*;
+
+    const DEADLINE: Duration = Duration::from_millis(800);
+
+    /// A query that was queued so long ago, and the receiver of its reply.
+    fn queued(ago: Duration) -> (PendingQuery, oneshot::Receiver<Result<Bytes, Problem>>) {
+        let (reply, body) = oneshot::channel();
+        let pending = PendingQuery {
+            query: Query::TwoUsers,
+            queued_at: Instant::now()
+                .checked_sub(ago)
+                .expect("the machine has run for longer"),
+            traceparent: None,
+            reply,
+        };
+        (pending, body)
+    }
+
+    #[test]
+    fn only_queries_past_their_deadline_fail_while_a_statement_is_slow() {
+        let (_queue, mut batch) = Queue::new(1, DEADLINE);
+        let (old, mut old_reply) = queued(2 * DEADLINE);
+        let (new, mut new_reply) = queued(Duration::ZERO);
+        batch.pending = vec![old, new];
+        batch.fail_late();
+        assert!(matches!(
+            old_reply.try_recv(),
+            Ok(Err(Problem::Unavailable))
+        ));
+        assert!(matches!(new_reply.try_recv(), Err(TryRecvError::Empty)));
+        batch.fail_all();
+        assert!(matches!(
+            new_reply.try_recv(),
+            Ok(Err(Problem::Unavailable))
+        ));
+    }
+
+    #[test]
+    fn the_first_query_of_a_batch_gets_a_body_of_its_own() {
+        let (_queue, mut batch) = Queue::new(1, DEADLINE);
+        let (queries, replies): (Vec<_>, Vec<_>) = (0..3).map(|_| queued(Duration::ZERO)).unzip();
+        batch.pending = queries;
+        let bodies = Bodies {
+            first: Bytes::from_static(b"first"),
+            others: Bytes::from_static(b"others"),
+        };
+        assert_eq!(batch.reply(Query::TwoUsers, &bodies).len(), 3);
+        assert!(batch.next().is_none());
+        let replies: Vec<_> = replies
+            .into_iter()
+            .map(|mut reply| {
+                reply
+                    .try_recv()
+                    .expect("it was sent")
+                    .expect("it is a body")
+            })
+            .collect();
+        assert_eq!(replies, [&b"first"[..], b"others", b"others"]);
+    }
+}

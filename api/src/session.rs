@@ -1,0 +1,95 @@
+//! The replica's one session with the database: connected with backoff, checked while it is idle.
+//!
+//! Probes and metrics learn here whether the database answers. A session that has failed once is
+//! never used again: nothing is known of what its last statement did.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use shared::db::{Connection, Database, Error, backoff, ping, with_deadline};
+use shared::last_query;
+use tokio::time::sleep;
+use tracing::{error, info, warn};
+
+use crate::health::Health;
+use crate::metrics::Metrics;
+
+/// How long one attempt to connect may take. Queries fail much earlier.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest delay between two attempts to connect, without its jitter.
+const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
+
+/// How to get a session, and where its state is published.
+pub(crate) struct Session {
+    database: Database,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+}
+
+impl Session {
+    pub(crate) fn new(database: Database, health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            database,
+            health,
+            metrics,
+        }
+    }
+
+    /// Connects, and tries again until that succeeds.
+    pub(crate) async fn connect_with_backoff(&self) -> Connection {
+        let mut last_reason = String::new();
+        let mut delays = backoff(MAX_RECONNECT_DELAY);
+        loop {
+            let error = match self.connect_and_check().await {
+                Ok(connection) => {
+                    info!(event = "database_connected", "Connected to the database");
+                    self.health.database_connected();
+                    self.metrics.set_database_up(true);
+                    return connection;
+                }
+                Err(error) => error,
+            };
+            // One line per reason, however many attempts meet it.
+            let reason = error.to_string();
+            if reason != last_reason {
+                log_database_error(&error);
+                last_reason = reason;
+            }
+            sleep(delays.next().unwrap_or(MAX_RECONNECT_DELAY)).await;
+        }
+    }
+
+    /// Connects, and checks that schema and privileges are those that an answer needs.
+    async fn connect_and_check(&self) -> Result<Connection, Error> {
+        with_deadline(CONNECT_TIMEOUT, async {
+            let mut connection = self.database.connect(CONNECT_TIMEOUT).await?;
+            last_query::check(&mut connection).await?;
+            Ok(connection)
+        })
+        .await
+    }
+
+    /// Publishes that the session was lost.
+    pub(crate) fn lost(&self, error: &Error) {
+        self.metrics.set_database_up(false);
+        log_database_error(error);
+    }
+}
+
+/// Checks that the server of an idle session still answers.
+pub(crate) async fn check_idle(connection: &mut Connection, within: Duration) -> Result<(), Error> {
+    with_deadline(within, ping(connection)).await
+}
+
+/// Logs why the database can't be used: a warning if that can pass by itself, else an error, on which
+/// an operator must act.
+fn log_database_error(error: &Error) {
+    if error.is_transient() {
+        warn!(
+            event = "database_unavailable",
+            "The database does not answer: {error}"
+        );
+    } else {
+        error!(event = "database_refused", "The database refuses: {error}");
+    }
+}
