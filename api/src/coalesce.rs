@@ -102,8 +102,8 @@ impl Coalescer {
         }
     }
 
-    /// Runs one statement for each kind of query in the batch, all within one deadline. Queries that
-    /// have waited for too long meanwhile leave the batch.
+    /// Runs one statement for each kind of query in the batch, all within one deadline. Queries
+    /// that have waited for too long meanwhile leave the batch.
     async fn answer_batch(
         &mut self,
         connection: &mut Connection,

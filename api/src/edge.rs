@@ -1,4 +1,5 @@
-//! The edge: what warp's own server leaves open. Connections come in, requests go to a warp service.
+//! The edge: what warp's own server leaves open. Connections come in, requests go to a warp
+//! service.
 //!
 //! Each connection has timeouts: for a head, between requests, for a client that does not read. The
 //! number of connections is limited, invalid requests get a problem before routing, and a shutdown
@@ -39,8 +40,8 @@ const MAX_HEADERS: usize = 64;
 const MAX_HEAD_LEN: usize = 16 * 1024;
 /// The delay after a connection could not be accepted, as when file descriptors have run out.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
-/// At the connection limit, one in so many connections is closed per sweep if it is idle. A burst of
-/// new connections finds slots, and most idle clients need not connect again.
+/// At the connection limit, one in so many connections is closed per sweep if it is idle. A burst
+/// of new connections finds slots, and most idle clients need not connect again.
 const EVICTION_DIVISOR: usize = 64;
 
 /// Called once for each response, with its status.
@@ -80,8 +81,8 @@ impl Connections {
     }
 }
 
-/// Serves `routes` on `listener` until the shutdown is over: all connections have ended, or were cut
-/// off.
+/// Serves `routes` on `listener` until the shutdown is over: all connections have ended, or were
+/// cut off.
 pub(crate) async fn serve<Routes>(
     listener: TcpListener,
     routes: Routes,
@@ -144,8 +145,8 @@ fn protocol() -> http1::Builder {
     protocol
 }
 
-/// Waits until the shutdown closes connections, and then until the last one has ended or the rest is
-/// cut off. New connections may come meanwhile: each is served once.
+/// Waits until the shutdown closes connections, and then until the last one has ended or the rest
+/// is cut off. New connections may come meanwhile: each is served once.
 async fn drained(
     tasks: &TaskTracker,
     shutdown: &mut watch::Receiver<Shutdown>,

@@ -1,4 +1,5 @@
-//! The replica's metrics, for Prometheus. The edge counts responses, the coalescer observes batches.
+//! The replica's metrics, for Prometheus. The edge counts responses, the coalescer observes
+//! batches.
 
 use std::time::Instant;
 
@@ -84,7 +85,8 @@ impl Metrics {
             "The running program",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        // Both series exist from the start, because a rate misses the first increment of a new series.
+        // Both series exist from the start, because a rate misses the first increment of a new
+        // series.
         let [ok_responses, _] = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].map(|status| {
             responses.get_or_create_owned(&Status {
                 status: status.as_u16(),

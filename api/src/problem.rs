@@ -1,4 +1,5 @@
-//! Problems: what a client is told when a request fails (RFC 9457). No internal message leaves here.
+//! Problems: what a client is told when a request fails (RFC 9457). No internal message leaves
+//! here.
 
 use std::fmt::Write;
 

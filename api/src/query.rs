@@ -1,8 +1,8 @@
 //! What requests ask of the database, and the encoded bodies that answer them.
 //!
 //! Each kind of query is one statement, which answers all queued queries of its kind at once. An
-//! endpoint that needs the database gets a variant here; nothing else in the queue, the batch or the
-//! session changes.
+//! endpoint that needs the database gets a variant here; nothing else in the queue, the batch or
+//! the session changes.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};

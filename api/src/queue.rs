@@ -1,7 +1,8 @@
 //! The queue of queries that wait for the database, and the batch that is being answered.
 //!
 //! A handler submits a query and awaits its reply. The coalescer takes everything that is queued as
-//! one batch. A batch is not a promise: its queries are answered, or fail with 503 at their deadline.
+//! one batch. A batch is not a promise: its queries are answered, or fail with 503 at their
+//! deadline.
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! The routing tables of both listeners, and their handlers.
 //!
-//! An endpoint is a handler with its description (`utoipa::path`), a line in the routing table, and a
-//! line in [`ApiDescription`]. What it asks of the database is a variant of [`Query`].
+//! An endpoint is a handler with its description (`utoipa::path`), a line in the routing table, and
+//! a line in [`ApiDescription`]. What it asks of the database is a variant of [`Query`].
 
 use std::convert::Infallible;
 use std::future::ready;

@@ -81,8 +81,8 @@ pub(crate) async fn check_idle(connection: &mut Connection, within: Duration) ->
     with_deadline(within, ping(connection)).await
 }
 
-/// Logs why the database can't be used: a warning if that can pass by itself, else an error, on which
-/// an operator must act.
+/// Logs why the database can't be used: a warning if that can pass by itself, else an error, on
+/// which an operator must act.
 fn log_database_error(error: &Error) {
     if error.is_transient() {
         warn!(

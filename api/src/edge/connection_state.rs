@@ -11,8 +11,8 @@ use warp::http::StatusCode;
 use super::{CountResponse, Limits};
 use crate::problem::Problem;
 
-/// How long a connection must have been idle before it is closed for a shutdown, or to free its slot
-/// for a new connection. A connection that is kept busy gets `Connection: close` first.
+/// How long a connection must have been idle before it is closed for a shutdown, or to free its
+/// slot for a new connection. A connection that is kept busy gets `Connection: close` first.
 const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(1);
 
 /// Shared by the parts of one connection, which take turns, and the reaper, which runs beside them.

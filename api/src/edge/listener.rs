@@ -13,7 +13,8 @@ use tracing::warn;
 
 /// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4096;
-/// Bytes that the kernel may buffer of a connection, each way: far more than a request or a response.
+/// Bytes that the kernel may buffer of a connection, each way: far more than a request or a
+/// response.
 const SOCKET_BUFFER_BYTES: usize = 64 * 1024;
 /// How long a connection is silent before the kernel probes whether its client is still there.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(30);

@@ -36,8 +36,8 @@ impl Socket {
         self.unsent = problem.bytes();
     }
 
-    /// The problem that belongs in the place of what hyper wrote for a request that it can't parse: a
-    /// status without a body, and so without a `Content-Type`.
+    /// The problem that belongs in the place of what hyper wrote for a request that it can't parse:
+    /// a status without a body, and so without a `Content-Type`.
     fn problem_for(&self, written: &[u8]) -> Option<Problem> {
         let rest = written
             .strip_prefix(b"HTTP/1.1 4")

@@ -24,7 +24,8 @@ async fn requests_get_503_while_the_database_is_away_and_answers_once_it_is_back
         for response in requests.join_all().await {
             assert_problem(&response, 503);
         }
-        // The promise is one second. The bound is wider for machines that are busy with other tests.
+        // The promise is one second. The bound is wider for machines that are busy with other
+        // tests.
         assert!(
             began.elapsed() < Duration::from_secs(10),
             "{:?}",
