@@ -68,14 +68,12 @@ pub(crate) fn description() -> Bytes {
 pub(crate) fn public(
     state: &'static AppState,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
-    let query = path::end().and(get_or_head()).and(traceparent());
-    query
-        .then(move |traceparent| two_users(state, traceparent))
-        .or(page(path("livez"), state, livez))
+    query(path::end(), state, two_users)
+        .or(page(path!("livez"), state, livez))
         .unify()
-        .or(page(path("readyz"), state, readyz))
+        .or(page(path!("readyz"), state, readyz))
         .unify()
-        .or(page(path("openapi.json"), state, openapi))
+        .or(page(path!("openapi.json"), state, openapi))
         .unify()
         .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
         .unify()
@@ -85,10 +83,10 @@ pub(crate) fn public(
 pub(crate) fn admin(
     state: &'static AppState,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
-    page(path("livez"), state, livez)
-        .or(page(path("readyz"), state, readyz))
+    page(path!("livez"), state, livez)
+        .or(page(path!("readyz"), state, readyz))
         .unify()
-        .or(page(path("metrics"), state, metrics))
+        .or(page(path!("metrics"), state, metrics))
         .unify()
         .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
         .unify()
@@ -164,15 +162,27 @@ fn content(content_type: HeaderValue, body: Bytes) -> Response {
     response
 }
 
+/// A route whose handler asks the database.
+fn query<Handled>(
+    path: impl Filter<Extract = (), Error = Rejection> + Copy + Send,
+    state: &'static AppState,
+    handler: fn(&'static AppState, Option<String>) -> Handled,
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone
+where
+    Handled: Future<Output = Response> + Send,
+{
+    path.and(get_or_head())
+        .and(traceparent())
+        .then(move |traceparent| handler(state, traceparent))
+}
+
 /// A route whose handler reads the replica's own state, without the database.
 fn page(
     path: impl Filter<Extract = (), Error = Rejection> + Copy + Send,
     state: &'static AppState,
     handler: fn(&AppState) -> Response,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    path.and(path::end())
-        .and(get_or_head())
-        .map(move || handler(state))
+    path.and(get_or_head()).map(move || handler(state))
 }
 
 /// GET, and HEAD, of which hyper leaves the body out.
