@@ -1,11 +1,12 @@
-//! Other ways to answer: the limit, the natural way, and that of the known implementations.
+//! Other ways to serve requests: the upper limit, the obvious way, and the way of the known
+//! implementations.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use chrono::{DateTime, Utc};
 use clap::ValueEnum;
-use serde_json::json;
+use serde_json::{Value, json};
 use shared::last_query;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgPool, Row as _};
@@ -13,74 +14,81 @@ use warp::Filter;
 use warp::http::Response;
 use warp::http::header::CONTENT_TYPE;
 
-/// Sessions of a pool.
-const POOL: u32 = 10;
-/// As many bytes as an answer has.
-const BODY: &str = r#"{"users":[{"id":323084,"points":82},{"id":595513,"points":52}],"timestamp":"2026-11-24 00:44:09"}"#;
+const POOL_SIZE: u32 = 10;
+/// As long as a typical response of Max Two.
+const STATIC_BODY: &str = r#"{"users":[{"id":323084,"points":82},{"id":595513,"points":52}],"timestamp":"2026-11-24 00:44:09"}"#;
 
-/// How a request is answered.
+/// A server that Max Two is compared with. All of them use warp's own server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Way {
-    /// With the same bytes, always, by warp's own server.
-    Bare,
-    /// With a durable statement for each request, over a pool.
-    Each,
-    /// With a search for two users for each request, and the time in the process's memory: durable in nothing.
-    Search,
+pub(crate) enum Contestant {
+    /// Sends a static body.
+    BareWarp,
+    /// Runs Max Two's statement, durably, for each request, over a pool.
+    StatementPerRequest,
+    /// Searches two users for each request. Keeps the timestamp in memory: nothing is durable.
+    SearchPerRequest,
 }
 
-impl Way {
-    /// As the command line has it.
-    pub(crate) fn name(self) -> &'static str {
+impl Contestant {
+    /// Its name on the command line.
+    pub(crate) fn argument(self) -> &'static str {
         match self {
-            Self::Bare => "bare",
-            Self::Each => "each",
-            Self::Search => "search",
+            Self::BareWarp => "bare-warp",
+            Self::StatementPerRequest => "statement-per-request",
+            Self::SearchPerRequest => "search-per-request",
         }
     }
 }
 
-/// Answers in this way until the process ends.
-pub(crate) async fn serve(way: Way, listen: SocketAddr, url: &str) -> anyhow::Result<()> {
+/// Serves until the process is killed.
+pub(crate) async fn serve(
+    contestant: Contestant,
+    listen: SocketAddr,
+    url: &str,
+) -> anyhow::Result<()> {
     let pool = PgPoolOptions::new()
-        .min_connections(POOL)
-        .max_connections(POOL)
+        .min_connections(POOL_SIZE)
+        .max_connections(POOL_SIZE)
         .connect(url);
     let root = warp::path::end().and(warp::get());
-    match way {
-        Way::Bare => {
-            let server = warp::serve(root.map(|| respond(BODY.to_owned())));
-            announced(server.bind(listen).await).run().await;
+    match contestant {
+        Contestant::BareWarp => {
+            let server = warp::serve(root.map(|| respond(STATIC_BODY.to_owned())));
+            announce(server.bind(listen).await).run().await;
         }
-        Way::Each => {
+        Contestant::StatementPerRequest => {
             let pool = pool.await?;
-            let server = warp::serve(root.then(move || each(pool.clone())));
-            announced(server.bind(listen).await).run().await;
+            let server = warp::serve(root.then(move || run_statement(pool.clone())));
+            announce(server.bind(listen).await).run().await;
         }
-        Way::Search => {
+        Contestant::SearchPerRequest => {
             let pool = pool.await?;
             let last = Arc::new(Mutex::new(None));
             let server = warp::serve(root.then(move || search(pool.clone(), Arc::clone(&last))));
-            announced(server.bind(listen).await).run().await;
+            announce(server.bind(listen).await).run().await;
         }
     }
     Ok(())
 }
 
-/// Says that connections are accepted.
-fn announced<Server>(bound: Server) -> Server {
+/// Prints that the server accepts connections.
+fn announce<Server>(bound: Server) -> Server {
     println!("listening");
     bound
 }
 
-async fn each(pool: PgPool) -> Response<String> {
+async fn run_statement(pool: PgPool) -> Response<String> {
     let answer = async {
         let mut connection = pool.acquire().await?;
         last_query::answer(&mut connection).await
     };
     answer.await.map_or_else(
-        |error: shared::db::Error| failure(&error),
-        |answer| respond(body(&json!(answer.users), answer.previous_at)),
+        |error: shared::db::Error| fail(&error),
+        |answer| {
+            let users = answer.users.iter();
+            let users = users.map(|user| user_json(user.id, user.points)).collect();
+            respond(body(&users, answer.previous_at))
+        },
     )
 }
 
@@ -96,20 +104,21 @@ async fn search(pool: PgPool, last: Arc<Mutex<Option<DateTime<Utc>>>>) -> Respon
     };
     match found.await {
         Ok(rows) => {
-            let users = rows
-                .iter()
-                .map(|row| json!({"id": row.get::<i64, _>(0), "points": row.get::<i32, _>(1)}))
-                .collect();
-            let mut last = last.lock().expect("nothing panics with this lock");
+            let users = rows.iter().map(|row| user_json(row.get(0), row.get(1)));
+            let mut last = last.lock().expect("no holder of this lock panics");
             let previous = last.replace(Utc::now());
             drop(last);
-            respond(body(&users, previous))
+            respond(body(&users.collect(), previous))
         }
-        Err(error) => failure(&error),
+        Err(error) => fail(&error),
     }
 }
 
-fn body(users: &serde_json::Value, previous: Option<DateTime<Utc>>) -> String {
+fn user_json(id: i64, points: i32) -> Value {
+    json!({"id": id, "points": points})
+}
+
+fn body(users: &Value, previous: Option<DateTime<Utc>>) -> String {
     let timestamp = previous.map(|at| at.format("%Y-%m-%d %H:%M:%S").to_string());
     json!({"users": users, "timestamp": timestamp}).to_string()
 }
@@ -123,8 +132,8 @@ fn respond(body: String) -> Response<String> {
     response
 }
 
-/// An error counts: the client sees its status.
-fn failure(error: &dyn std::error::Error) -> Response<String> {
+/// A failed request is counted by its status.
+fn fail(error: &dyn std::error::Error) -> Response<String> {
     let mut response = Response::new(error.to_string());
     *response.status_mut() = warp::http::StatusCode::SERVICE_UNAVAILABLE;
     response

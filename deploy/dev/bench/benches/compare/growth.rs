@@ -1,68 +1,73 @@
-//! What grows with the number of users, and what must not grow at all.
+//! Costs that grow with the number of users, and tables that must not grow with the rounds.
 
 use private_postgres::roles;
 use testkit::{TestDatabase, eventually};
 
-use crate::Extent;
-use crate::load::load;
-use crate::plot::Plot;
-use crate::report::{Report, Runs, Table, Unit, Wanted};
-use crate::stage::{Stage, wal_bytes};
+use crate::Scale;
+use crate::env::{Env, wal_bytes};
+use crate::load;
+use crate::plot::{Axis, Line, Plot};
+use crate::report::{Bound, Report, Table};
+use crate::samples::{Samples, Unit, with_separators};
 
-/// All tables but the rows of the rounds themselves, which are kept for a week.
+/// All tables but `rounds`, which keeps a week of rows.
 const TABLES: [&str; 3] = ["users", "settings", "last_query"];
 const CONNECTIONS: usize = 64;
 
-/// Many rounds over the same tables.
-pub(crate) async fn of_tables(
-    stage: &Stage,
-    extent: Extent,
+/// Measures the growth of the tables over many rounds.
+pub(crate) async fn over_rounds(
+    env: &Env,
+    scale: Scale,
     report: &mut Report,
 ) -> anyhow::Result<()> {
-    let rounds = if extent.full { 200 } else { 20 };
-    stage.round(None).await?;
-    stage.round(None).await?;
-    // The first vacuum adds the maps of visibility and of free space; it may come at any time.
+    let rounds = if scale.full { 200 } else { 20 };
+    env.run_round(None).await?;
+    env.run_round(None).await?;
+    // The first vacuum adds the visibility and free space maps, and autovacuum may start it at any
+    // time.
     let vacuum = "vacuum users, settings, last_query";
-    stage.database.run(vacuum).await;
-    let before = Sizes::of(&stage.database).await;
+    env.database.run(vacuum).await;
+    let before = Sizes::of(&env.database).await;
     for _ in 2..rounds {
-        stage.round(None).await?;
+        env.run_round(None).await?;
     }
-    let after = Sizes::of(&stage.database).await;
+    let after = Sizes::of(&env.database).await;
     let mut table = Table::new(
         format!("Growth in {rounds} rounds"),
-        "Bytes after the second round, and what came to them.",
+        "Bytes after the second round, and growth since then.",
         &[("bytes", Unit::Bytes), ("growth", Unit::Bytes)],
     );
     for ((part, before), (_, after)) in before.parts.iter().zip(&after.parts) {
-        table.row(part, vec![Runs::from(*before), Runs::from(after - before)]);
+        table.row(
+            part,
+            vec![Samples::from(*before), Samples::from(after - before)],
+        );
     }
     report.table(table);
-    let what = if extent.full {
-        "bytes of growth in 200 rounds, after the second"
+    let name = if scale.full {
+        "growth in 200 rounds, after the second, bytes"
     } else {
-        "bytes of growth in 20 rounds, after the second"
+        "growth in 20 rounds, after the second, bytes"
     };
-    let grown = Runs::from(after.sum() - before.sum());
-    let moved = Runs::from(after.moved - before.moved);
+    let growth = Samples::from(after.sum() - before.sum());
+    let moved = Samples::from(after.moved - before.moved);
     report
-        .goal(what, Wanted::AtMost(0.0), Unit::Bytes, grown)
-        .beside("times that a user had to move to another page", moved);
+        .goal(name, Bound::AtMost(0.0), Unit::Bytes, growth)
+        .reference("user rows moved to another page", moved);
     Ok(())
 }
 
-/// How much room the tables take.
+/// The sizes of the tables.
 struct Sizes {
-    /// Each table's rows, maps and indexes, with their bytes.
+    /// Rows, maps and indexes of each table, in bytes.
     parts: Vec<(String, f64)>,
-    /// How often a user had to move to another page.
+    /// Updates of users that were not HOT: each moved a row to another page.
     moved: f64,
 }
 
 impl Sizes {
     async fn of(database: &TestDatabase) -> Self {
-        // A session is counted when it ends, which may be after its program.
+        // A session reports its statistics when it ends, which may be after its client has ended.
         let sessions = format!(
             "select count(*) from pg_stat_activity where usename = '{}'",
             roles::WORKER
@@ -84,7 +89,8 @@ impl Sizes {
                 parts.push((format!("{table}, {part}"), database.value(&query).await));
             }
         }
-        let moved = "select (n_tup_upd - n_tup_hot_upd)::float8 from pg_stat_user_tables where relname = 'users'";
+        let moved = "select (n_tup_upd - n_tup_hot_upd)::float8 \
+                     from pg_stat_user_tables where relname = 'users'";
         let moved = database.value(moved).await;
         Self { parts, moved }
     }
@@ -94,22 +100,22 @@ impl Sizes {
     }
 }
 
-/// Databases with ever more users.
-pub(crate) async fn by_users(extent: Extent, report: &mut Report) -> anyhow::Result<()> {
-    let sizes: &[i64] = if extent.full {
+/// Measures databases of increasing size.
+pub(crate) async fn by_users(scale: Scale, report: &mut Report) -> anyhow::Result<()> {
+    let sizes: &[i64] = if scale.full {
         &[10_000, 100_000, 1_000_000, 10_000_000]
     } else {
         &[10_000, 100_000, 1_000_000]
     };
     let mut table = Table::new(
-        "Growth with the number of users",
-        "Microseconds for each user; requests over 64 connections.",
+        "Cost by number of users",
+        "Requests over 64 connections.",
         &[
-            ("seeding, µs a user", Unit::Microseconds),
-            ("a round, µs a user", Unit::Microseconds),
-            ("a round, seconds", Unit::Seconds),
-            ("bytes a user", Unit::Number),
-            ("WAL of a round, bytes a user", Unit::Number),
+            ("seeding, µs/user", Unit::Microseconds),
+            ("round, µs/user", Unit::Microseconds),
+            ("round, s", Unit::Seconds),
+            ("bytes/user", Unit::Number),
+            ("WAL of a round, bytes/user", Unit::Number),
             ("requests/s", Unit::Number),
             ("p99, ms", Unit::Milliseconds),
         ],
@@ -118,36 +124,36 @@ pub(crate) async fn by_users(extent: Extent, report: &mut Report) -> anyhow::Res
     for &users in sizes {
         #[allow(clippy::cast_precision_loss, reason = "millions")]
         let number = users as f64;
-        let stage = Stage::empty().await?;
-        let seeding = stage.seed(users).await?.as_secs_f64() * 1e6 / number;
-        // The second round is the first that finds the table as all later ones do.
-        stage.round(None).await?;
-        stage.round(None).await?;
-        let (mut rounds, mut wal) = (Runs::default(), Runs::default());
-        for _ in 0..extent.repetitions {
-            let written = wal_bytes(&stage.database).await;
-            rounds.push(stage.round_alone().await?);
-            wal.push((wal_bytes(&stage.database).await - written) / number);
+        let env = Env::empty().await?;
+        let seeding = env.seed(users).await?.as_secs_f64() * 1e6 / number;
+        // The second round is the first to update a table that already has a round's dead rows.
+        env.run_round(None).await?;
+        env.run_round(None).await?;
+        let (mut seconds, mut wal) = (Samples::default(), Samples::default());
+        for _ in 0..scale.repetitions {
+            let before = wal_bytes(&env.database).await;
+            seconds.push(env.run_round_by_database_clock().await?);
+            wal.push((wal_bytes(&env.database).await - before) / number);
         }
-        let bytes: f64 = stage
+        let bytes: f64 = env
             .database
             .value("select pg_total_relation_size('users')::float8")
             .await;
-        let replica = stage.replicas(1, true).await;
-        let (mut per_second, mut p99) = (Runs::default(), Runs::default());
-        for _ in 0..extent.repetitions {
-            let load = load(replica.address, CONNECTIONS, extent.seconds).await?;
+        let replica = env.start_replicas(1, true).await;
+        let (mut per_second, mut p99) = (Samples::default(), Samples::default());
+        for _ in 0..scale.repetitions {
+            let load = load::run(replica.address, CONNECTIONS, scale.load_seconds).await?;
             per_second.push(load.per_second());
             p99.push(load.p99);
         }
-        let cost = rounds.times(1e6 / number);
+        let cost = seconds.scaled(1e6 / number);
         table.row(
-            format!("{users} users"),
+            format!("{} users", with_separators(number)),
             vec![
-                Runs::from(seeding),
+                Samples::from(seeding),
                 cost.clone(),
-                rounds,
-                Runs::from(bytes / number),
+                seconds,
+                Samples::from(bytes / number),
                 wal,
                 per_second,
                 p99,
@@ -156,23 +162,31 @@ pub(crate) async fn by_users(extent: Extent, report: &mut Report) -> anyhow::Res
         costs.push((number, cost.median()));
     }
     report.table(table);
-    if let [.., (_, one), (_, ten)] = costs[..]
-        && extent.full
+    if let [.., (_, one_million), (_, ten_million)] = costs[..]
+        && scale.full
     {
         report.goal(
-            "a round's cost per user, 10 million against 1 million",
-            Wanted::AtMost(1.15),
-            Unit::Times,
-            Runs::from(ten / one),
+            "round, µs/user: 10 million ÷ 1 million users",
+            Bound::AtMost(1.15),
+            Unit::Ratio,
+            Samples::from(ten_million / one_million),
         );
     }
     report.plot(Plot {
         file: "growth.svg",
-        title: "A round's cost for each user",
-        across: "users",
-        up: "microseconds",
-        lines: vec![("a round".to_owned(), costs)],
-        logarithmic: true,
+        title: "Cost of a round by number of users",
+        x: Axis {
+            label: "users",
+            logarithmic: true,
+        },
+        y: Axis {
+            label: "microseconds per user",
+            logarithmic: false,
+        },
+        lines: vec![Line {
+            name: "a round".to_owned(),
+            points: costs,
+        }],
     });
     Ok(())
 }

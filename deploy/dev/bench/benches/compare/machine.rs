@@ -1,4 +1,4 @@
-//! The machine: what it is, and what its processes take.
+//! The machine: its description, and the resources that processes use.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -7,20 +7,21 @@ use anyhow::Context;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sysinfo::{Pid, ProcessRefreshKind, ProcessesToUpdate, RefreshKind, System};
 
-use crate::stage::Stage;
+use crate::env::Env;
 
-/// Lets this process and those that it starts open as many files as they may: two thousand connections take them.
-pub(crate) fn open_many_files() -> anyhow::Result<()> {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
+/// Raises the limit of open files as far as allowed, here and in child processes: thousands of
+/// connections need it.
+pub(crate) fn raise_open_file_limit() -> anyhow::Result<()> {
+    let (_, hard_limit) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard_limit, hard_limit)?;
     Ok(())
 }
 
-/// One line for each thing that the figures depend on.
-pub(crate) async fn description(stage: &Stage) -> anyhow::Result<Vec<String>> {
+/// One line for each property of the machine that figures depend on.
+pub(crate) async fn describe(env: &Env) -> anyhow::Result<Vec<String>> {
     let system = System::new_with_specifics(RefreshKind::everything())?;
     let processor = system.cpus().first().map_or("unknown", |cpu| cpu.brand());
-    let postgres: String = stage.database.value("select version()").await;
+    let postgres: String = env.database.value("select version()").await;
     let wrk = first_line(Command::new("wrk").arg("-v"))
         .context("wrk is missing: apt-get install -y wrk")?;
     Ok(vec![
@@ -39,24 +40,24 @@ pub(crate) async fn description(stage: &Stage) -> anyhow::Result<Vec<String>> {
     ])
 }
 
-/// The first line that a program prints.
+/// The first line of a program's standard output.
 fn first_line(command: &mut Command) -> anyhow::Result<String> {
     let output = command.output().with_context(|| format!("{command:?}"))?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
-/// What some processes have used so far.
+/// The resources that some processes have used.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
-    /// Milliseconds of processor time of each.
-    cpu: HashMap<Pid, u64>,
-    /// Bytes of memory that the greatest of them holds now.
-    memory: u64,
+    /// Milliseconds of CPU time since each process started.
+    cpu_time: HashMap<Pid, u64>,
+    /// Bytes of resident memory of the largest process.
+    max_memory: u64,
 }
 
 impl Usage {
-    /// Looks at these processes.
+    /// The usage of these processes now.
     pub(crate) fn of(processes: impl IntoIterator<Item = i32>) -> anyhow::Result<Self> {
         let processes: Vec<_> = processes
             .into_iter()
@@ -70,22 +71,28 @@ impl Usage {
         );
         let mut usage = Self::default();
         for (&id, process) in system.processes() {
-            usage.cpu.insert(id, process.accumulated_cpu_time());
-            usage.memory = usage.memory.max(process.memory());
+            usage.cpu_time.insert(id, process.accumulated_cpu_time());
+            usage.max_memory = usage.max_memory.max(process.memory());
         }
         Ok(usage)
     }
 
-    /// Seconds of processor time since then; a process that has ended meanwhile does not count.
-    #[allow(clippy::cast_precision_loss, reason = "a figure to be read")]
-    pub(crate) fn cpu_since(&self, then: &Self) -> f64 {
-        let since = |(id, now): (&Pid, &u64)| now - then.cpu.get(id).unwrap_or(&0);
-        self.cpu.iter().map(since).sum::<u64>() as f64 / 1e3
+    /// Seconds of CPU time since `earlier`. Processes that have ended since then do not count.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "the figure is rounded to be read"
+    )]
+    pub(crate) fn cpu_seconds_since(&self, earlier: &Self) -> f64 {
+        let since = |(id, now): (&Pid, &u64)| now - earlier.cpu_time.get(id).unwrap_or(&0);
+        self.cpu_time.iter().map(since).sum::<u64>() as f64 / 1e3
     }
 
-    /// Megabytes of memory that the greatest of them holds.
-    #[allow(clippy::cast_precision_loss, reason = "a figure to be read")]
-    pub(crate) fn megabytes(&self) -> f64 {
-        self.memory as f64 / 1e6
+    /// Megabytes of resident memory of the largest process.
+    #[allow(
+        clippy::cast_precision_loss,
+        reason = "the figure is rounded to be read"
+    )]
+    pub(crate) fn max_megabytes(&self) -> f64 {
+        self.max_memory as f64 / 1e6
     }
 }

@@ -1,18 +1,23 @@
-//! `cargo bench -p bench`: Max Two beside other ways to do the same, on one machine and in one run.
+//! `cargo bench -p bench`: compares Max Two with other ways to do the same work, on one machine
+//! and in one run.
 //!
-//! All contestants are processes, and take turns: what is compared are the ratios of neighbours in time, of which the
-//! median counts. Absolute figures are this machine's, and that minute's.
+//! Every contestant is a process of its own. Contestants alternate in random order, each
+//! repetition compares figures measured close together, and the median of these ratios counts.
+//! Absolute figures are promised for no other machine and no other hour.
 
 mod contestant;
+mod during_rounds;
+mod env;
 mod growth;
 mod load;
 mod machine;
+mod minimum;
 mod plot;
 mod report;
 mod requests;
 mod rounds;
-mod stage;
-mod threshold;
+mod samples;
+mod startup;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -21,25 +26,25 @@ use clap::{Parser, Subcommand, ValueEnum};
 use rand::seq::SliceRandom as _;
 use tokio::runtime::Runtime;
 
+use env::Env;
 use report::Report;
-use stage::Stage;
 
-/// Compares Max Two with other ways to do the same
+/// Compares Max Two with other ways to do the same work
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Settings {
     #[command(subcommand)]
-    role: Option<Role>,
-    /// For the record: all sizes and levels, a million users, more repetitions; half an hour
+    command: Option<ChildCommand>,
+    /// Measure everything: a million users, all connection counts, more repetitions; half an hour
     #[arg(long)]
     full: bool,
-    /// Only these parts
+    /// Measure only these parts
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Writes RESULTS.md, results.json and the plots into deploy/dev/bench
+    /// Write RESULTS.md and the plots into deploy/dev/bench
     #[arg(long, requires = "full", conflicts_with = "only")]
     record: bool,
-    /// What cargo passes to a benchmark
+    /// Cargo passes this flag to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -47,29 +52,28 @@ struct Settings {
 /// The parts of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Requests: against bare warp, and against a statement per request
+    /// Requests, compared with bare warp and with a statement per request
     Requests,
-    /// Requests while rounds are done
+    /// Requests during rounds
     During,
-    /// Requests for each minimum
-    Threshold,
-    /// Rounds, against other ways to renew all points
+    /// Requests at each minimum
+    Minimum,
+    /// Rounds, compared with other ways to renew all points
     Rounds,
-    /// What grows with the number of users, and what must not grow
+    /// Cost by number of users, and growth of the tables
     Growth,
 }
 
-/// Processes of the run.
+/// The commands by which the benchmark starts itself as a child process.
 #[derive(Subcommand)]
-enum Role {
+enum ChildCommand {
     #[command(hide = true)]
     Api(Box<api::Settings>),
     #[command(hide = true)]
     Worker(Box<worker::Settings>),
-    /// A contestant's replica
     #[command(hide = true)]
-    Serve {
-        way: contestant::Way,
+    Contestant {
+        contestant: contestant::Contestant,
         listen: SocketAddr,
         url: String,
     },
@@ -77,19 +81,34 @@ enum Role {
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
-struct Extent {
+struct Scale {
     full: bool,
-    /// How often each contestant has its turn.
+    /// Measurements of each contestant.
     repetitions: usize,
-    /// Users where their number is not what is looked at.
+    /// Users, in the parts that do not vary their number.
     users: i64,
-    /// Seconds that a load lasts.
-    seconds: u64,
+    /// Seconds of load in one measurement.
+    load_seconds: u64,
 }
 
-/// The numbers below this one in an order of chance, so that nobody always has the same one before him.
-fn shuffled(number: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..number).collect();
+impl Scale {
+    const FULL: Self = Self {
+        full: true,
+        repetitions: 5,
+        users: 1_000_000,
+        load_seconds: 2,
+    };
+    const SHORT: Self = Self {
+        full: false,
+        repetitions: 3,
+        users: 200_000,
+        load_seconds: 2,
+    };
+}
+
+/// The indices below `count` in random order, so that no contestant always follows the same one.
+fn shuffled(count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
     order.shuffle(&mut rand::rng());
     order
 }
@@ -99,63 +118,60 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
         Ok(settings) => settings,
         Err(status) => return Ok(status),
     };
-    match settings.role {
-        Some(Role::Api(settings)) => return Ok(api::main(*settings)),
-        Some(Role::Worker(settings)) => return Ok(worker::main(*settings)),
-        Some(Role::Serve { way, listen, url }) => {
-            Runtime::new()?.block_on(contestant::serve(way, listen, &url))?;
+    match settings.command {
+        Some(ChildCommand::Api(settings)) => return Ok(api::main(*settings)),
+        Some(ChildCommand::Worker(settings)) => return Ok(worker::main(*settings)),
+        Some(ChildCommand::Contestant {
+            contestant,
+            listen,
+            url,
+        }) => {
+            Runtime::new()?.block_on(contestant::serve(contestant, listen, &url))?;
             return Ok(std::process::ExitCode::SUCCESS);
         }
         None => {}
     }
-    let extent = if settings.full {
-        Extent {
-            full: true,
-            repetitions: 5,
-            users: 1_000_000,
-            seconds: 2,
-        }
+    let scale = if settings.full {
+        Scale::FULL
     } else {
-        Extent {
-            full: false,
-            repetitions: 3,
-            users: 200_000,
-            seconds: 2,
-        }
+        Scale::SHORT
     };
     let is_wanted = |part| settings.only.is_empty() || settings.only.contains(&part);
-    let report = Runtime::new()?.block_on(run(extent, is_wanted))?;
+    let report = Runtime::new()?.block_on(run(scale, is_wanted))?;
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = if settings.record {
         Path::new(env!("CARGO_MANIFEST_DIR"))
     } else {
-        Path::new(env!("CARGO_TARGET_TMPDIR"))
+        target
     };
     report.write(folder)?;
-    println!("\nRESULTS.md, results.json and plots: {}", folder.display());
+    report.write_json(target)?;
+    println!("\nRESULTS.md and plots: {}", folder.display());
+    println!("results.json: {}", target.display());
     Ok(std::process::ExitCode::SUCCESS)
 }
 
-async fn run(extent: Extent, is_wanted: impl Fn(Part) -> bool) -> anyhow::Result<Report> {
-    machine::open_many_files()?;
-    let stage = Stage::open(extent.users).await?;
-    let mut report = Report::new(machine::description(&stage).await?, extent);
+async fn run(scale: Scale, is_wanted: impl Fn(Part) -> bool) -> anyhow::Result<Report> {
+    machine::raise_open_file_limit()?;
+    let env = Env::with_points(scale.users).await?;
+    let mut report = Report::new(machine::describe(&env).await?, scale);
     if is_wanted(Part::Requests) {
-        requests::compare(&stage, extent, &mut report).await?;
-        requests::start(&stage, extent, &mut report).await?;
+        requests::compare(&env, scale, &mut report).await?;
+        startup::measure(&env, scale, &mut report).await?;
     }
     if is_wanted(Part::During) {
-        requests::during_rounds(&stage, extent, &mut report).await?;
+        during_rounds::compare(&env, scale, &mut report).await?;
     }
-    if is_wanted(Part::Threshold) {
-        threshold::compare(extent, &mut report).await?;
+    if is_wanted(Part::Minimum) {
+        minimum::compare(scale, &mut report).await?;
     }
     if is_wanted(Part::Rounds) {
-        rounds::compare(&stage, extent, &mut report).await?;
+        rounds::compare(&env, scale, &mut report).await?;
     }
     if is_wanted(Part::Growth) {
-        growth::of_tables(&stage, extent, &mut report).await?;
-        drop(stage);
-        growth::by_users(extent, &mut report).await?;
+        growth::over_rounds(&env, scale, &mut report).await?;
+        drop(env);
+        growth::by_users(scale, &mut report).await?;
     }
     report.print_goals();
     Ok(report)

@@ -1,4 +1,5 @@
--- What wrk measured, as one line of JSON; its times are in microseconds, ours in milliseconds.
+-- Prints the results of wrk as one line of JSON. wrk counts in microseconds, the output in
+-- milliseconds.
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(

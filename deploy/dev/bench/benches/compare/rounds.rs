@@ -1,4 +1,4 @@
-//! Rounds: the worker's against other ways to give all users new points.
+//! Rounds: Max Two's worker, and other ways to give all users new points.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,144 +8,162 @@ use sqlx::AssertSqlSafe;
 use testkit::{TestDatabase, eventually};
 use tokio::task::JoinSet;
 
-use crate::report::{Report, Runs, Table, Unit, Wanted};
-use crate::stage::{Stage, wal_bytes};
-use crate::{Extent, shuffled};
+use crate::env::{Env, wal_bytes};
+use crate::report::{Bound, Report, Table};
+use crate::samples::{Samples, Unit, with_separators};
+use crate::{Scale, shuffled};
 
-/// Ids that the paging way reads at a time, as the original program did.
-const PAGE: i64 = 20_000;
-/// Ids that each of the parallel statements renews, and how many run at a time.
-const RANGE: i64 = 1_000;
-const PARALLEL: usize = 10;
+/// Ids that [`update_by_page`] reads at a time, as the original program did.
+const PAGE_SIZE: i64 = 20_000;
+/// Ids that each statement of [`update_by_range`] updates.
+const RANGE_SIZE: i64 = 1_000;
+const PARALLEL_SESSIONS: usize = 10;
 
 const WORKER: usize = 0;
-const BARE: usize = 1;
-const POINTS_ALONE: usize = 2;
-/// From here on, ways have a table of their own.
-const FIRST_RIVAL: usize = 3;
+const BARE_UPDATE: usize = 1;
+const POINTS_ONLY: usize = 2;
+/// The contestants from here on have a table of their own, [`PLAIN_USERS`].
+const FIRST_PLAIN: usize = 3;
 const DEFAULT: usize = 3;
 const INDEXED: usize = 4;
 const SWAP: usize = 5;
-const PAGING: usize = 6;
-const RANGES: usize = 7;
+const BY_PAGE: usize = 6;
+const BY_RANGE: usize = 7;
 const NAMES: [&str; 8] = [
     "Max Two's worker",
-    "the bare UPDATE of the same columns in psql, same table",
-    "the bare UPDATE of `points` alone in psql, same table",
-    "the UPDATE, on a default table",
-    "the UPDATE, on a default table with an index on `points`",
-    "a new table, swapped in (the limit)",
+    "bare UPDATE of the same columns in psql, same table",
+    "bare UPDATE of `points` only in psql, same table",
+    "UPDATE of a default table",
+    "UPDATE of a default table with an index on `points`",
+    "new table, swapped in (lower limit)",
     "pages of 20,000 ids, an UPDATE per distinct value, default table",
     "ranges of 1,000 ids, 10 in parallel, default table",
 ];
-const UPDATE: &str = "set points = floor(random() * 101), updated_at = now()";
 
-/// All ways, turn by turn.
-pub(crate) async fn compare(
-    stage: &Stage,
-    extent: Extent,
-    report: &mut Report,
-) -> anyhow::Result<()> {
-    let turns = if extent.full { 20 } else { 3 };
-    let rivals = rivals(extent.users).await;
-    let databases: Vec<_> = [&stage.database; FIRST_RIVAL]
+/// A table with the default storage parameters and without constraints on its columns.
+const PLAIN_USERS: &str = "create table plain_users as table users; \
+    drop table users; \
+    alter table plain_users add primary key (id)";
+const SET_CLAUSE: &str = "set points = floor(random() * 101), updated_at = now()";
+const SWAP_TABLES: &str = "begin; \
+    create table new_users as \
+    select id, inserted_at, now() as updated_at, floor(random() * 101)::integer as points \
+    from plain_users; \
+    alter table new_users add primary key (id); \
+    drop table plain_users; \
+    alter table new_users rename to plain_users; \
+    alter index new_users_pkey rename to plain_users_pkey; \
+    commit";
+
+pub(crate) async fn compare(env: &Env, scale: Scale, report: &mut Report) -> anyhow::Result<()> {
+    let repetitions = if scale.full { 20 } else { 3 };
+    let plain = create_plain_databases(scale.users).await;
+    let databases: Vec<_> = [&env.database; FIRST_PLAIN]
         .into_iter()
-        .chain(&rivals)
+        .chain(&plain)
         .collect();
-    // The second round is the first that finds the worker's table as all later ones do.
-    for (way, database) in databases.iter().enumerate() {
-        renew(stage, database, way).await?;
+    // The second round is the first to update a table that already has a round's dead rows.
+    for (contestant, database) in databases.iter().enumerate() {
+        run_round(env, database, contestant).await?;
     }
-    let before = states(&databases).await;
-    let mut seconds = vec![Runs::default(); NAMES.len()];
-    let mut wal = vec![Runs::default(); NAMES.len()];
-    for _ in 0..turns {
-        for way in shuffled(NAMES.len()) {
-            if way < FIRST_RIVAL {
-                settle(&stage.database).await;
+    let before = table_stats(&databases).await;
+    let mut seconds = vec![Samples::default(); NAMES.len()];
+    let mut wal = vec![Samples::default(); NAMES.len()];
+    for _ in 0..repetitions {
+        for contestant in shuffled(NAMES.len()) {
+            if contestant < FIRST_PLAIN {
+                wait_for_old_snapshots(&env.database).await;
             }
-            let written = wal_bytes(databases[way]).await;
-            let took = renew(stage, databases[way], way).await?;
-            wal[way].push((wal_bytes(databases[way]).await - written) / 1e6);
-            seconds[way].push(took.as_secs_f64());
+            let database = databases[contestant];
+            let wal_before = wal_bytes(database).await;
+            let duration = run_round(env, database, contestant).await?;
+            wal[contestant].push((wal_bytes(database).await - wal_before) / 1e6);
+            seconds[contestant].push(duration.as_secs_f64());
         }
     }
-    let after = states(&databases).await;
+    let after = table_stats(&databases).await;
 
+    #[allow(clippy::cast_precision_loss, reason = "millions")]
+    let users = with_separators(scale.users as f64);
     let mut table = Table::new(
-        format!("Rounds over {} users, {turns} turns", extent.users),
-        "Worker and psql from the start of their process to its end. Growth of table and indexes over all turns. The first \
-         three share a table; each other one is on a server of its own.",
+        format!("Rounds over {users} users, {repetitions} repetitions"),
+        "Seconds of the worker's or psql's whole process. Growth of table and indexes over all \
+         repetitions. The first three share a table; each of the others has a server of its own.",
         &[
             ("seconds", Unit::Seconds),
-            ("of the worker's", Unit::Times),
-            ("MB of WAL", Unit::Megabytes),
-            ("MB of growth", Unit::Megabytes),
+            ("÷ worker", Unit::Ratio),
+            ("WAL, MB", Unit::Megabytes),
+            ("growth, MB", Unit::Megabytes),
             ("HOT updates", Unit::Percent),
         ],
     );
-    for (way, name) in NAMES.into_iter().enumerate() {
-        let (growth, hot) = match way {
-            BARE | POINTS_ALONE => (Runs::default(), Runs::default()),
-            _ => after[way].since(&before[way]),
+    for (contestant, name) in NAMES.into_iter().enumerate() {
+        let (growth, hot_updates) = match contestant {
+            BARE_UPDATE | POINTS_ONLY => (Samples::default(), Samples::default()),
+            _ => after[contestant].since(&before[contestant]),
         };
         table.row(
             name,
             vec![
-                seconds[way].clone(),
-                seconds[way].over(&seconds[WORKER]),
-                wal[way].clone(),
+                seconds[contestant].clone(),
+                seconds[contestant].ratio_to(&seconds[WORKER]),
+                wal[contestant].clone(),
                 growth,
-                hot,
+                hot_updates,
             ],
         );
     }
     report.table(table);
-    goals(&seconds, report);
+    add_goals(&seconds, report);
     Ok(())
 }
 
-fn goals(seconds: &[Runs], report: &mut Report) {
-    let of = |this: usize, that: usize| seconds[this].over(&seconds[that]);
+fn add_goals(seconds: &[Samples], report: &mut Report) {
+    let ratio = |this: usize, that: usize| seconds[this].ratio_to(&seconds[that]);
     report.goal(
-        "the worker's round, of the bare UPDATE on its table",
-        Wanted::AtMost(1.1),
-        Unit::Times,
-        of(WORKER, BARE),
+        "worker's round ÷ bare UPDATE of the same table",
+        Bound::AtMost(1.1),
+        Unit::Ratio,
+        ratio(WORKER, BARE_UPDATE),
     );
     report.goal(
-        "…, of the limit, a new table swapped in",
-        Wanted::AtMost(1.4),
-        Unit::Times,
-        of(WORKER, SWAP),
+        "worker's round ÷ new table, swapped in",
+        Bound::AtMost(1.4),
+        Unit::Ratio,
+        ratio(WORKER, SWAP),
     );
-    for (what, least, way) in [
-        ("paging, of the worker's round", 5.0, PAGING),
+    for (name, least, contestant, reference) in [
         (
-            "the UPDATE on a default table, of the worker's round",
+            "pages of ids ÷ worker's round",
+            5.0,
+            BY_PAGE,
+            "pages of ids ÷ new table, swapped in",
+        ),
+        (
+            "UPDATE of a default table ÷ worker's round",
             3.5,
             DEFAULT,
+            "UPDATE of a default table ÷ new table, swapped in",
         ),
     ] {
+        let samples = ratio(contestant, WORKER);
         report
-            .goal(what, Wanted::AtLeast(least), Unit::Times, of(way, WORKER))
-            .beside("of a new table, swapped in", of(way, SWAP));
+            .goal(name, Bound::AtLeast(least), Unit::Ratio, samples)
+            .reference(reference, ratio(contestant, SWAP));
     }
 }
 
-/// Tables as others have them, with what Postgres gives a table by default, and without our constraints. Each is on a server
-/// of its own: what autovacuum holds while it analyzes one of them would keep a new session from pruning any other table of
-/// the same server, in whichever database, as TRIED.md tells.
-async fn rivals(users: i64) -> Vec<TestDatabase> {
+/// Each database is on a server of its own: an autovacuum worker that analyzes one of the tables
+/// holds a snapshot, which keeps new sessions of the whole server from pruning (see TRIED.md).
+async fn create_plain_databases(users: i64) -> Vec<TestDatabase> {
     let mut databases = Vec::new();
-    for way in FIRST_RIVAL..NAMES.len() {
+    for contestant in FIRST_PLAIN..NAMES.len() {
         let database = TestDatabase::with_durable_server().await;
         database.seed(users).await;
-        database
-            .run("create table rivals as table users; drop table users; alter table rivals add primary key (id)")
-            .await;
-        if way == INDEXED {
-            database.run("create index on rivals (points)").await;
+        database.run(PLAIN_USERS).await;
+        if contestant == INDEXED {
+            let index = "create index on plain_users (points)";
+            database.run(index).await;
         }
         database.run("checkpoint").await;
         databases.push(database);
@@ -153,45 +171,42 @@ async fn rivals(users: i64) -> Vec<TestDatabase> {
     databases
 }
 
-/// Waits, as the worker does before a round, until nobody reads what the last one replaced: the bare UPDATE would make the
-/// table grow, and all that comes after it slower.
-async fn settle(database: &TestDatabase) {
-    let readers = "select count(*) from pg_stat_activity where datname = current_database() \
-         and greatest(age(backend_xmin), age(backend_xid)) >= (select age(xmin) from users limit 1)";
-    eventually("nobody reads what the last round replaced", async || {
-        database.value::<i64>(readers).await == 0
+/// Waits until no snapshot is older than the last round, as the worker does before a round. A bare
+/// UPDATE could not prune otherwise: the table would grow, and all later rounds would be slower.
+async fn wait_for_old_snapshots(database: &TestDatabase) {
+    let old_snapshots = "select count(*) from pg_stat_activity \
+         where datname = current_database() and \
+         greatest(age(backend_xmin), age(backend_xid)) >= (select age(xmin) from users limit 1)";
+    eventually("no snapshot is older than the last round", async || {
+        database.value::<i64>(old_snapshots).await == 0
     })
     .await;
 }
 
-async fn renew(stage: &Stage, database: &TestDatabase, way: usize) -> anyhow::Result<Duration> {
-    let update = match way {
-        WORKER => return stage.round(None).await,
-        PAGING => return paging(database).await,
-        RANGES => return ranges(database).await,
-        SWAP => SWAPPING.to_owned(),
-        BARE => format!("update users {UPDATE}"),
-        POINTS_ALONE => "update users set points = floor(random() * 101)".to_owned(),
-        _ => format!("update rivals {UPDATE}"),
+async fn run_round(
+    env: &Env,
+    database: &TestDatabase,
+    contestant: usize,
+) -> anyhow::Result<Duration> {
+    let statement = match contestant {
+        WORKER => return env.run_round(None).await,
+        BY_PAGE => return update_by_page(database).await,
+        BY_RANGE => return update_by_range(database).await,
+        SWAP => SWAP_TABLES.to_owned(),
+        BARE_UPDATE => format!("update users {SET_CLAUSE}"),
+        POINTS_ONLY => "update users set points = floor(random() * 101)".to_owned(),
+        _ => format!("update plain_users {SET_CLAUSE}"),
     };
-    stage.psql(database, &update).await
+    env.run_psql(database, &statement).await
 }
 
-const SWAPPING: &str = "begin; \
-    create table new_users as select id, inserted_at, now() as updated_at, floor(random() * 101)::integer as points \
-    from rivals; \
-    alter table new_users add primary key (id); \
-    drop table rivals; \
-    alter table new_users rename to rivals; \
-    alter index new_users_pkey rename to rivals_pkey; \
-    commit";
-
-/// As the original program did it: read a page of ids, draw for each, and renew those with the same points at once.
-async fn paging(database: &TestDatabase) -> anyhow::Result<Duration> {
-    let began = Instant::now();
+/// As the original program did it: reads a page of ids, draws points for each, and runs one UPDATE
+/// for all ids with the same points.
+async fn update_by_page(database: &TestDatabase) -> anyhow::Result<Duration> {
+    let started = Instant::now();
     let mut connection = database.superuser().await;
-    let page = format!("select id from rivals where id > $1 order by id limit {PAGE}");
-    let update = "update rivals set points = $1, updated_at = now() where id = any($2)";
+    let page = format!("select id from plain_users where id > $1 order by id limit {PAGE_SIZE}");
+    let update = "update plain_users set points = $1, updated_at = now() where id = any($2)";
     let mut last = 0;
     loop {
         let ids: Vec<i64> = sqlx::query_scalar(AssertSqlSafe(page.clone()))
@@ -199,7 +214,7 @@ async fn paging(database: &TestDatabase) -> anyhow::Result<Duration> {
             .fetch_all(&mut connection)
             .await?;
         let Some(&highest) = ids.last() else {
-            return Ok(began.elapsed());
+            return Ok(started.elapsed());
         };
         last = highest;
         let mut by_points: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
@@ -217,69 +232,66 @@ async fn paging(database: &TestDatabase) -> anyhow::Result<Duration> {
     }
 }
 
-/// Several sessions, each of which takes every tenth of the ranges.
-async fn ranges(database: &TestDatabase) -> anyhow::Result<Duration> {
-    let highest: i64 = database.value("select max(id) from rivals").await;
-    let began = Instant::now();
+/// Session n updates the ranges n, n + 10, n + 20 and so on.
+async fn update_by_range(database: &TestDatabase) -> anyhow::Result<Duration> {
+    let highest: i64 = database.value("select max(id) from plain_users").await;
+    let started = Instant::now();
     let mut sessions: JoinSet<sqlx::Result<()>> = JoinSet::new();
-    for first in 0..PARALLEL {
+    for first in 0..PARALLEL_SESSIONS {
         let mut connection = database.superuser().await;
-        let update = format!("update rivals {UPDATE} where id between $1 and $2");
+        let update = format!("update plain_users {SET_CLAUSE} where id between $1 and $2");
         sessions.spawn(async move {
-            let starts = (1..=highest).step_by(usize::try_from(RANGE).unwrap_or(1));
-            for start in starts.skip(first).step_by(PARALLEL) {
+            let starts = (1..=highest).step_by(usize::try_from(RANGE_SIZE).unwrap_or(1));
+            for start in starts.skip(first).step_by(PARALLEL_SESSIONS) {
                 sqlx::query(AssertSqlSafe(update.clone()))
                     .bind(start)
-                    .bind(start + RANGE - 1)
+                    .bind(start + RANGE_SIZE - 1)
                     .execute(&mut connection)
                     .await?;
             }
             Ok(())
         });
     }
-    while let Some(ended) = sessions.join_next().await {
-        ended??;
+    while let Some(session) = sessions.join_next().await {
+        session??;
     }
-    Ok(began.elapsed())
+    Ok(started.elapsed())
 }
 
-/// How a table stands.
-struct State {
-    /// With its indexes.
+struct TableStats {
+    /// Of the table with its indexes.
     bytes: f64,
-    /// So far.
     updates: f64,
-    /// Those of them that touched no index.
-    hot: f64,
+    hot_updates: f64,
 }
 
-impl State {
-    /// The growth since then in megabytes, and the share of HOT updates in percent.
-    fn since(&self, then: &Self) -> (Runs, Runs) {
-        let updates = self.updates - then.updates;
-        let hot = (updates > 0.0).then(|| 100.0 * (self.hot - then.hot) / updates);
+impl TableStats {
+    /// The growth since `earlier` in megabytes, and the percentage of updates that were HOT.
+    fn since(&self, earlier: &Self) -> (Samples, Samples) {
+        let updates = self.updates - earlier.updates;
+        let hot_updates = self.hot_updates - earlier.hot_updates;
+        let percentage = (updates > 0.0).then(|| 100.0 * hot_updates / updates);
         (
-            Runs::from((self.bytes - then.bytes) / 1e6),
-            hot.map_or_else(Runs::default, Runs::from),
+            Samples::from((self.bytes - earlier.bytes) / 1e6),
+            percentage.map_or_else(Samples::default, Samples::from),
         )
     }
 }
 
-/// The table of each way.
-async fn states(databases: &[&TestDatabase]) -> Vec<State> {
-    let mut states = Vec::new();
+async fn table_stats(databases: &[&TestDatabase]) -> Vec<TableStats> {
+    let mut stats = Vec::new();
     for database in databases {
         let figures: Vec<f64> = database
             .value(
                 "select array[pg_total_relation_size(relid), n_tup_upd, n_tup_hot_upd]::float8[] \
-                 from pg_stat_user_tables where relname in ('users', 'rivals')",
+                 from pg_stat_user_tables where relname in ('users', 'plain_users')",
             )
             .await;
-        states.push(State {
+        stats.push(TableStats {
             bytes: figures[0],
             updates: figures[1],
-            hot: figures[2],
+            hot_updates: figures[2],
         });
     }
-    states
+    stats
 }
