@@ -92,7 +92,7 @@ pub(crate) async fn compare(scale: Scale, report: &mut Report) -> anyhow::Result
             worst_ratio,
         )
         .reference(
-            "the worst minimum of the first measurement, by that measurement",
+            "worst minimum in the first measurement",
             ratio_to_middle(&first, first_worst),
         );
     report.plot(plot(&first));
