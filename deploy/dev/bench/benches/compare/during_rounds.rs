@@ -40,7 +40,7 @@ pub(crate) async fn compare(env: &Env, scale: Scale, report: &mut Report) -> any
                 }
                 _ => {
                     let mut worker = env.start_worker();
-                    worker.wait_for_output("round done").await;
+                    worker.wait_for_event("round_done").await;
                     let before = env.count_rounds().await;
                     loads[ROUNDS].push(run_load().await?);
                     rounds.push(env.count_rounds().await - before);

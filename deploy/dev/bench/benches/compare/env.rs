@@ -152,7 +152,7 @@ impl Env {
         let mut programs = Vec::new();
         for _ in 0..count {
             let mut program = self.start_replica(address, &url);
-            program.wait_for_output("the database is reached").await;
+            program.wait_for_event("database_connected").await;
             programs.push(program);
         }
         Servers { address, programs }
