@@ -5,16 +5,16 @@
 //! statement runs in a task of its own, so a client that hangs up cancels nothing.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use shared::db::{Connection, Database, Error, with_deadline};
+use shared::db::{Connection, Database, Error, ping, with_deadline};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use crate::connector::Connector;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::queue::{Batch, Queue};
-use crate::session::{Session, check_idle};
 
 /// How often an idle session is checked.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -24,8 +24,8 @@ const SWEEPS_PER_DEADLINE: u32 = 16;
 /// Opens a queue for `capacity` queries and starts the task that answers them, which ends only with
 /// the process.
 ///
-/// Each query is answered or has failed within `timeout`. A batch may take 4/5 of it, and a query
-/// fails once it has waited for as long, including its time in the queue behind the batch before.
+/// Each query is answered or has failed within `timeout`. A batch may take 4/5 of it. A query fails
+/// once it has waited for 4/5 of it, including its time in the queue behind the batch before.
 pub(crate) fn start(
     database: &Database,
     capacity: usize,
@@ -37,7 +37,7 @@ pub(crate) fn start(
     let (queue, batch) = Queue::new(capacity, deadline);
     let database = database.clone().statement_timeout(deadline);
     let coalescer = Coalescer {
-        session: Session::new(database, health, Arc::clone(&metrics)),
+        connector: Connector::new(database, health, Arc::clone(&metrics)),
         batch,
         deadline,
         metrics,
@@ -46,7 +46,7 @@ pub(crate) fn start(
 }
 
 struct Coalescer {
-    session: Session,
+    connector: Connector,
     batch: Batch,
     /// For each batch, and for each query.
     deadline: Duration,
@@ -61,14 +61,14 @@ impl Coalescer {
                 // No handler is left that could submit a query.
                 return;
             };
-            self.session.lost(&error);
+            self.connector.on_lost(&error);
             self.batch.fail_all();
         }
     }
 
     /// Connects to the database. Meanwhile queries fail at their deadline.
     async fn connect(&mut self) -> Connection {
-        let connecting = self.session.connect_with_backoff();
+        let connecting = self.connector.connect_with_backoff();
         tokio::pin!(connecting);
         let mut sweep = interval(self.deadline);
         sweep.reset();
@@ -83,9 +83,10 @@ impl Coalescer {
     /// Answers batch after batch, and checks the session while there is none. After an error the
     /// queries without a reply are still in the batch.
     async fn answer_batches(&mut self, mut connection: Connection) -> Result<(), Error> {
-        let mut ping = interval(PING_INTERVAL);
-        // One interval for all statements. A timer per statement would always be the earliest
-        // deadline, so registering it would wake the timer driver each time.
+        let mut idle_check = interval(PING_INTERVAL);
+        // One interval for all batches. A sweep timer per batch would always be the earliest
+        // deadline, so registering it would wake the timer driver each time. The batch's own
+        // deadline is later and does not.
         let mut sweep = interval(self.deadline / SWEEPS_PER_DEADLINE);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -95,9 +96,11 @@ impl Coalescer {
                         return Ok(());
                     }
                     self.answer_batch(&mut connection, &mut sweep).await?;
-                    ping.reset();
+                    idle_check.reset();
                 }
-                _ = ping.tick() => check_idle(&mut connection, self.deadline).await?,
+                _ = idle_check.tick() => {
+                    with_deadline(self.deadline, ping(&mut connection)).await?;
+                },
             }
         }
     }
@@ -109,20 +112,22 @@ impl Coalescer {
         connection: &mut Connection,
         sweep: &mut Interval,
     ) -> Result<(), Error> {
-        let began = Instant::now();
-        while let Some(query) = self.batch.next() {
-            let remaining = self.deadline.saturating_sub(began.elapsed());
-            let statement = with_deadline(remaining, query.run(connection));
-            tokio::pin!(statement);
-            let bodies = loop {
-                tokio::select! {
-                    bodies = &mut statement => break bodies?,
-                    _ = sweep.tick() => self.batch.fail_late(),
-                }
-            };
-            self.metrics
-                .observe_batch(&self.batch.reply(query, &bodies));
-        }
-        Ok(())
+        let Self { batch, metrics, .. } = self;
+        with_deadline(self.deadline, async {
+            while let Some(kind) = batch.next_kind() {
+                let statement = kind.run(connection);
+                tokio::pin!(statement);
+                let bodies = loop {
+                    tokio::select! {
+                        bodies = &mut statement => break bodies?,
+                        _ = sweep.tick() => batch.fail_late(),
+                    }
+                };
+                metrics.observe_batch(batch.queued_at(kind));
+                batch.reply(kind, &bodies);
+            }
+            Ok(())
+        })
+        .await
     }
 }

@@ -1,5 +1,5 @@
-//! The edge: what warp's own server leaves open. Connections come in, requests go to a warp
-//! service.
+//! The edge serves connections with the limits and timeouts that warp's own server lacks.
+//! Connections come in, requests go to a warp service.
 //!
 //! Each connection has timeouts: for a head, between requests, for a client that does not read. The
 //! number of connections is limited, invalid requests get a problem before routing, and a shutdown
@@ -109,14 +109,14 @@ pub(crate) async fn serve<Routes>(
         let mut shutdown = shutdown.clone();
         tokio::select! {
             () = accept(&listener, &handler, &permits, &tasks) => {}
-            () = drained(&tasks, &mut shutdown, &handler.closing) => {}
+            () = close_connections(&tasks, &mut shutdown, &handler.closing) => {}
         }
         // Connections that the kernel has queued until now are still served.
         while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
             tasks.spawn(handler.clone().serve(stream));
         }
         drop(listener);
-        drained(&tasks, &mut shutdown, &handler.closing).await;
+        close_connections(&tasks, &mut shutdown, &handler.closing).await;
     };
     let slots_needed = || {
         if *shutdown.borrow() != Shutdown::NotStarted {
@@ -145,9 +145,9 @@ fn protocol() -> http1::Builder {
     protocol
 }
 
-/// Waits until the shutdown closes connections, and then until the last one has ended or the rest
-/// is cut off. New connections may come meanwhile: each is served once.
-async fn drained(
+/// Waits for [`Shutdown::Close`], then until all connections have ended or for [`Shutdown::Abort`].
+/// Connections that are accepted meanwhile get one response, with `Connection: close`.
+async fn close_connections(
     tasks: &TaskTracker,
     shutdown: &mut watch::Receiver<Shutdown>,
     closing: &AtomicBool,

@@ -1,10 +1,12 @@
 //! A replica of the api: HTTP comes in, one statement goes out.
 //!
 //! A request goes through `edge` (connections and their limits), `routes` (handlers), `queue`, and
-//! `coalesce`, which answers all queued queries with one statement over its `session`. A replica
-//! keeps no state that another replica, or itself after a restart, would need.
+//! `coalesce`, which answers all queued queries with one statement over the session of its
+//! `connector`. A replica keeps no state that another replica, or itself after a restart, would
+//! need.
 
 mod coalesce;
+mod connector;
 mod edge;
 mod health;
 mod metrics;
@@ -13,7 +15,6 @@ mod problem;
 mod query;
 mod queue;
 mod routes;
-mod session;
 mod settings;
 
 pub use settings::Settings;
@@ -100,7 +101,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         health: Arc::clone(&health),
         metrics: Arc::clone(&metrics),
         connections: Connections::default(),
-        description: routes::description(),
+        openapi: routes::encoded_openapi(),
     }));
     let limits = Limits {
         max_connections,
@@ -121,14 +122,14 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         Arc::new(|_| {}),
         no_shutdown,
     );
-    let (shutdown, stages) = watch::channel(Shutdown::NotStarted);
+    let (shutdown, shutdown_receiver) = watch::channel(Shutdown::NotStarted);
     let public = edge::serve(
         listeners.public,
         routes::public(state),
         limits,
         state.connections.clone(),
         Arc::new(move |status| metrics.count_response(status)),
-        stages,
+        shutdown_receiver,
     );
     let (drain_delay, close_timeout) = (settings.drain_delay.into(), settings.close_timeout.into());
     tokio::select! {
@@ -153,13 +154,13 @@ async fn shut_down(
     let signal = signals.next().await;
     info!(event = "replica_draining", signal, "The replica drains");
     health.drain();
-    let stages = async {
+    let close_then_wait = async {
         sleep(drain_delay).await;
         shutdown.send_replace(Shutdown::Close);
         sleep(close_timeout).await;
     };
     tokio::select! {
-        () = stages => {}
+        () = close_then_wait => {}
         signal = signals.next() => info!(signal, "A second signal stops the replica at once"),
     }
     shutdown.send_replace(Shutdown::Abort);

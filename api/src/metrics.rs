@@ -63,7 +63,7 @@ impl Metrics {
         registry.register(
             "waiting_queries_limit",
             "MAX_WAITING: further queries get 503 at once",
-            constant(max_waiting),
+            constant_gauge(max_waiting),
         );
         registry.register(
             "connections",
@@ -73,7 +73,7 @@ impl Metrics {
         registry.register(
             "connections_limit",
             "MAX_CONNECTIONS, or fewer if open files are limited: further connections have to wait",
-            constant(max_connections),
+            constant_gauge(max_connections),
         );
         registry.register(
             "database_up",
@@ -105,13 +105,14 @@ impl Metrics {
     }
 
     /// A statement answered the queries that were queued at these times.
-    pub(crate) fn observe_batch(&self, queued_at: &[Instant]) {
+    pub(crate) fn observe_batch(&self, queued_at: impl Iterator<Item = Instant>) {
         let now = Instant::now();
-        let queries = u32::try_from(queued_at.len()).unwrap_or(u32::MAX);
-        self.batch_queries.observe(queries.into());
-        for &queued_at in queued_at {
+        let mut queries: u32 = 0;
+        for queued_at in queued_at {
+            queries += 1;
             self.query_duration.observe((now - queued_at).as_secs_f64());
         }
+        self.batch_queries.observe(queries.into());
     }
 
     /// Counts a response on the public listener.
@@ -141,7 +142,7 @@ impl Metrics {
     }
 }
 
-fn constant(value: usize) -> Gauge {
+fn constant_gauge(value: usize) -> Gauge {
     let gauge = Gauge::<i64>::default();
     gauge.set(gauge_value(value));
     gauge

@@ -19,12 +19,13 @@ const COMMON_PROBLEMS: [Problem; 5] = [
 ];
 
 /// Completes the description of every path.
-pub(crate) struct CommonResponses;
+pub(crate) struct CompletePaths;
 
-impl Modify for CommonResponses {
+impl Modify for CompletePaths {
     fn modify(&self, openapi: &mut OpenApi) {
         for path in openapi.paths.paths.values_mut() {
             let get = path.get.as_mut().expect("every path can be read");
+            // utoipa tags each operation with its module, which means nothing to clients.
             get.tags = None;
             add_problems(get);
             path.head = Some(head_of(get));

@@ -1,5 +1,5 @@
-//! Problems: what a client is told when a request fails (RFC 9457). No internal message leaves
-//! here.
+//! Problems: what a client is told when a request fails (RFC 9457). They never hold an
+//! internal message.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ use warp::http::header::{
 use warp::http::{HeaderName, HeaderValue, Response, StatusCode};
 
 /// The methods of every path.
-pub(crate) const ALLOWED_METHODS: &str = "GET, HEAD";
+const ALLOWED_METHODS: &str = "GET, HEAD";
 /// Seconds after which a request that got 503 may be sent again.
 const RETRY_SECONDS: &str = "1";
 

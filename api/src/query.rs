@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 
 /// A kind of query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Query {
+pub(crate) enum QueryKind {
     /// `GET /`: two users who qualify, and the time of the previous query in the chain.
     TwoUsers,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Bodies {
     pub(crate) others: Bytes,
 }
 
-impl Query {
+impl QueryKind {
     /// Runs the statement of this kind of query.
     ///
     /// # Errors
@@ -34,14 +34,13 @@ impl Query {
     pub(crate) async fn run(self, connection: &mut Connection) -> Result<Bodies, Error> {
         match self {
             Self::TwoUsers => {
-                let answer = last_query::answer(connection).await?;
-                let body = |previous_at| encode(&Answer::new(&answer.users, previous_at));
-                // The first query of the batch follows the query before the statement. The others
-                // follow each other at the statement's own time: answering them one by one would
-                // have said the same.
+                let row = last_query::answer(connection).await?;
+                let body = |previous_at| encode(&Answer::new(&row.users, previous_at));
+                // The first query gets the time of the last query before this statement. The others
+                // get the statement's own time, as if they had been answered one by one.
                 Ok(Bodies {
-                    first: body(answer.previous_at),
-                    others: body(Some(answer.queried_at)),
+                    first: body(row.previous_at),
+                    others: body(Some(row.queried_at)),
                 })
             }
         }

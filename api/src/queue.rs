@@ -1,8 +1,7 @@
 //! The queue of queries that wait for the database, and the batch that is being answered.
 //!
 //! A handler submits a query and awaits its reply. The coalescer takes everything that is queued as
-//! one batch. A batch is not a promise: its queries are answered, or fail with 503 at their
-//! deadline.
+//! one batch. A query in a batch may still fail: with 503, at its deadline.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::problem::Problem;
-use crate::query::{Bodies, Query};
+use crate::query::{Bodies, QueryKind};
 
 /// The most trace contexts that the log line of failed requests names.
 const MAX_LOGGED_TRACEPARENTS: usize = 8;
@@ -22,7 +21,7 @@ pub(crate) struct Queue(mpsc::Sender<PendingQuery>);
 
 /// A query that waits for its reply.
 struct PendingQuery {
-    query: Query,
+    kind: QueryKind,
     queued_at: Instant,
     /// The caller's trace context, which is logged if the query fails.
     traceparent: Option<String>,
@@ -35,7 +34,7 @@ impl Queue {
     pub(crate) fn new(capacity: usize, deadline: Duration) -> (Self, Batch) {
         let (sender, receiver) = mpsc::channel(capacity);
         let batch = Batch {
-            queue: receiver,
+            receiver,
             pending: Vec::new(),
             deadline,
         };
@@ -49,12 +48,12 @@ impl Queue {
     /// database does not answer in time.
     pub(crate) async fn submit(
         &self,
-        query: Query,
+        kind: QueryKind,
         traceparent: Option<String>,
     ) -> Result<Bytes, Problem> {
         let (reply, body) = oneshot::channel();
         let pending = PendingQuery {
-            query,
+            kind,
             queued_at: Instant::now(),
             traceparent,
             reply,
@@ -71,7 +70,7 @@ impl Queue {
 
 /// The receiving end of the queue, and the queries that were taken from it.
 pub(crate) struct Batch {
-    queue: mpsc::Receiver<PendingQuery>,
+    receiver: mpsc::Receiver<PendingQuery>,
     /// In the order in which they were queued.
     pending: Vec<PendingQuery>,
     deadline: Duration,
@@ -81,27 +80,30 @@ impl Batch {
     /// Waits until queries are queued and takes all of them. Returns false when no handler is left
     /// that could submit one. Cancel safe.
     pub(crate) async fn receive(&mut self) -> bool {
-        let capacity = self.queue.max_capacity();
-        self.queue.recv_many(&mut self.pending, capacity).await > 0
+        let capacity = self.receiver.max_capacity();
+        self.receiver.recv_many(&mut self.pending, capacity).await > 0
     }
 
     /// The kind of the first query that has no reply yet.
-    pub(crate) fn next(&self) -> Option<Query> {
-        self.pending.first().map(|pending| pending.query)
+    pub(crate) fn next_kind(&self) -> Option<QueryKind> {
+        self.pending.first().map(|pending| pending.kind)
     }
 
-    /// Replies to all queries of one kind, and returns when each was queued.
-    pub(crate) fn reply(&mut self, query: Query, bodies: &Bodies) -> Vec<Instant> {
+    /// When each query of a kind was queued.
+    pub(crate) fn queued_at(&self, kind: QueryKind) -> impl Iterator<Item = Instant> {
+        (self.pending.iter())
+            .filter(move |pending| pending.kind == kind)
+            .map(|pending| pending.queued_at)
+    }
+
+    /// Replies to all queries of a kind, which leave the batch.
+    pub(crate) fn reply(&mut self, kind: QueryKind, bodies: &Bodies) {
         let mut body = &bodies.first;
-        self.pending
-            .extract_if(.., |pending| pending.query == query)
-            .map(|pending| {
-                // Sending fails when the client has hung up.
-                let _ = pending.reply.send(Ok(body.clone()));
-                body = &bodies.others;
-                pending.queued_at
-            })
-            .collect()
+        for pending in self.pending.extract_if(.., |pending| pending.kind == kind) {
+            // Sending fails when the client has hung up.
+            let _ = pending.reply.send(Ok(body.clone()));
+            body = &bodies.others;
+        }
     }
 
     /// Fails the queries of the batch that have waited past the deadline. Queries that are still in
@@ -114,26 +116,26 @@ impl Batch {
 
     /// Fails every query, in the batch and in the queue.
     pub(crate) fn fail_all(&mut self) {
-        while let Ok(pending) = self.queue.try_recv() {
+        while let Ok(pending) = self.receiver.try_recv() {
             self.pending.push(pending);
         }
         self.fail(self.pending.len());
     }
 
-    /// Fails the first queries of the batch.
-    fn fail(&mut self, requests: usize) {
-        if requests == 0 {
+    /// Fails the first `count` queries of the batch.
+    fn fail(&mut self, count: usize) {
+        if count == 0 {
             return;
         }
         let mut traceparents = Vec::new();
-        for pending in self.pending.drain(..requests) {
+        for pending in self.pending.drain(..count) {
             traceparents.extend(pending.traceparent);
             let _ = pending.reply.send(Err(Problem::Unavailable));
         }
         traceparents.truncate(MAX_LOGGED_TRACEPARENTS);
         warn!(
             event = "requests_failed",
-            requests,
+            requests = count,
             ?traceparents,
             "Requests failed: the database did not answer in time"
         );
@@ -152,7 +154,7 @@ mod tests {
     fn queued(ago: Duration) -> (PendingQuery, oneshot::Receiver<Result<Bytes, Problem>>) {
         let (reply, body) = oneshot::channel();
         let pending = PendingQuery {
-            query: Query::TwoUsers,
+            kind: QueryKind::TwoUsers,
             queued_at: Instant::now()
                 .checked_sub(ago)
                 .expect("the machine has run for longer"),
@@ -190,8 +192,9 @@ mod tests {
             first: Bytes::from_static(b"first"),
             others: Bytes::from_static(b"others"),
         };
-        assert_eq!(batch.reply(Query::TwoUsers, &bodies).len(), 3);
-        assert!(batch.next().is_none());
+        assert_eq!(batch.queued_at(QueryKind::TwoUsers).count(), 3);
+        batch.reply(QueryKind::TwoUsers, &bodies);
+        assert!(batch.next_kind().is_none());
         let replies: Vec<_> = replies
             .into_iter()
             .map(|mut reply| {

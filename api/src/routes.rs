@@ -1,7 +1,7 @@
 //! The routing tables of both listeners, and their handlers.
 //!
 //! An endpoint is a handler with its description (`utoipa::path`), a line in the routing table, and
-//! a line in [`ApiDescription`]. What it asks of the database is a variant of [`Query`].
+//! a line in [`ApiDescription`]. What it asks of the database is a variant of [`QueryKind`].
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -18,9 +18,9 @@ use warp::{Filter, get, head, path};
 use crate::edge::Connections;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::openapi::CommonResponses;
+use crate::openapi::CompletePaths;
 use crate::problem::{Details, Problem};
-use crate::query::{Answer, Query};
+use crate::query::{Answer, QueryKind};
 use crate::queue::Queue;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -37,8 +37,8 @@ pub(crate) struct AppState {
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connections: Connections,
-    /// The encoded OpenAPI description.
-    pub(crate) description: Bytes,
+    /// The encoded description of the public listener.
+    pub(crate) openapi: Bytes,
 }
 
 /// The description of the public listener.
@@ -52,12 +52,12 @@ pub(crate) struct AppState {
     ),
     paths(two_users, livez, readyz, openapi),
     components(schemas(Details)),
-    modifiers(&CommonResponses)
+    modifiers(&CompletePaths)
 )]
 struct ApiDescription;
 
 /// The OpenAPI description, encoded.
-pub(crate) fn description() -> Bytes {
+pub(crate) fn encoded_openapi() -> Bytes {
     ApiDescription::openapi()
         .to_json()
         .expect("strings and numbers can be encoded")
@@ -68,12 +68,12 @@ pub(crate) fn description() -> Bytes {
 pub(crate) fn public(
     state: &'static AppState,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
-    query(path::end(), state, two_users)
-        .or(page(path!("livez"), state, livez))
+    database_route(path::end(), state, two_users)
+        .or(local_route(path!("livez"), state, livez))
         .unify()
-        .or(page(path!("readyz"), state, readyz))
+        .or(local_route(path!("readyz"), state, readyz))
         .unify()
-        .or(page(path!("openapi.json"), state, openapi))
+        .or(local_route(path!("openapi.json"), state, openapi))
         .unify()
         .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
         .unify()
@@ -83,10 +83,10 @@ pub(crate) fn public(
 pub(crate) fn admin(
     state: &'static AppState,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
-    page(path!("livez"), state, livez)
-        .or(page(path!("readyz"), state, readyz))
+    local_route(path!("livez"), state, livez)
+        .or(local_route(path!("readyz"), state, readyz))
         .unify()
-        .or(page(path!("metrics"), state, metrics))
+        .or(local_route(path!("metrics"), state, metrics))
         .unify()
         .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
         .unify()
@@ -98,7 +98,7 @@ pub(crate) fn admin(
     (status = 503)
 ))]
 async fn two_users(state: &'static AppState, traceparent: Option<String>) -> Response {
-    ask(state, Query::TwoUsers, traceparent).await
+    submit(state, QueryKind::TwoUsers, traceparent).await
 }
 
 /// Whether the process is alive
@@ -127,7 +127,7 @@ fn readyz(state: &AppState) -> Response {
     (status = 200, body = Object, content_type = "application/json", description = "This description")
 ))]
 fn openapi(state: &AppState) -> Response {
-    content(JSON, state.description.clone())
+    content(JSON, state.openapi.clone())
 }
 
 fn metrics(state: &AppState) -> Response {
@@ -138,8 +138,8 @@ fn metrics(state: &AppState) -> Response {
 }
 
 /// Queues a query, and returns its JSON body or the problem.
-async fn ask(state: &AppState, query: Query, traceparent: Option<String>) -> Response {
-    match state.queue.submit(query, traceparent).await {
+async fn submit(state: &AppState, kind: QueryKind, traceparent: Option<String>) -> Response {
+    match state.queue.submit(kind, traceparent).await {
         Ok(body) => content(JSON, body),
         Err(problem) => problem.response(),
     }
@@ -163,26 +163,26 @@ fn content(content_type: HeaderValue, body: Bytes) -> Response {
 }
 
 /// A route whose handler asks the database.
-fn query<Handled>(
-    path: impl Filter<Extract = (), Error = Rejection> + Copy + Send,
+fn database_route<Responding>(
+    at: impl Filter<Extract = (), Error = Rejection> + Copy + Send,
     state: &'static AppState,
-    handler: fn(&'static AppState, Option<String>) -> Handled,
+    handler: fn(&'static AppState, Option<String>) -> Responding,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone
 where
-    Handled: Future<Output = Response> + Send,
+    Responding: Future<Output = Response> + Send,
 {
-    path.and(get_or_head())
+    at.and(get_or_head())
         .and(traceparent())
         .then(move |traceparent| handler(state, traceparent))
 }
 
 /// A route whose handler reads the replica's own state, without the database.
-fn page(
-    path: impl Filter<Extract = (), Error = Rejection> + Copy + Send,
+fn local_route(
+    at: impl Filter<Extract = (), Error = Rejection> + Copy + Send,
     state: &'static AppState,
     handler: fn(&AppState) -> Response,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    path.and(get_or_head()).map(move || handler(state))
+    at.and(get_or_head()).map(move || handler(state))
 }
 
 /// GET, and HEAD, of which hyper leaves the body out.

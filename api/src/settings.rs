@@ -54,7 +54,8 @@ pub struct Settings {
     #[arg(long, env, default_value = "5s", value_parser = positive)]
     pub(crate) write_timeout: Duration,
 
-    /// Delay after a stop signal, with /readyz at 503, so that load balancers turn away.
+    /// Delay after a stop signal, with /readyz at 503, so that load balancers stop sending
+    /// requests.
     #[arg(long, env, default_value = "5s")]
     pub(crate) drain_delay: Duration,
 

@@ -50,8 +50,8 @@ where
 {
     /// Serves a connection until its client closes it or its time is up.
     pub(super) async fn serve(self, stream: TcpStream) {
-        // Without it a response could wait for the acknowledgement of the one before. It fails when
-        // the client is gone.
+        // Without TCP_NODELAY a response could wait for the acknowledgement of the one before. It
+        // fails when the client is gone.
         let _ = stream.set_nodelay(true);
         let state = Arc::new(ConnectionState::new(Arc::clone(&self.count_response)));
         self.reaper.watch(&state);
@@ -63,7 +63,7 @@ where
         let action = loop {
             tokio::select! {
                 biased;
-                // The error of one client is of no use to anybody else.
+                // Not logged: the error of one client concerns no other.
                 _ = &mut connection => break Action::Close,
                 // We may have been woken to free a slot. Close only if this connection has been
                 // idle long enough.
@@ -74,7 +74,9 @@ where
             }
         };
         let mut socket = connection.into_parts().io.into_inner();
-        if action == Action::Timeout {
+        state.on_close();
+        // After a problem that hyper had no request for, a second one would follow it.
+        if action == Action::Timeout && !state.is_rejected() {
             socket.reject(Problem::RequestTimeout);
             // It fails for a client that does not even read this.
             let _ = timeout(LINGER_TIMEOUT, socket.flush()).await;
@@ -90,9 +92,9 @@ where
         state: &ConnectionState,
     ) -> Result<Response, Infallible> {
         state.on_request();
-        let mut response = if let Some(problem) = check(&request) {
+        let mut response = if let Some(problem) = problem_before_routing(&request) {
             if problem.ends_connection() {
-                state.reject();
+                state.mark_rejected();
             }
             problem.response()
         } else {
@@ -109,7 +111,7 @@ where
 }
 
 /// The problem of a request that no route may get.
-fn check(request: &Request<Incoming>) -> Option<Problem> {
+fn problem_before_routing(request: &Request<Incoming>) -> Option<Problem> {
     let target = request
         .uri()
         .path_and_query()

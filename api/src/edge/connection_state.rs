@@ -1,7 +1,6 @@
 //! What stage a connection is in and since when, as its socket and its service report it, and what
 //! is to be done about it.
 
-use std::fmt;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -15,20 +14,20 @@ use crate::problem::Problem;
 /// slot for a new connection. A connection that is kept busy gets `Connection: close` first.
 const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(1);
 
-/// Shared by the parts of one connection, which take turns, and the reaper, which runs beside them.
+/// Shared by a connection's socket and service, which run in its task, and the reaper, which runs
+/// in another.
 pub(super) struct ConnectionState {
     state: Mutex<State>,
     wake: Notify,
     count_response: CountResponse,
 }
 
-#[derive(Debug)]
 struct State {
     stage: Stage,
     since: Instant,
     /// Since when the client has not read what we write.
     unread_since: Option<Instant>,
-    /// The last three bytes that were read: they end a head, or the next one has begun.
+    /// The last three bytes read. Unless they end a head, part of the next head has arrived.
     tail: [u8; 3],
     /// Whether the client got a problem that ends the connection.
     rejected: bool,
@@ -44,6 +43,8 @@ enum Stage {
     Serving,
     /// Between two requests.
     Idle,
+    /// The connection's task has decided to close it.
+    Closing,
 }
 
 /// What is to be done about a connection.
@@ -93,14 +94,14 @@ impl ConnectionState {
             Stage::Head {
                 request_line_complete: false,
             } if has_line_end => state.stage = head,
-            Stage::Head { .. } | Stage::Serving => {}
+            Stage::Head { .. } | Stage::Serving | Stage::Closing => {}
         }
     }
 
-    /// The client has read what was written to it, or has not.
-    pub(super) fn on_write(&self, accepted: bool) {
+    /// Whether the socket took the bytes. It does not while the client leaves its buffers full.
+    pub(super) fn on_write(&self, ready: bool) {
         let mut state = self.state();
-        state.unread_since = (!accepted).then(|| state.unread_since.unwrap_or_else(Instant::now));
+        state.unread_since = (!ready).then(|| state.unread_since.unwrap_or_else(Instant::now));
     }
 
     /// A head is complete.
@@ -108,7 +109,7 @@ impl ConnectionState {
         self.state().stage = Stage::Serving;
     }
 
-    /// The response to a request is about to be written.
+    /// The response to a request is about to be written. Counts it.
     pub(super) fn on_response(&self, status: StatusCode) {
         (self.count_response)(status);
         let mut state = self.state();
@@ -124,14 +125,19 @@ impl ConnectionState {
         state.since = Instant::now();
     }
 
-    /// The client gets a problem where no request could be read.
+    /// The client gets a problem where no request could be read. Counts it.
     pub(super) fn on_unreadable_request(&self, problem: Problem) {
         (self.count_response)(problem.status());
-        self.reject();
+        self.mark_rejected();
+    }
+
+    /// The connection is about to be closed; nothing else is to be done about it.
+    pub(super) fn on_close(&self) {
+        self.state().stage = Stage::Closing;
     }
 
     /// The client has been told of a problem that ends the connection.
-    pub(super) fn reject(&self) {
+    pub(super) fn mark_rejected(&self) {
         self.state().rejected = true;
     }
 
@@ -151,6 +157,9 @@ impl ConnectionState {
     pub(super) fn action(&self, limits: Limits, evict_idle: bool) -> Action {
         let state = self.state();
         let elapsed = state.since.elapsed();
+        if state.stage == Stage::Closing {
+            return Action::Keep;
+        }
         if state
             .unread_since
             .is_some_and(|since| since.elapsed() > limits.write_timeout)
@@ -180,14 +189,5 @@ impl ConnectionState {
         self.state
             .lock()
             .expect("nothing panics while it holds this lock")
-    }
-}
-
-impl fmt::Debug for ConnectionState {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_tuple("ConnectionState")
-            .field(&self.state)
-            .finish()
     }
 }

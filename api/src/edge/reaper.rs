@@ -18,7 +18,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The connections that are watched, the oldest first. An entry outlives its connection until the
 /// next sweep.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Reaper(Mutex<Vec<Weak<ConnectionState>>>);
 
 impl Reaper {

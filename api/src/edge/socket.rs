@@ -17,7 +17,7 @@ use crate::problem::Problem;
 pub(super) struct Socket {
     stream: TcpStream,
     state: Arc<ConnectionState>,
-    /// What is left to send of a problem that no request has led to.
+    /// The unsent rest of a problem that replaces an error of hyper's, or of a 408.
     unsent: Bytes,
 }
 

@@ -1,4 +1,4 @@
-//! The replica's one session with the database: connected with backoff, checked while it is idle.
+//! Connects the replica's one session with the database, with backoff.
 //!
 //! Probes and metrics learn here whether the database answers. A session that has failed once is
 //! never used again: nothing is known of what its last statement did.
@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::db::{Connection, Database, Error, backoff, ping, with_deadline};
+use shared::db::{Connection, Database, Error, backoff, with_deadline};
 use shared::last_query;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -19,14 +19,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest delay between two attempts to connect, without its jitter.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
-/// How to get a session, and where its state is published.
-pub(crate) struct Session {
+/// Connects sessions, and publishes whether there is one.
+pub(crate) struct Connector {
     database: Database,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
 
-impl Session {
+impl Connector {
     pub(crate) fn new(database: Database, health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
         Self {
             database,
@@ -43,7 +43,7 @@ impl Session {
             let error = match self.connect_and_check().await {
                 Ok(connection) => {
                     info!(event = "database_connected", "Connected to the database");
-                    self.health.database_connected();
+                    self.health.set_database_connected();
                     self.metrics.set_database_up(true);
                     return connection;
                 }
@@ -70,15 +70,10 @@ impl Session {
     }
 
     /// Publishes that the session was lost.
-    pub(crate) fn lost(&self, error: &Error) {
+    pub(crate) fn on_lost(&self, error: &Error) {
         self.metrics.set_database_up(false);
         log_database_error(error);
     }
-}
-
-/// Checks that the server of an idle session still answers.
-pub(crate) async fn check_idle(connection: &mut Connection, within: Duration) -> Result<(), Error> {
-    with_deadline(within, ping(connection)).await
 }
 
 /// Logs why the database can't be used: a warning if that can pass by itself, else an error, on
