@@ -1,24 +1,29 @@
--- Spreads the users of a migrated database over the nodes of a Citus cluster, by their ids. Run on the coordinator by a
--- superuser, before seeding or after; grants.sql comes after it. The number of shards is citus.shard_count's.
+-- Distributes `users` over the nodes of a Citus cluster, by id. Run it on the coordinator as a
+-- superuser, after the migrations (before or after seeding), and run grants.sql after it.
+-- `citus.shard_count` sets the number of shards.
 
 begin;
 
--- With nothing else beside them: no other table is joined with the users.
+-- Colocated with no other table: `users` is joined with none.
 select create_distributed_table('users', 'id', colocate_with => 'none');
 
--- A round is as cheap on a shard as on a whole table only where the shard has the table's storage parameters: room for two
--- versions of every row, and an autovacuum that leaves them alone.
+-- A round on a shard costs as little as on a whole table only if the shard has the table's storage
+-- parameters: space for two versions of every row, and autovacuum settings that leave them alone.
 do $$
 declare
-    wanted text := (select reloptions::text from pg_class where oid = 'users'::regclass);
-    other record;
+    expected text := (select reloptions::text from pg_class where oid = 'users'::regclass);
+    shard record;
 begin
-    for other in
+    for shard in
         select shardid, result
-        from run_command_on_shards('users', $command$select reloptions::text from pg_class where oid = '%s'::regclass$command$)
-        where not success or result is distinct from wanted
+        from run_command_on_shards(
+            'users',
+            $command$select reloptions::text from pg_class where oid = '%s'::regclass$command$
+        )
+        where not success or result is distinct from expected
     loop
-        raise exception 'shard % of users is stored otherwise: % instead of %', other.shardid, other.result, wanted;
+        raise exception 'shard % of users has other storage parameters: % instead of %',
+            shard.shardid, shard.result, expected;
     end loop;
 end
 $$;

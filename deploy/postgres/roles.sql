@@ -1,8 +1,10 @@
--- The three roles of Max Two. Run once per server by a superuser, before the database is made; again does no harm.
--- They have no passwords yet: set them with `\password`, or authenticate them in another way.
+-- The three roles of Max Two. Run it as a superuser, once per server, before you create the
+-- database. It can be repeated. The roles have no passwords: set them with `\password`, or
+-- authenticate them in another way.
 --
--- However many replicas there are, they leave the others room: of the 100 connections that a server has by default, 3 are
--- a superuser's. A limit that was changed stays (`alter role max_two_api connection limit 200`).
+-- The connection limits add up to the 97 that a server with default settings offers to roles other
+-- than superusers, so no role can use up another's. A limit that you change is kept
+-- (`alter role max_two_api connection limit 200`).
 
 do $$
 begin
@@ -10,19 +12,20 @@ begin
     if to_regrole('max_two_owner') is null then
         create role max_two_owner login connection limit 5;
     end if;
-    -- Does the rounds: one connection each, one more to stop.
+    -- Does the rounds: one connection per worker, and one more while it cancels a round.
     if to_regrole('max_two_worker') is null then
         create role max_two_worker login connection limit 12;
     end if;
-    -- Answers queries: one connection each.
+    -- Answers queries: one connection per replica.
     if to_regrole('max_two_api') is null then
         create role max_two_api login connection limit 80;
     end if;
 end
 $$;
 
--- What every session of the programs asks for holds also for one that can't ask: whose client is gone, cut off or
--- stopped frees what it holds. The programs' own settings (shared/src/db.rs) are the same.
+-- Defaults for sessions of these roles that do not set them. The programs set the same
+-- (shared/src/db.rs). They make the server end a session, and free its locks, when its client is
+-- gone, unreachable or stopped.
 do $$
 declare
     program text;

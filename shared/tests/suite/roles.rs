@@ -11,9 +11,9 @@ const VERBS: [&str; 7] = [
     "drop table",
     "lock table",
 ];
-/// What each role may do with each table; everything else is refused.
+/// What each role may do with each table. Everything else must fail.
 const ALLOWED: [(&str, &str, &[&str]); 15] = [
-    ("api", "users", &["select"]),
+    ("api", "users", &[]),
     ("api", "settings", &["select"]),
     ("api", "last_query", &["select", "update"]),
     ("api", "rounds", &[]),
@@ -41,7 +41,9 @@ fn statement(verb: &str, table: &str) -> String {
     match verb {
         "select" => format!("select * from {table}"),
         "insert" if table == "rounds" => {
-            "insert into rounds select now(), true, now(), now(), 0".to_owned()
+            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+             values (now(), true, now(), now(), 0)"
+                .to_owned()
         }
         "insert" => format!("insert into {table} default values"),
         "update" => format!("update {table} set {column} = {value}"),
@@ -62,17 +64,17 @@ async fn a_role_can_do_what_it_needs_and_nothing_else() {
         let mut connection = database.connect(url).await;
         for verb in VERBS {
             let mut transaction = connection.begin().await.unwrap();
-            let outcome = sqlx::query(AssertSqlSafe(statement(verb, table)))
+            let result = sqlx::query(AssertSqlSafe(statement(verb, table)))
                 .execute(&mut *transaction)
                 .await;
             transaction.rollback().await.unwrap();
-            let code = outcome.err().map(|error| {
+            let code = result.err().map(|error| {
                 let error = error.as_database_error().and_then(DatabaseError::code);
                 error.unwrap_or_default().into_owned()
             });
             match code.as_deref() {
                 Some("42501") => assert!(!allowed.contains(&verb), "{role} can't {verb} {table}"),
-                // Only a constraint was in the way of this very row.
+                // The role is allowed to; only this row broke a constraint.
                 None | Some("23502" | "23505") => assert!(
                     allowed.contains(&verb) || verb == "lock table" && !allowed.is_empty(),
                     "{role} can {verb} {table}"
@@ -84,24 +86,25 @@ async fn a_role_can_do_what_it_needs_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn no_role_may_do_anything_with_the_server() {
+async fn no_role_has_server_privileges() {
     let database = TestDatabase::new().await;
     for url in [&database.owner, &database.worker, &database.api] {
         let mut connection = database.connect(url).await;
-        let plain: bool = sqlx::query_scalar(
-            "select not (rolsuper or rolcreatedb or rolcreaterole or rolreplication or rolbypassrls) \
+        let is_unprivileged: bool = sqlx::query_scalar(
+            "select not (rolsuper or rolcreatedb or rolcreaterole \
+                         or rolreplication or rolbypassrls) \
              and not exists (select from pg_auth_members where member = pg_roles.oid) \
              from pg_roles where rolname = current_user",
         )
         .fetch_one(&mut connection)
         .await
         .unwrap();
-        assert!(plain, "{url}");
+        assert!(is_unprivileged, "{url}");
     }
 }
 
 #[tokio::test]
-async fn columns_that_nobody_has_to_write_can_not_be_written() {
+async fn columns_that_no_program_writes_cannot_be_written() {
     let database = TestDatabase::with_users(3).await;
     for (url, statement) in [
         (&database.worker, "update users set id = id + 10"),
@@ -146,35 +149,38 @@ async fn the_api_cannot_take_any_advisory_lock() {
 }
 
 #[tokio::test]
-async fn a_session_that_asks_for_nothing_gets_what_the_programs_ask_for() {
-    const SETTINGS: &str = "select string_agg(name || ' = ' || setting, ', ' order by name) from pg_settings where name in \
-        ('jit', 'client_connection_check_interval', 'tcp_keepalives_idle', 'tcp_keepalives_interval', \
-         'tcp_keepalives_count', 'tcp_user_timeout', 'idle_in_transaction_session_timeout', 'lock_timeout')";
+async fn a_role_has_the_session_settings_of_the_programs_by_default() {
+    const SETTINGS: &str = "select string_agg(name || ' = ' || setting, ', ' order by name) \
+        from pg_settings where name in ( \
+            'jit', 'client_connection_check_interval', 'tcp_keepalives_idle', \
+            'tcp_keepalives_interval', 'tcp_keepalives_count', 'tcp_user_timeout', \
+            'idle_in_transaction_session_timeout', 'lock_timeout' \
+        )";
     let database = TestDatabase::new().await;
     for url in [&database.worker, &database.api] {
-        let mut silent = sqlx::PgConnection::connect(url).await.unwrap();
-        let mut own = database.connect(url).await;
-        let settings: String = sqlx::query_scalar(SETTINGS)
-            .fetch_one(&mut silent)
+        let mut plain = sqlx::PgConnection::connect(url).await.unwrap();
+        let mut ours = database.connect(url).await;
+        let by_default: String = sqlx::query_scalar(SETTINGS)
+            .fetch_one(&mut plain)
             .await
             .unwrap();
-        let asked: String = sqlx::query_scalar(SETTINGS)
-            .fetch_one(&mut own)
+        let requested: String = sqlx::query_scalar(SETTINGS)
+            .fetch_one(&mut ours)
             .await
             .unwrap();
-        assert_eq!(settings, asked);
+        assert_eq!(by_default, requested);
         assert!(
-            settings.contains("idle_in_transaction_session_timeout = 8000"),
-            "{settings}"
+            by_default.contains("idle_in_transaction_session_timeout = 8000"),
+            "{by_default}"
         );
     }
 }
 
 #[tokio::test]
-async fn the_roles_leave_each_other_room_on_a_server_as_it_comes() {
+async fn the_roles_connection_limits_fit_a_server_with_default_settings() {
     let database = TestDatabase::new().await;
     let mut superuser = database.superuser().await;
-    // As on a server that has not got them; seen by nobody else.
+    // As on a server without the roles. Rolled back, so that other tests do not see it.
     let mut transaction = superuser.begin().await.unwrap();
     for role in ["owner", "worker", "api"] {
         sqlx::query(AssertSqlSafe(format!(
@@ -189,7 +195,8 @@ async fn the_roles_leave_each_other_room_on_a_server_as_it_comes() {
         .await
         .unwrap();
     let limits: Vec<i32> = sqlx::query_scalar(
-        "select rolconnlimit from pg_roles where rolname in ('max_two_owner', 'max_two_worker', 'max_two_api')",
+        "select rolconnlimit from pg_roles \
+         where rolname in ('max_two_owner', 'max_two_worker', 'max_two_api')",
     )
     .fetch_all(&mut *transaction)
     .await
@@ -197,9 +204,9 @@ async fn the_roles_leave_each_other_room_on_a_server_as_it_comes() {
     transaction.rollback().await.unwrap();
     assert_eq!(limits.len(), 3);
     assert!(limits.iter().all(|&limit| limit > 0), "{limits:?}");
-    let (at_most, for_superusers) = (100, 3);
+    let (max_connections, superuser_reserved_connections) = (100, 3);
     assert!(
-        limits.iter().sum::<i32>() <= at_most - for_superusers,
+        limits.iter().sum::<i32>() <= max_connections - superuser_reserved_connections,
         "{limits:?}"
     );
 }
