@@ -1,4 +1,5 @@
-//! The secret minimum, and the row that keeps it.
+//! The current round's choice: the secret minimum and the two users that answers show until the
+//! next round. It is stored in the one row of the table `settings`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,30 +9,30 @@ use sqlx::PgConnection;
 
 use crate::db::Error;
 
-/// The most points that a user can have, and the highest minimum.
-const MOST_POINTS: i32 = 100;
+/// The highest minimum, which is also the most points that a user can have.
+const MAX_POINTS: i32 = 100;
 
 /// The points that a user must exceed to qualify: 0 to 100, both included.
 ///
-/// It is a secret: it has no `Display`, no `Serialize`, and its `Debug` shows nothing.
+/// It is a secret: it has no `Display`, no `Serialize`, and its `Debug` hides the value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MinPoints(i32);
 
 impl MinPoints {
-    /// Draws one with the thread's cryptographic generator, every value equally likely.
+    /// Draws a minimum with the thread's cryptographic generator, every value equally likely.
     #[must_use]
     pub fn draw() -> Self {
-        Self(rand::rng().random_range(0..=MOST_POINTS))
+        Self(rand::rng().random_range(0..=MAX_POINTS))
     }
 }
 
 impl FromStr for MinPoints {
-    type Err = NotMinPoints;
+    type Err = InvalidMinPoints;
 
-    fn from_str(text: &str) -> Result<Self, NotMinPoints> {
+    fn from_str(text: &str) -> Result<Self, InvalidMinPoints> {
         match text.parse() {
-            Ok(points @ 0..=MOST_POINTS) => Ok(Self(points)),
-            _ => Err(NotMinPoints),
+            Ok(points @ 0..=MAX_POINTS) => Ok(Self(points)),
+            _ => Err(InvalidMinPoints),
         }
     }
 }
@@ -42,12 +43,12 @@ impl fmt::Debug for MinPoints {
     }
 }
 
-/// A minimum that is no integer from 0 to 100.
+/// The text is not an integer from 0 to 100.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the minimum is an integer from 0 to {MOST_POINTS}")]
-pub struct NotMinPoints;
+#[error("the minimum must be an integer from 0 to {MAX_POINTS}")]
+pub struct InvalidMinPoints;
 
-/// Stores the new minimum and the two users that the round shows: drawn from all that qualify, each pair equally likely.
+/// Stores the new minimum and two users drawn from all that qualify, each pair equally likely.
 pub(crate) async fn renew(
     connection: &mut PgConnection,
     min_points: MinPoints,

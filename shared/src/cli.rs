@@ -1,4 +1,4 @@
-//! Settings of a program, read once: a flag and an environment variable are the same setting.
+//! Settings of a program, read once at its start. Each is a flag and an environment variable.
 
 use std::fmt::{self, Display};
 use std::fs;
@@ -11,30 +11,31 @@ use clap::{Args, Parser};
 
 use crate::db::{BadUrl, Database};
 
-/// The exit status of a program that was given a bad setting.
+/// The exit status after a bad setting.
 const BAD_SETTING: u8 = 2;
 
-/// Reads the settings of a program.
+/// Parses the settings of a program from its arguments and environment.
 ///
 /// # Errors
-/// With the status to exit with: success after `--help` and `--version`, and 2 after a bad setting, which has then been
-/// named in one line on standard error.
+/// The status to exit with: success after `--help` and `--version`; 2 after a bad setting, which
+/// has then been named in one line on standard error.
 pub fn parse<Settings: Parser>() -> Result<Settings, ExitCode> {
     Settings::try_parse().map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // Nobody is left to tell when standard output is closed.
+            // If standard output is closed, there is no other place for the text.
             let _ = error.print();
             ExitCode::SUCCESS
         }
         _ => {
             let text = error.to_string();
-            let words: Vec<_> = text
+            // clap's message without its usage and hints, as one line.
+            let lines: Vec<_> = text
                 .lines()
                 .map(str::trim)
                 .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
                 .filter(|line| !line.is_empty())
                 .collect();
-            eprintln!("{}", words.join(" "));
+            eprintln!("{}", lines.join(" "));
             ExitCode::from(BAD_SETTING)
         }
     })
@@ -46,23 +47,23 @@ pub fn bad_setting(error: &dyn Display) -> ExitCode {
     ExitCode::from(BAD_SETTING)
 }
 
-/// Where the database is: its URL, or a file that holds it. Its `Debug` shows neither.
+/// The database's URL, or a file that holds it. `Debug` shows neither.
 #[derive(Args)]
 pub struct DatabaseArgs {
-    /// Where Postgres is: postgres://role:password@host:5432/database
+    /// URL of the database: postgres://role:password@host:5432/database
     #[arg(long, env, hide_env_values = true, global = true)]
     database_url: Option<String>,
 
-    /// A file that holds that URL instead, such as a secret that an orchestrator mounts.
+    /// File that holds the URL instead, such as a secret mounted by an orchestrator
     #[arg(long, env, global = true, conflicts_with = "database_url")]
     database_url_file: Option<PathBuf>,
 }
 
 impl DatabaseArgs {
-    /// The database there, for a program of this name.
+    /// The database at the URL. Sessions show up in `pg_stat_activity` under `application_name`.
     ///
     /// # Errors
-    /// When no URL can be had; the setting is named, and no part of the URL.
+    /// When there is no valid URL. The error names the setting and shows no part of the URL.
     pub fn database(&self, application_name: &str) -> Result<Database, DatabaseArgsError> {
         let (setting, url) = match (&self.database_url, &self.database_url_file) {
             (Some(url), _) => ("DATABASE_URL".to_owned(), url.clone()),
@@ -75,7 +76,7 @@ impl DatabaseArgs {
             }
             (None, None) => return Err(DatabaseArgsError::Unset),
         };
-        // A file ends with a line break.
+        // A file usually ends with a line break.
         Database::parse(url.trim_end(), application_name)
             .map_err(|error| DatabaseArgsError::Url { setting, error })
     }
@@ -89,26 +90,26 @@ impl fmt::Debug for DatabaseArgs {
     }
 }
 
-/// Why the settings lead to no database.
+/// Why [`DatabaseArgs`] hold no database.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseArgsError {
-    /// Neither is set.
+    /// Neither setting is set.
     #[error("neither DATABASE_URL nor DATABASE_URL_FILE is set")]
     Unset,
     /// The file can't be read.
     #[error("{setting}: {error}")]
     File {
-        /// The setting's name, and what it is set to.
+        /// The setting's name and value.
         setting: String,
-        /// Why.
+        /// Why it can't be read.
         error: io::Error,
     },
-    /// What is there is no URL.
+    /// The value or the file's content is not a URL.
     #[error("{setting}: {error}")]
     Url {
-        /// The setting's name.
+        /// The setting's name, and the file's path if it came from one.
         setting: String,
-        /// Why.
+        /// What is wrong with it.
         error: BadUrl,
     },
 }

@@ -6,25 +6,26 @@ use sqlx::{PgConnection, raw_sql};
 use crate::db::Error;
 use crate::users::User;
 
-/// The statement that [`answer`] sends, for those who want to explain it.
+/// The statement that [`answer`] sends, for `explain`.
 pub const ANSWER_SQL: &str = include_str!("last_query/answer.sql");
 
-/// What a query learns, all from one snapshot.
+/// The answer to a query, all of it from one snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// At most two users who qualify, in the order of their ids.
+    /// At most two users that qualify, in the order of their ids.
     pub users: Vec<User>,
-    /// When the query before this one was answered; `None` for the very first.
+    /// When the previous query was answered; `None` for the very first.
     pub previous_at: Option<DateTime<Utc>>,
-    /// When this one was: never before `previous_at`, and what the next one will get to know.
+    /// When this query was answered: never before `previous_at`. It is the next answer's
+    /// `previous_at`.
     pub queried_at: DateTime<Utc>,
 }
 
-/// Puts a query at the end of the chain and answers it, in one statement that commits by itself.
+/// Appends a query to the chain and answers it, in one autocommit statement.
 ///
 /// # Errors
-/// When the database can't be reached, or the statement fails or is cut off: then nobody knows whether the chain moved
-/// on, and the connection is to be dropped.
+/// When the statement fails or the connection breaks. Then it is unknown whether the chain moved
+/// on: drop the connection.
 pub async fn answer(connection: &mut PgConnection) -> Result<Answer, Error> {
     let row = sqlx::query_file!("src/last_query/answer.sql")
         .fetch_one(connection)
@@ -46,11 +47,11 @@ pub async fn answer(connection: &mut PgConnection) -> Result<Answer, Error> {
     })
 }
 
-/// Has the server plan the statement and check our rights to it, without running it: schema and privileges are those that
-/// an answer needs.
+/// Verifies that the schema and our privileges suffice for [`answer`]: the server plans the
+/// statement without running it.
 ///
 /// # Errors
-/// When the database can't be reached, or lacks what the statement names.
+/// When they do not, or the connection breaks.
 pub async fn check(connection: &mut PgConnection) -> Result<(), Error> {
     raw_sql(concat!("explain ", include_str!("last_query/answer.sql")))
         .execute(connection)

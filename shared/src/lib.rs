@@ -1,8 +1,10 @@
 //! The domain of Max Two, and all of its SQL.
 //!
-//! `users`, `settings`, `rounds` and `last_query` are named as their tables and hold the statements over them. The rest
-//! is one duty each: the way to the database ([`db`]), the schema, settings of programs ([`cli`]), logs ([`telemetry`]),
-//! probing ([`probe`]) and stopping ([`shutdown`]). Nothing here serves HTTP or knows a scheduler.
+//! [`users`], [`rounds`], [`last_query`] and `choice` (the table `settings`) each hold the
+//! statements over one table. Every other module has one duty: database connections ([`db`]),
+//! migrations ([`schema`]), command-line settings ([`cli`]), logs ([`telemetry`]), health checks
+//! ([`healthcheck`]) and stop signals ([`shutdown`]). Nothing here serves HTTP or depends on a
+//! scheduler.
 
 mod choice;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! The schema: its migrations, forward only, embedded in the program.
+//! The database schema: migrations, forward only, embedded in the program.
 
 use sqlx::PgConnection;
 use sqlx::migrate::{MigrateError, Migrator};
@@ -7,14 +7,16 @@ use crate::db::Error;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
-/// Brings the schema up to date; does nothing where it is. A second one at the same time waits for the first.
+/// Applies the migrations that are missing. Concurrent calls run one after the other.
 ///
-/// Needs a direct connection: it holds a lock of its session, which a pooler in transaction mode would lose.
+/// Needs a direct connection: it holds a session lock, which a pooler in transaction mode would
+/// lose.
 ///
 /// # Errors
-/// When the database can't be reached, the role may not create tables, or the database's schema is not one of ours.
+/// When a migration fails, the role may not create tables, or the database has migrations that this
+/// program does not know.
 pub async fn migrate(connection: &mut PgConnection) -> Result<(), Error> {
-    // However long another one takes: sqlx's lock is a session's, and counts as one.
+    // A concurrent migration may hold sqlx's lock for longer than our lock_timeout.
     sqlx::query!("set lock_timeout = 0")
         .execute(&mut *connection)
         .await?;

@@ -1,4 +1,4 @@
-//! When to stop: SIGINT (Ctrl-C) and SIGTERM mean the same in every program.
+//! Stop signals: SIGINT (Ctrl-C) and SIGTERM mean the same in every program.
 
 use std::io;
 
@@ -12,10 +12,10 @@ pub struct StopSignals {
 }
 
 impl StopSignals {
-    /// From here on these signals no longer end the process by themselves.
+    /// Registers the handlers. From here on these signals no longer end the process by themselves.
     ///
     /// # Errors
-    /// When the kernel refuses to register a handler.
+    /// When the kernel does not accept a handler.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
@@ -23,7 +23,7 @@ impl StopSignals {
         })
     }
 
-    /// Waits for the next of them, and returns its name. Cancel safe.
+    /// Waits for the next signal, and returns its name. Cancel safe.
     pub async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",

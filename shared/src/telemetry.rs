@@ -1,4 +1,4 @@
-//! Logs: sentences for people on a terminal, one JSON object a line for everything else.
+//! Logs on standard error: text on a terminal, one JSON object per line elsewhere.
 
 use std::env;
 use std::io::{IsTerminal, stderr};
@@ -7,21 +7,22 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// Readable text.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Starts logging to standard error, with the filters of `RUST_LOG`, or with `default_filters` where that is not set.
+/// Starts logging with the filters of `RUST_LOG`, or `default_filters` if it is not set.
 ///
-/// Without a `format`, a terminal gets text and everything else JSON. Only the first call of a process has an effect.
+/// Without a `format`, a terminal gets text and everything else JSON. Only the first call in a
+/// process has an effect.
 ///
 /// # Errors
-/// When `RUST_LOG` holds no filters.
+/// When `RUST_LOG` is not valid.
 pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<(), BadFilters> {
     let terminal = stderr().is_terminal();
     let filters = env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| default_filters.to_owned());
@@ -34,7 +35,7 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<(), Bad
     } else {
         LogFormat::Json
     };
-    // It fails only when logging has been started already, as by the first of two tests in one process.
+    // Fails only if logging has been started before, as by another test in this process.
     let _ = match format.unwrap_or(default) {
         LogFormat::Text => lines.with_ansi(terminal).with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -42,7 +43,7 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<(), Bad
     Ok(())
 }
 
-/// A `RUST_LOG` that holds no filters.
+/// `RUST_LOG` is not a valid list of filters.
 #[derive(Debug, thiserror::Error)]
 #[error("RUST_LOG: {0}")]
 pub struct BadFilters(ParseError);

@@ -17,13 +17,13 @@ pub struct User {
     pub points: i32,
 }
 
-/// Adds the users of `ids` that are missing, with 0 points, and returns how many these were.
+/// Adds the users of `ids` that are missing, with 0 points, and returns how many it added.
 ///
-/// Safe beside a second one: both add in the order of the ids, so that one waits for the other and then finds its
-/// users.
+/// Concurrent calls are safe: both insert in the order of the ids, so one waits for the other and
+/// then finds its users.
 ///
 /// # Errors
-/// When the database can't be reached or the role may not insert; nothing was added then.
+/// When the connection breaks or the role may not insert; nothing was added then.
 pub async fn seed(connection: &mut PgConnection, ids: RangeInclusive<i64>) -> Result<u64, Error> {
     let added = sqlx::query!(
         "insert into users (id) \
@@ -38,42 +38,46 @@ pub async fn seed(connection: &mut PgConnection, ids: RangeInclusive<i64>) -> Re
     Ok(added.rows_affected())
 }
 
-/// How the table is stored, which decides how a round renews it.
+/// How the table is stored. A round renews the points accordingly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// On one server.
     SingleNode,
-    /// By `id`, over the nodes of a Citus cluster, each of which renews its own shards.
+    /// Sharded by `id` over the nodes of a Citus cluster. Each node renews its own shards.
     Distributed,
 }
 
-/// Asks the database how the table is stored.
+/// Finds out how the table is stored.
 ///
 /// # Errors
-/// When it can't be reached.
+/// When a statement fails or the connection breaks.
 pub async fn layout(connection: &mut PgConnection) -> Result<Layout, Error> {
     let citus = sqlx::query!(
-        r#"select to_regclass('pg_catalog.pg_dist_partition') is not null as "is_here!""#
+        r#"select to_regclass('pg_catalog.pg_dist_partition') is not null as "is_installed!""#
     )
     .fetch_one(&mut *connection)
     .await?;
-    if !citus.is_here {
+    if !citus.is_installed {
         return Ok(Layout::SingleNode);
     }
-    // Not checked at compile time: an ordinary database has no such table.
-    let distributed = sqlx::query_scalar(
-        "select exists (select from pg_catalog.pg_dist_partition where logicalrelid = 'users'::regclass and partmethod = 'h')",
+    // Not checked at compile time: without Citus there is no such table.
+    let is_distributed = sqlx::query_scalar(
+        "select exists ( \
+             select from pg_catalog.pg_dist_partition \
+             where logicalrelid = 'users'::regclass and partmethod = 'h' \
+         )",
     )
     .fetch_one(connection)
     .await?;
-    Ok(if distributed {
+    Ok(if is_distributed {
         Layout::Distributed
     } else {
         Layout::SingleNode
     })
 }
 
-/// Gives every user new points, 0 to 100 and each value equally likely, and returns how many users there are.
+/// Gives every user new points, 0 to 100 and each value equally likely. Returns the number of
+/// users.
 pub(crate) async fn renew_points(
     connection: &mut PgConnection,
     layout: Layout,
@@ -84,15 +88,17 @@ pub(crate) async fn renew_points(
                 .execute(connection)
                 .await?
         }
-        // Nodes are sent nothing volatile, so chance is drawn here, once a round: a key, with which each node hashes its
-        // own ids. As text, for the hash of a bigint is the same for an id and for another one about 2^32 away. The
-        // mask takes the sign off (`abs` fails for the lowest bigint); what 2^63 leaves over 101 favours no value by
-        // more than 1 in 10^16.
+        // Citus does not send volatile functions to its nodes. So this process draws one random key
+        // per round, with which each node hashes its own ids. The ids are hashed as text, because
+        // the hash of a bigint is the same for pairs of ids about 2^32 apart. The mask clears the
+        // sign bit (`abs` fails for the lowest bigint). The remainder of 2^63 by 101 favours no
+        // value by more than 1 in 10^16.
         Layout::Distributed => {
             let key: i64 = rand::rng().random();
             sqlx::query!(
                 "update users \
-                 set points = (hashtextextended(id::text, $1) & 9223372036854775807) % 101, updated_at = now()",
+                 set points = (hashtextextended(id::text, $1) & 9223372036854775807) % 101, \
+                     updated_at = now()",
                 key
             )
             .execute(connection)

@@ -1,6 +1,9 @@
--- Moves the chain of queries on by one; whoever does it at the same time waits here, and goes on from where we left it.
--- `only_row` is true of the one row. It lets the planner use the key, which leads past the pages of dead versions that a
--- long transaction leaves behind; a plan made before that changes with the next vacuum.
+-- Moves the chain of queries on by one. A concurrent query waits here for the row's lock, and then
+-- continues from the committed row.
+--
+-- `only_row` is true in the only row. It lets the planner use the primary key, which skips the
+-- pages of dead row versions that a long transaction leaves behind. A plan from before those pages
+-- existed is replaced after the next vacuum.
 with queried as (
     update last_query
     set previous_at = queried_at,
@@ -8,8 +11,8 @@ with queried as (
     where only_row
     returning previous_at, queried_at
 )
--- Two tables of one row each, whatever the minimum is and however many users there are. The users themselves are not
--- read: neither a plan that trusts wrong statistics nor somebody's lock on them can keep an answer waiting.
+-- Two tables of one row each: the cost depends neither on the minimum nor on the number of users.
+-- `users` is not read, so stale statistics or a lock on it cannot delay an answer.
 select
     queried.previous_at                                        as "previous_at?",
     queried.queried_at                                         as "queried_at!",

@@ -1,10 +1,12 @@
-//! The promises that the statements keep by themselves, over a real Postgres.
+//! The promises that the statements of `shared` keep by themselves, over a real Postgres.
 
 #![allow(
     clippy::unwrap_used,
     missing_docs,
-    reason = "a test panics where it can't go on"
+    reason = "a test panics when it cannot continue"
 )]
+
+use std::time::Duration;
 
 mod last_query;
 mod roles;
@@ -12,3 +14,6 @@ mod rounds;
 mod storage;
 mod tls;
 mod users;
+
+/// How long the writes of a round may take in a test: far longer than on a slow machine.
+const ROUND_TIMEOUT: Duration = Duration::from_mins(1);

@@ -1,4 +1,4 @@
-//! The way to the database: under `sslmode=verify-full` nobody else is taken for it, and a weaker mode is named.
+//! TLS: `sslmode=verify-full` accepts only the server itself, and a weaker mode gets a warning.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use shared::db::{Connection, Database, Error};
 use tempfile::NamedTempFile;
 use testkit::TestDatabase;
 
-/// One who signs certificates, and the file that says who it is.
+/// A certificate authority, and the file with its certificate.
 struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     file: NamedTempFile,
@@ -27,28 +27,29 @@ impl Authority {
         Self { issuer, file }
     }
 
-    /// Has the server show a certificate for `name` that is good until the first day of a year.
+    /// Gives the server a certificate for `name` that is valid until 1 January of a year.
     async fn certify(&self, database: &TestDatabase, name: &str, until: i32) {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.not_after = date_time_ymd(until, 1, 1);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        // Written by the server itself, for they must be its own files.
+        // Written by the server, which accepts only files that its own user owns.
         for (file, text) in [
             ("server.crt", certificate.pem()),
             ("server.key", key.serialize_pem()),
         ] {
             database
                 .run(&format!(
-                    "copy (select unnest(string_to_array('{text}', e'\\n'))) to program 'umask 077; cat > {file}'"
+                    "copy (select unnest(string_to_array('{text}', e'\\n'))) \
+                     to program 'umask 077; cat > {file}'"
                 ))
                 .await;
         }
         restart_with_tls(database, "on").await;
     }
 
-    /// A session as the api, in this mode, with this authority alone.
+    /// Connects as the api, with this `sslmode` and only this authority.
     async fn connect(&self, database: &TestDatabase, mode: &str) -> Result<Connection, Error> {
         let url = format!(
             "{}?sslmode={mode}&sslrootcert={}",
@@ -77,14 +78,13 @@ async fn is_encrypted(connection: &mut Connection) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_the_server_itself_is_taken_for_the_server() {
+async fn verify_full_accepts_only_the_server_itself() {
     let database = TestDatabase::with_own_server().await;
     let ours = Authority::new("ours");
 
-    // The address of the tests' server.
     ours.certify(&database, "127.0.0.1", 4000).await;
-    let mut safe = ours.connect(&database, "verify-full").await.unwrap();
-    assert!(is_encrypted(&mut safe).await);
+    let mut verified = ours.connect(&database, "verify-full").await.unwrap();
+    assert!(is_encrypted(&mut verified).await);
 
     for (what, authority, name, until) in [
         (
@@ -94,26 +94,26 @@ async fn only_the_server_itself_is_taken_for_the_server() {
             4000,
         ),
         ("another name", &ours, "elsewhere.example", 4000),
-        ("a date that is over", &ours, "127.0.0.1", 2020),
+        ("an expired certificate", &ours, "127.0.0.1", 2020),
     ] {
         authority.certify(&database, name, until).await;
         let error = ours.connect(&database, "verify-full").await.unwrap_err();
         assert!(error.to_string().contains("certificate"), "{what}: {error}");
-        // It is the certificate that was refused, and nothing else: a mode that looks at none goes through.
-        let mut blind = ours.connect(&database, "require").await.unwrap();
-        assert!(is_encrypted(&mut blind).await, "{what}");
+        // Only the certificate is wrong: a mode that does not verify it connects.
+        let mut unverified = ours.connect(&database, "require").await.unwrap();
+        assert!(is_encrypted(&mut unverified).await, "{what}");
     }
 
     restart_with_tls(&database, "off").await;
     let error = ours.connect(&database, "verify-full").await.unwrap_err();
-    assert!(error.to_string().contains("TLS"), "in the clear: {error}");
-    let mut clear = ours.connect(&database, "prefer").await.unwrap();
-    assert!(!is_encrypted(&mut clear).await);
+    assert!(error.to_string().contains("TLS"), "without TLS: {error}");
+    let mut unencrypted = ours.connect(&database, "prefer").await.unwrap();
+    assert!(!is_encrypted(&mut unencrypted).await);
 }
 
 #[test]
-fn a_weaker_mode_towards_another_machine_is_complained_of() {
-    let weakness = |rest: &str| {
+fn a_weaker_mode_towards_another_machine_gets_a_warning() {
+    let warning = |rest: &str| {
         let url = format!("postgres://role:password@{rest}");
         Database::parse(&url, "test").unwrap().tls_warning()
     };
@@ -125,14 +125,17 @@ fn a_weaker_mode_towards_another_machine_is_complained_of() {
         "[::1]/max_two",
         "%2Fvar%2Frun%2Fpostgresql/max_two",
     ] {
-        assert_eq!(weakness(safe), None, "{safe}");
+        assert_eq!(warning(safe), None, "{safe}");
     }
-    for (weak, because) in [
+    for (unsafe_url, reason) in [
         ("db.example/max_two", "in the clear"),
         ("db.example/max_two?sslmode=disable", "in the clear"),
         ("10.0.0.1/max_two?sslmode=require", "any server"),
         ("[2001:db8::1]/max_two?sslmode=verify-ca", "same authority"),
     ] {
-        assert!(weakness(weak).unwrap().contains(because), "{weak}");
+        assert!(
+            warning(unsafe_url).unwrap().contains(reason),
+            "{unsafe_url}"
+        );
     }
 }

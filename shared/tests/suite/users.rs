@@ -2,7 +2,7 @@ use shared::users::{self, Layout, seed};
 use testkit::TestDatabase;
 
 #[tokio::test]
-async fn seeding_adds_only_what_is_missing() {
+async fn seeding_adds_only_the_missing_users() {
     let database = TestDatabase::with_users(100).await;
     database
         .run("delete from users where id in (1, 50, 100); update users set points = 7")
@@ -22,7 +22,7 @@ async fn seeding_adds_only_what_is_missing() {
 }
 
 #[tokio::test]
-async fn two_can_seed_at_the_same_time() {
+async fn two_sessions_can_seed_at_the_same_time() {
     let database = TestDatabase::new().await;
     let mut seeders = tokio::task::JoinSet::new();
     for _ in 0..2 {
@@ -43,7 +43,7 @@ async fn two_can_seed_at_the_same_time() {
 }
 
 #[tokio::test]
-async fn a_table_on_one_server_is_known_for_that() {
+async fn without_citus_the_layout_is_a_single_node() {
     let database = TestDatabase::new().await;
     let mut worker = database.connect(&database.worker).await;
     assert_eq!(

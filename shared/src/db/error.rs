@@ -1,0 +1,91 @@
+//! Database errors, and which of them can pass without action.
+
+use std::time::Duration;
+
+/// Why a database operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The operation exceeded this deadline.
+    #[error("the database did not answer within {0:?}")]
+    Deadline(Duration),
+    /// The schema does not match this program.
+    #[error("the database schema does not match this program: {0}")]
+    Schema(String),
+    /// The server is in recovery. It may be promoted, or connections may soon lead to the primary.
+    #[error("the database is a standby, which can't be written to")]
+    Standby,
+    /// A pooler between this program and the server drops the settings of the session.
+    #[error(
+        "the database is behind a pooler that drops session settings, such as PgBouncer: \
+         point DATABASE_URL at the server itself, this program needs one session only"
+    )]
+    Pooled,
+    /// Any other error of the server or the driver. The message holds no values of ours: a server
+    /// puts those into the detail, which `Display` leaves out.
+    // Not a `source`: sqlx's message already includes its causes.
+    #[error("{0}")]
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl Error {
+    /// True if the condition can pass by itself, so that a retry can succeed. Otherwise an operator
+    /// must act.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Deadline(_) | Self::Standby => true,
+            Self::Schema(_) | Self::Pooled => false,
+            Self::Database(sqlx::Error::Database(error)) => {
+                error.code().is_some_and(|code| is_transient_state(&code))
+            }
+            Self::Database(error) => matches!(
+                error,
+                sqlx::Error::Io(_)
+                    | sqlx::Error::Tls(_)
+                    | sqlx::Error::Protocol(_)
+                    | sqlx::Error::WorkerCrashed
+            ),
+        }
+    }
+
+    /// Classifies an error of connecting: PgBouncer rejects our session settings with a protocol
+    /// violation.
+    pub(super) fn on_connect(error: sqlx::Error) -> Self {
+        let is_pooler = error.as_database_error().is_some_and(|error| {
+            error.code().as_deref() == Some("08P01")
+                && error.message().contains("unsupported startup parameter")
+        });
+        if is_pooler {
+            Self::Pooled
+        } else {
+            Self::Database(error)
+        }
+    }
+}
+
+/// True for SQLSTATEs of conditions that pass. Source: the appendix "PostgreSQL Error Codes" of the
+/// Postgres documentation.
+fn is_transient_state(code: &str) -> bool {
+    const CLASSES: [&str; 3] = [
+        "08", // connection exception
+        "40", // transaction rollback: serialization failure, deadlock
+        "53", // insufficient resources: connections, disk, memory
+    ];
+    const STATES: [&str; 8] = [
+        "25006", // read-only transaction: a standby
+        "25P03", // idle-in-transaction timeout
+        "55P03", // lock not available
+        "57014", // cancelled, or statement timeout
+        "57P01", // admin shutdown
+        "57P02", // crash shutdown
+        "57P03", // cannot connect now: starting up
+        "57P05", // idle session timeout
+    ];
+    CLASSES.iter().any(|class| code.starts_with(class)) || STATES.contains(&code)
+}
