@@ -1,8 +1,11 @@
 //! Rounds: each tick once, whole or not at all.
 //!
-//! The order inside a round's transaction is what keeps the promise: first the lock, then, in a statement of its own and
-//! so with a snapshot that is younger than the lock, the fence, then the writes. A worker that was paused or cut off
-//! anywhere in between has lost its transaction by the time another one holds the lock. Every time is the database's.
+//! The order inside a round's transaction keeps that promise. First it takes the lock. Then it
+//! reads the fence, in a statement of its own, so that the snapshot is younger than the lock. Then
+//! it writes. A worker that was paused or cut off in between has lost its transaction by the time
+//! another worker holds the lock. Every time is the database's.
+
+mod statements;
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -14,77 +17,87 @@ use tokio::time::sleep;
 use crate::choice::{self, MinPoints};
 use crate::db::{Error, with_deadline};
 use crate::users::{self, Layout};
+use statements::{insert_round, old_snapshot_open, try_lock};
 
-/// The key of the advisory lock that rounds are done under: the letters "max two".
-const LOCK: i64 = 0x6d_6178_2074_776f;
+pub use statements::last_scheduled;
 
-/// How long a statement may take that only looks, or takes a free lock.
-const CALL: Duration = Duration::from_secs(5);
-/// The pause between two looks whether a running round has ended.
-const BUSY: Duration = Duration::from_millis(100);
-/// How long a commit may take: a disk that is busy with a checkpoint can make it wait.
-const COMMIT: Duration = Duration::from_secs(30);
+/// How long a statement may take that only reads, or takes a free lock.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a commit may take: a disk that is busy with a checkpoint can delay it.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long [`run_now`] waits before it tries again.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// A round that was done.
+/// A committed round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Round {
-    /// The tick that it was done for.
+    /// The tick that the round was done for.
     pub tick_at: DateTime<Utc>,
-    /// By the database's clock.
+    /// When its transaction began.
     pub started_at: DateTime<Utc>,
-    /// By the database's clock, just before the commit.
+    /// The time just before its commit.
     pub finished_at: DateTime<Utc>,
-    /// All users that there were.
+    /// The number of users, all of which were updated.
     pub users_updated: u64,
 }
 
-/// What became of a tick.
+/// What [`run_due`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The round was done, and is committed.
+    /// The round is committed.
     Done(Round),
-    /// No tick is due: the last one has been done, in this round.
-    NotDue(Option<Round>),
+    /// No round is due: the latest tick's is done, or there has been no tick yet.
+    NotDue {
+        /// The database's time.
+        now: DateTime<Utc>,
+        /// The newest round that was done for a tick.
+        last: Option<Round>,
+    },
     /// Another worker holds the lock.
     Busy,
-    /// The last round outlasted its tick, and its cooldown is not over yet; or it has only just ended, and somebody still
-    /// reads what it replaced.
+    /// The last round outlasted its tick, and its cooldown is not over.
     CoolingDown,
+    /// A snapshot older than the last round is still open: the next round could not prune, and
+    /// `users` would grow.
+    OldSnapshot,
 }
 
-/// Does the round of the tick that is due, if it has not been done.
+/// Does the round of the latest tick, unless it is done already.
 ///
-/// `layout` is that of the users. `latest_tick` says which tick is due at a given time: the last one at or before it, if
-/// there is one. It is asked with times of the database's clock only. `cooldown` is counted from the end of a round that was
-/// still running when the tick after its own came. The writes may take `limit`; everything else has a few seconds.
+/// `latest_tick` returns the last tick at or before a time of the database's clock, if there is
+/// one. A round that was still running at its next tick is followed by `cooldown`, counted from its
+/// end. The writes may take `round_timeout`.
 ///
 /// # Errors
-/// When the database can't be reached or refuses, or is out of time. Nothing was done then, unless it was the answer to
-/// the commit that got lost: the next attempt finds out. The connection is to be dropped.
+/// When a statement fails or exceeds its deadline, or the connection breaks. Nothing was done then,
+/// unless only the reply to the commit was lost: the next call finds out. Drop the connection.
 pub async fn run_due(
     connection: &mut PgConnection,
     layout: Layout,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
     cooldown: TimeDelta,
-    limit: Duration,
+    round_timeout: Duration,
 ) -> Result<Outcome, Error> {
-    let mut transaction = with_deadline(CALL, async { Ok(connection.begin().await?) }).await?;
-    let decision = with_deadline(CALL, decide(&mut transaction, latest_tick, cooldown)).await?;
-    let tick_at = match decision {
+    let begin = async { Ok(connection.begin().await?) };
+    let mut transaction = with_deadline(STATEMENT_TIMEOUT, begin).await?;
+    let claim = claim_tick(&mut transaction, latest_tick, cooldown);
+    let tick_at = match with_deadline(STATEMENT_TIMEOUT, claim).await? {
         ControlFlow::Continue(tick_at) => tick_at,
         ControlFlow::Break(outcome) => {
-            with_deadline(CALL, async { Ok(transaction.rollback().await?) }).await?;
+            let rollback = async { Ok(transaction.rollback().await?) };
+            with_deadline(STATEMENT_TIMEOUT, rollback).await?;
             return Ok(outcome);
         }
     };
-    let renewal = renew(&mut transaction, layout, Some(tick_at), MinPoints::draw());
-    let round = with_deadline(limit, renewal).await?;
-    with_deadline(COMMIT, async { Ok(transaction.commit().await?) }).await?;
+    let writes = write(&mut transaction, layout, Some(tick_at), MinPoints::draw());
+    let round = with_deadline(round_timeout, writes).await?;
+    with_deadline(COMMIT_TIMEOUT, async { Ok(transaction.commit().await?) }).await?;
     Ok(Outcome::Done(round))
 }
 
-/// The lock, the fence and the cooldown: goes on with the tick whose round is to be done, or breaks off.
-async fn decide(
+/// Takes the lock, then checks the fence, the cooldown and old snapshots. Continues with the tick
+/// whose round is to be done.
+async fn claim_tick(
     transaction: &mut PgConnection,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
     cooldown: TimeDelta,
@@ -94,47 +107,26 @@ async fn decide(
     }
     let (now, last) = last_scheduled(transaction).await?;
     let Some(tick_at) = latest_tick(now) else {
-        return Ok(ControlFlow::Break(Outcome::NotDue(last)));
+        return Ok(ControlFlow::Break(Outcome::NotDue { now, last }));
     };
-    if let Some(last) = last {
-        let outlasted_its_tick = latest_tick(last.finished_at) > Some(last.tick_at);
-        if last.tick_at >= tick_at {
-            return Ok(ControlFlow::Break(Outcome::NotDue(Some(last))));
+    if let Some(last_round) = last {
+        let outlasted_its_tick = latest_tick(last_round.finished_at) > Some(last_round.tick_at);
+        if last_round.tick_at >= tick_at {
+            return Ok(ControlFlow::Break(Outcome::NotDue { now, last }));
         }
-        if outlasted_its_tick && now - last.finished_at < cooldown {
+        if outlasted_its_tick && now - last_round.finished_at < cooldown {
             return Ok(ControlFlow::Break(Outcome::CoolingDown));
         }
     }
     Ok(if old_snapshot_open(transaction).await? {
-        ControlFlow::Break(Outcome::CoolingDown)
+        ControlFlow::Break(Outcome::OldSnapshot)
     } else {
         ControlFlow::Continue(tick_at)
     })
 }
 
-/// Whether somebody still reads what the last round replaced. That snapshot would keep the next round from pruning it: the
-/// new versions would not fit beside the old ones, and the table would grow. Our own session counts as well: its snapshot
-/// reaches back to the oldest transaction of the whole server, in other databases, too. It is waited for only as long as a
-/// query may take; whoever takes longer, as a dump does, makes the table grow. (So do replication slots and what a standby
-/// feeds back, which are not seen here, and do not pass in a moment either.)
-async fn old_snapshot_open(transaction: &mut PgConnection) -> Result<bool, Error> {
-    let row = sqlx::query!(
-        r#"select exists (
-               select
-               from (select xmin, finished_at from rounds order by finished_at desc limit 1) as last
-               join pg_stat_activity as session
-                 on greatest(age(session.backend_xmin), age(session.backend_xid)) >= age(last.xmin)
-               where session.datname = current_database()
-                 and last.finished_at > now() - interval '2 seconds'
-           ) as "old_snapshot_open!""#
-    )
-    .fetch_one(transaction)
-    .await?;
-    Ok(row.old_snapshot_open)
-}
-
-/// Does a round now, whatever tick or cooldown there is, once a round that is running has ended, and nobody reads any more
-/// what it replaced. The writes may take `limit`.
+/// Does a round now, whatever the schedule and the cooldown are. Waits while another round runs and
+/// while [`Outcome::OldSnapshot`] would apply. The writes may take `round_timeout`.
 ///
 /// # Errors
 /// As for [`run_due`].
@@ -142,61 +134,30 @@ pub async fn run_now(
     connection: &mut PgConnection,
     layout: Layout,
     min_points: MinPoints,
-    limit: Duration,
+    round_timeout: Duration,
 ) -> Result<Round, Error> {
     loop {
-        let mut transaction = with_deadline(CALL, async { Ok(connection.begin().await?) }).await?;
-        let free = with_deadline(CALL, async {
+        let begin = async { Ok(connection.begin().await?) };
+        let mut transaction = with_deadline(STATEMENT_TIMEOUT, begin).await?;
+        let claim = async {
             Ok(try_lock(&mut transaction).await? && !old_snapshot_open(&mut transaction).await?)
-        });
-        if free.await? {
-            let round =
-                with_deadline(limit, renew(&mut transaction, layout, None, min_points)).await?;
-            with_deadline(COMMIT, async { Ok(transaction.commit().await?) }).await?;
+        };
+        if with_deadline(STATEMENT_TIMEOUT, claim).await? {
+            let writes = write(&mut transaction, layout, None, min_points);
+            let round = with_deadline(round_timeout, writes).await?;
+            with_deadline(COMMIT_TIMEOUT, async { Ok(transaction.commit().await?) }).await?;
             return Ok(round);
         }
-        // Not waiting inside the transaction: its snapshot would keep the running round from pruning.
-        with_deadline(CALL, async { Ok(transaction.rollback().await?) }).await?;
-        sleep(BUSY).await;
+        // Waiting inside the transaction would keep its snapshot open, and the running round could
+        // not prune.
+        let rollback = async { Ok(transaction.rollback().await?) };
+        with_deadline(STATEMENT_TIMEOUT, rollback).await?;
+        sleep(RETRY_DELAY).await;
     }
 }
 
-/// The newest round that was done for a tick, and the database's time.
-///
-/// # Errors
-/// When the database can't be reached.
-pub async fn last_scheduled(
-    connection: &mut PgConnection,
-) -> Result<(DateTime<Utc>, Option<Round>), Error> {
-    let row = sqlx::query!(
-        r#"select now() as "now!",
-                  tick_at as "tick_at?", started_at as "started_at?",
-                  finished_at as "finished_at?", users_updated as "users_updated?"
-           from (values (true)) as always
-           left join (select * from rounds where scheduled order by tick_at desc limit 1) as last on true"#
-    )
-    .fetch_one(connection)
-    .await?;
-    let last = || {
-        Some(Round {
-            tick_at: row.tick_at?,
-            started_at: row.started_at?,
-            finished_at: row.finished_at?,
-            users_updated: row.users_updated?.cast_unsigned(),
-        })
-    };
-    Ok((row.now, last()))
-}
-
-async fn try_lock(transaction: &mut PgConnection) -> Result<bool, Error> {
-    let row = sqlx::query!(r#"select pg_try_advisory_xact_lock($1) as "held!""#, LOCK)
-        .fetch_one(transaction)
-        .await?;
-    Ok(row.held)
-}
-
-/// All that a round writes: points, settings, and the row that says so.
-async fn renew(
+/// All writes of a round: points, choice, and the row in `rounds`.
+async fn write(
     transaction: &mut PgConnection,
     layout: Layout,
     tick_at: Option<DateTime<Utc>>,
@@ -204,33 +165,5 @@ async fn renew(
 ) -> Result<Round, Error> {
     let users_updated = users::renew_points(transaction, layout).await?;
     choice::renew(transaction, min_points).await?;
-    record(transaction, tick_at, users_updated).await
-}
-
-/// Writes the round's row, and forgets those that are older than a week, but never the one that is the fence.
-async fn record(
-    transaction: &mut PgConnection,
-    tick_at: Option<DateTime<Utc>>,
-    users_updated: u64,
-) -> Result<Round, Error> {
-    let row = sqlx::query!(
-        "with forgotten as ( \
-             delete from rounds \
-             where finished_at < now() - interval '7 days' \
-               and tick_at < (select max(tick_at) from rounds where scheduled) \
-         ) \
-         insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
-         values (coalesce($1, now()), $1 is not null, now(), clock_timestamp(), $2) \
-         returning tick_at, started_at, finished_at",
-        tick_at,
-        users_updated.cast_signed(),
-    )
-    .fetch_one(transaction)
-    .await?;
-    Ok(Round {
-        tick_at: row.tick_at,
-        started_at: row.started_at,
-        finished_at: row.finished_at,
-        users_updated,
-    })
+    insert_round(transaction, tick_at, users_updated).await
 }

@@ -1,10 +1,13 @@
 //! The worker: a tick comes in, one transaction goes out.
 //!
-//! Any number of workers may run; the database decides which of them does a tick. Nothing here promises that a wake-up
-//! comes in time: the worker also looks for itself, every two seconds.
+//! Any number of workers may run; the database decides which of them does a round. The scheduler
+//! may be late or silent: the worker also checks for a due round every two seconds.
 
 mod admin;
+mod health;
+mod log;
 mod metrics;
+mod runner;
 mod schedule;
 mod seed;
 mod settings;
@@ -18,16 +21,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use shared::db::{Database, Error, close, warn_about_tls};
+use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, close, warn_about_tls};
 use shared::shutdown::StopSignals;
 use shared::{MinPoints, cli, healthcheck, rounds, schema, telemetry, users};
 use tokio::runtime;
 use tracing::{error, info};
 
 use settings::{Command, Job};
-
-/// How long a command waits for the database at its start.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// Runs the program, and returns the status to exit with.
 #[must_use]
@@ -53,7 +53,7 @@ pub fn main(mut settings: Settings) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("the worker ends: {error:#}");
+            error!("worker failed: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -62,37 +62,38 @@ pub fn main(mut settings: Settings) -> ExitCode {
 async fn run(job: Job, settings: Settings, database: Database) -> anyhow::Result<()> {
     match job {
         Job::Run => tick::run(settings, database).await,
-        Job::Migrate => unless_stopped(migrate(&database)).await,
-        Job::Seed { users } => unless_stopped(seed(&database, users)).await,
+        Job::Migrate => run_until_signal(migrate(&database)).await,
+        Job::Seed { users } => run_until_signal(seed(&database, users)).await,
         Job::Round { min_points } => {
-            let minimum = min_points.unwrap_or_else(MinPoints::draw);
-            let limit = settings.round_timeout.into();
-            unless_stopped(round(&database, minimum, limit)).await
+            let min_points = min_points.unwrap_or_else(MinPoints::draw);
+            let timeout = settings.round_timeout.into();
+            run_until_signal(round(&database, min_points, timeout)).await
         }
     }
 }
 
-/// What is done once, but not after a signal: what it was at is rolled back by the server, which sees us go.
-async fn unless_stopped(job: impl Future<Output = Result<(), Error>>) -> anyhow::Result<()> {
-    let mut signals = StopSignals::listen().context("listening for signals")?;
+/// Runs a one-off job. A signal ends it with an error: the connection closes, and the server rolls
+/// the open transaction back.
+async fn run_until_signal(job: impl Future<Output = Result<(), Error>>) -> anyhow::Result<()> {
+    let mut signals = StopSignals::listen().context("registering signal handlers")?;
     tokio::select! {
-        outcome = job => Ok(outcome?),
+        result = job => Ok(result?),
         signal = signals.next() => bail!("stopped by {signal}"),
     }
 }
 
 async fn migrate(database: &Database) -> Result<(), Error> {
-    let mut connection = database.connect(CONNECT).await?;
+    let mut connection = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
     schema::migrate(&mut connection).await?;
     close(connection).await;
-    info!("the schema is up to date");
+    info!(event = "migrated", "the schema is up to date");
     Ok(())
 }
 
-async fn round(database: &Database, minimum: MinPoints, limit: Duration) -> Result<(), Error> {
-    let mut connection = database.connect(CONNECT).await?;
+async fn round(database: &Database, min_points: MinPoints, timeout: Duration) -> Result<(), Error> {
+    let mut connection = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
     let layout = users::layout(&mut connection).await?;
-    let round = rounds::run_now(&mut connection, layout, minimum, limit).await?;
+    let round = rounds::run_now(&mut connection, layout, min_points, timeout).await?;
     close(connection).await;
     println!(
         "round done: {} users renewed in {} ms",

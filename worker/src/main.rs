@@ -1,4 +1,4 @@
-//! `max-two-worker`: see the library.
+//! The program `max-two-worker`: parses the settings and runs the library.
 
 use std::process::ExitCode;
 

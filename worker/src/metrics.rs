@@ -1,8 +1,9 @@
-//! What the worker tells of itself, for Prometheus and for its probes.
+//! The worker's metrics: outcomes of rounds enter, an OpenMetrics text leaves. All times are the
+//! database's.
 
-use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use prometheus_client::encoding::text::encode;
@@ -17,194 +18,180 @@ use shared::rounds::{Outcome, Round};
 
 use crate::schedule::Schedule;
 
-/// A loop that has not turned for so long is stuck, and a scheduler that was not heard for so long has stopped: by the
-/// monotonic clock, which nobody sets.
-const STUCK: Duration = Duration::from_secs(30);
-/// Upper bounds of the buckets for the duration of a round.
-const SECONDS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// Upper bounds of the histogram buckets for the duration of a round, in seconds.
+const DURATION_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
-/// The worker's metrics and probes.
+/// The worker's metrics.
 pub(crate) struct Metrics {
     registry: Registry,
-    attempts: Family<Attempt, Counter>,
+    attempts: Family<AttemptLabels, Counter>,
     duration: Histogram,
     last_round: Gauge<f64, AtomicU64>,
     lag: Gauge<f64, AtomicU64>,
     database_up: Gauge,
     schedule: Schedule,
-    state: Mutex<State>,
+    progress: Mutex<Progress>,
 }
 
-struct State {
-    turned_at: Instant,
-    scheduler_ran_at: Instant,
-    reached: bool,
+/// What is known of the database, for the lag.
+#[derive(Default)]
+struct Progress {
+    database_time: Option<DatabaseTime>,
     last_tick_at: Option<DateTime<Utc>>,
 }
 
+/// A time read from the database, which advances with this machine's monotonic clock until the next
+/// one is read. So the lag ignores this machine's wall clock, and grows during an outage.
+#[derive(Clone, Copy)]
+struct DatabaseTime {
+    time: DateTime<Utc>,
+    read_at: Instant,
+}
+
+impl DatabaseTime {
+    fn now(self) -> DateTime<Utc> {
+        self.time + self.read_at.elapsed()
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Attempt {
-    outcome: Kind,
+struct AttemptLabels {
+    outcome: OutcomeLabel,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(
-    non_camel_case_types,
-    reason = "they are label values, and look like those"
-)]
-enum Kind {
+#[allow(non_camel_case_types, reason = "the names are the label's values")]
+enum OutcomeLabel {
     done,
     not_due,
     busy,
     cooling_down,
+    old_snapshot,
     failed,
+}
+
+impl OutcomeLabel {
+    const ALL: [Self; 6] = [
+        Self::done,
+        Self::not_due,
+        Self::busy,
+        Self::cooling_down,
+        Self::old_snapshot,
+        Self::failed,
+    ];
 }
 
 impl Metrics {
     pub(crate) fn new(schedule: Schedule) -> Self {
-        let mut registry = Registry::with_prefix("max_two_worker");
-        let attempts = Family::<Attempt, Counter>::default();
-        for outcome in [
-            Kind::done,
-            Kind::not_due,
-            Kind::busy,
-            Kind::cooling_down,
-            Kind::failed,
-        ] {
-            drop(attempts.get_or_create(&Attempt { outcome }));
+        let metrics = Self {
+            registry: Registry::with_prefix("max_two_worker"),
+            attempts: Family::default(),
+            duration: Histogram::new(DURATION_BUCKETS),
+            last_round: Gauge::default(),
+            lag: Gauge::default(),
+            database_up: Gauge::default(),
+            schedule,
+            progress: Mutex::default(),
+        };
+        // Every label value exists from the start, so that a rate over the first one is right.
+        for outcome in OutcomeLabel::ALL {
+            drop(metrics.attempts.get_or_create(&AttemptLabels { outcome }));
         }
-        let duration = Histogram::new(SECONDS);
-        let last_round = Gauge::default();
-        let lag = Gauge::default();
-        let database_up = Gauge::default();
+        metrics.register()
+    }
+
+    fn register(mut self) -> Self {
+        let registry = &mut self.registry;
         registry.register(
             "round_attempts",
-            "Attempts at a round, by outcome: busy is a lock held by another worker, not_due a tick that was fenced off",
-            attempts.clone(),
+            "Attempts at a round, by outcome",
+            self.attempts.clone(),
         );
         registry.register_with_unit(
             "round_duration",
-            "From the begin of a round's transaction to its commit",
+            "From the begin of a round's transaction to just before its commit",
             Unit::Seconds,
-            duration.clone(),
+            self.duration.clone(),
         );
         registry.register_with_unit(
             "last_round_timestamp",
-            "When the last round that is known here was finished, as Unix time",
+            "When the newest round known to this worker was finished, as Unix time",
             Unit::Seconds,
-            last_round.clone(),
+            self.last_round.clone(),
         );
         registry.register_with_unit(
             "lag",
-            "How far the last tick that was done is behind the one that is due",
+            "Time between the newest tick with a round and the latest tick",
             Unit::Seconds,
-            lag.clone(),
+            self.lag.clone(),
         );
         registry.register(
             "database_up",
-            "Whether the last attempt reached the database",
-            database_up.clone(),
+            "1 if the last attempt got an outcome from the database, 0 if it failed",
+            self.database_up.clone(),
         );
         registry.register(
             "build",
-            "The program that runs",
+            "The version of this program",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        Self {
-            registry,
-            attempts,
-            duration,
-            last_round,
-            lag,
-            database_up,
-            schedule,
-            state: Mutex::new(State {
-                turned_at: Instant::now(),
-                scheduler_ran_at: Instant::now(),
-                reached: false,
-                last_tick_at: None,
-            }),
-        }
+        self
     }
 
-    /// The loop goes on.
-    pub(crate) fn turned(&self) {
-        self.state().turned_at = Instant::now();
-    }
-
-    /// The scheduler goes on.
-    pub(crate) fn scheduler_ran(&self) {
-        self.state().scheduler_ran_at = Instant::now();
-    }
-
-    /// An attempt reached the database.
-    pub(crate) fn succeeded(&self, outcome: &Outcome) {
+    /// Records an attempt that the database decided.
+    pub(crate) fn record_outcome(&self, outcome: &Outcome) {
         self.database_up.set(1);
-        self.state().reached = true;
         match outcome {
             Outcome::Done(round) => {
-                self.count(Kind::done);
+                self.count(OutcomeLabel::done);
                 let duration = (round.finished_at - round.started_at).as_seconds_f64();
                 self.duration.observe(duration);
-                self.saw(round);
+                self.observe(round.finished_at, Some(round));
             }
-            Outcome::NotDue(last) => {
-                self.count(Kind::not_due);
-                if let Some(round) = last {
-                    self.saw(round);
-                }
+            Outcome::NotDue { now, last } => {
+                self.count(OutcomeLabel::not_due);
+                self.observe(*now, last.as_ref());
             }
-            Outcome::Busy => self.count(Kind::busy),
-            Outcome::CoolingDown => self.count(Kind::cooling_down),
+            Outcome::Busy => self.count(OutcomeLabel::busy),
+            Outcome::CoolingDown => self.count(OutcomeLabel::cooling_down),
+            Outcome::OldSnapshot => self.count(OutcomeLabel::old_snapshot),
         }
     }
 
-    /// An attempt ended with an error.
-    pub(crate) fn failed(&self) {
+    /// Records an attempt that failed.
+    pub(crate) fn record_failure(&self) {
         self.database_up.set(0);
-        self.count(Kind::failed);
+        self.count(OutcomeLabel::failed);
     }
 
-    /// Whether loop and scheduler were heard of lately.
-    ///
-    /// # Errors
-    /// What has stopped.
-    pub(crate) fn alive(&self) -> Result<(), &'static str> {
-        let state = self.state();
-        if state.turned_at.elapsed() > STUCK {
-            Err("the loop is stuck")
-        } else if state.scheduler_ran_at.elapsed() > STUCK {
-            Err("the scheduler has stopped")
-        } else {
-            Ok(())
-        }
-    }
-
-    /// Whether the database has been reached once.
-    ///
-    /// # Errors
-    /// That it has not.
-    pub(crate) fn ready(&self) -> Result<(), &'static str> {
-        if self.state().reached {
-            Ok(())
-        } else {
-            Err("the database has not been reached yet")
-        }
-    }
-
-    /// All of it, in the text format of `OpenMetrics`.
-    pub(crate) fn text(&self) -> String {
-        let last_tick_at = self.state().last_tick_at;
-        if let (Some(due), Some(done)) = (self.schedule.latest_tick(Utc::now()), last_tick_at) {
-            self.lag.set((due - done).as_seconds_f64().max(0.0));
+    /// All metrics in the OpenMetrics text format.
+    pub(crate) fn encode(&self) -> String {
+        if let Some(lag) = self.lag_seconds() {
+            self.lag.set(lag);
         }
         let mut text = String::new();
-        encode(&mut text, &self.registry).expect("a string takes all that is written to it");
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text
     }
 
-    fn saw(&self, round: &Round) {
-        self.state().last_tick_at = Some(round.tick_at);
+    /// `None` until a database time and a round are known, or if the schedule has had no tick.
+    fn lag_seconds(&self) -> Option<f64> {
+        let (now, last_tick_at) = {
+            let progress = self.progress();
+            (progress.database_time?.now(), progress.last_tick_at?)
+        };
+        let latest_tick = self.schedule.latest_tick(now)?;
+        Some((latest_tick - last_tick_at).as_seconds_f64().max(0.0))
+    }
+
+    fn observe(&self, database_time: DateTime<Utc>, last: Option<&Round>) {
+        let mut progress = self.progress();
+        progress.database_time = Some(DatabaseTime {
+            time: database_time,
+            read_at: Instant::now(),
+        });
+        let Some(round) = last else { return };
+        progress.last_tick_at = Some(round.tick_at);
         #[allow(
             clippy::cast_precision_loss,
             reason = "exact to the microsecond until the year 2255"
@@ -213,13 +200,107 @@ impl Metrics {
             .set(round.finished_at.timestamp_micros() as f64 / 1e6);
     }
 
-    fn count(&self, outcome: Kind) {
-        self.attempts.get_or_create(&Attempt { outcome }).inc();
+    fn count(&self, outcome: OutcomeLabel) {
+        self.attempts
+            .get_or_create(&AttemptLabels { outcome })
+            .inc();
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress
             .lock()
             .expect("nothing panics while it holds this lock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn metrics() -> Metrics {
+        let every_minute = "0 * * * * *".parse().expect("it is a cron pattern");
+        Metrics::new(every_minute)
+    }
+
+    /// In the past, so that it differs from this machine's clock.
+    fn at(time: &str) -> DateTime<Utc> {
+        let text = format!("2020-07-30T{time}Z");
+        text.parse().expect("it is a time in RFC 3339")
+    }
+
+    fn round(tick_at: DateTime<Utc>) -> Round {
+        Round {
+            tick_at,
+            started_at: tick_at,
+            finished_at: tick_at,
+            users_updated: 1,
+        }
+    }
+
+    #[test]
+    fn the_lag_is_counted_by_the_databases_clock() {
+        let metrics = metrics();
+        assert_eq!(metrics.lag_seconds(), None);
+        metrics.record_outcome(&Outcome::Done(round(at("17:00:00"))));
+        assert_eq!(metrics.lag_seconds(), Some(0.0));
+        metrics.record_outcome(&Outcome::NotDue {
+            now: at("17:05:30"),
+            last: Some(round(at("17:00:00"))),
+        });
+        assert_eq!(metrics.lag_seconds(), Some(300.0));
+        assert!(
+            metrics
+                .encode()
+                .contains("max_two_worker_lag_seconds 300.0")
+        );
+    }
+
+    #[test]
+    fn the_lag_grows_while_the_database_is_away() {
+        let metrics = metrics();
+        metrics.record_outcome(&Outcome::Done(round(at("17:00:00"))));
+        metrics.record_failure();
+        let two_minutes_ago = Instant::now()
+            .checked_sub(Duration::from_mins(2))
+            .expect("the machine has been up for longer");
+        let mut progress = metrics.progress();
+        let database_time = progress.database_time.as_mut();
+        database_time.expect("a round is known").read_at = two_minutes_ago;
+        drop(progress);
+        assert_eq!(metrics.lag_seconds(), Some(120.0));
+    }
+
+    #[test]
+    fn every_outcome_has_a_label_of_its_own() {
+        let outcomes = [
+            ("done", Some(Outcome::Done(round(at("17:00:00"))))),
+            (
+                "not_due",
+                Some(Outcome::NotDue {
+                    now: at("17:00:00"),
+                    last: None,
+                }),
+            ),
+            ("busy", Some(Outcome::Busy)),
+            ("cooling_down", Some(Outcome::CoolingDown)),
+            ("old_snapshot", Some(Outcome::OldSnapshot)),
+            ("failed", None),
+        ];
+        for (label, outcome) in &outcomes {
+            let metrics = metrics();
+            match outcome {
+                Some(outcome) => metrics.record_outcome(outcome),
+                None => metrics.record_failure(),
+            }
+            let text = metrics.encode();
+            for (other, _) in &outcomes {
+                let count = i32::from(other == label);
+                let line =
+                    format!("max_two_worker_round_attempts_total{{outcome=\"{other}\"}} {count}");
+                assert!(text.contains(&line), "{line} is missing from\n{text}");
+            }
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! When ticks are due, and the scheduler that wakes the worker for them. The only file that knows which scheduler.
+//! When ticks are due, and the scheduler that wakes the worker for them. The only file that names
+//! the scheduler.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,11 +11,11 @@ use croner::parser::{CronParser, Seconds};
 use tokio::sync::mpsc;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
-/// What to log unless told otherwise: not the scheduler's own steps.
+/// The default filters for logs: without the scheduler's own steps.
 pub(crate) const LOG_FILTERS: &str = "info,tokio_cron_scheduler=warn";
 
-/// How often a running scheduler shows that it runs.
-const HEARTBEAT: &str = "*/5 * * * * *";
+/// When a running scheduler calls its heartbeat.
+const HEARTBEAT_PATTERN: &str = "*/5 * * * * *";
 
 /// A cron pattern with seconds, read in UTC.
 #[derive(Clone, Debug)]
@@ -24,43 +25,46 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The last tick at or before `at`; none if the pattern has none before.
+    /// The last tick at or before `at`, if there is one.
     #[must_use]
     pub fn latest_tick(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
-        // croner carries a fraction of a second over into its answer.
+        // croner copies a fraction of a second into its result.
         self.cron
             .find_previous_occurrence(&at.trunc_subsecs(0), true)
             .ok()
     }
 
-    /// Sends to `wake` at each tick by the clock of this machine, which is only a hint. While the receiver is busy, one
-    /// waiting wake-up is enough. As long as the scheduler runs, it calls `heartbeat` every few seconds, whatever the
-    /// pattern is: a clock that is set back by an hour keeps it silent for as long.
-    pub(crate) async fn wake(
+    /// Starts a scheduler that sends to `wakeups` at each tick of this machine's clock. That is
+    /// only a hint: if the channel is full, the tick is dropped, since one pending wake-up is
+    /// enough.
+    ///
+    /// `heartbeat` is called every few seconds, whatever the schedule is. It stops when the
+    /// scheduler stops, and when the clock is set back: then the scheduler pauses until the old
+    /// time.
+    pub(crate) async fn start_scheduler(
         &self,
-        wake: mpsc::Sender<()>,
+        wakeups: mpsc::Sender<()>,
         mut heartbeat: impl FnMut() + Send + Sync + 'static,
-    ) -> Result<Wakening, JobSchedulerError> {
+    ) -> Result<SchedulerHandle, JobSchedulerError> {
         let scheduler = JobScheduler::new().await?;
-        let job = Job::new(self.pattern.as_str(), move |_, _| {
-            // Full means that the worker has yet to see the last one.
-            let _ = wake.try_send(());
+        let tick = Job::new(self.pattern.as_str(), move |_, _| {
+            let _ = wakeups.try_send(());
         })?;
-        scheduler.add(job).await?;
-        let beat = Job::new(HEARTBEAT, move |_, _| heartbeat())?;
-        scheduler.add(beat).await?;
+        scheduler.add(tick).await?;
+        let heartbeat = Job::new(HEARTBEAT_PATTERN, move |_, _| heartbeat())?;
+        scheduler.add(heartbeat).await?;
         scheduler.start().await?;
-        Ok(Wakening(scheduler))
+        Ok(SchedulerHandle(scheduler))
     }
 }
 
 /// A running scheduler.
-pub(crate) struct Wakening(JobScheduler);
+pub(crate) struct SchedulerHandle(JobScheduler);
 
-impl Wakening {
-    /// Ends it; a wake-up that is on its way may still come.
-    pub(crate) async fn end(mut self) {
-        // A scheduler that can't be told has stopped already.
+impl SchedulerHandle {
+    /// Stops it. A wake-up may still arrive.
+    pub(crate) async fn stop(mut self) {
+        // Fails only if the scheduler has stopped already.
         let _ = self.0.shutdown().await;
     }
 }
@@ -77,7 +81,7 @@ impl FromStr for Schedule {
     fn from_str(pattern: &str) -> Result<Self, CronError> {
         let cron = CronParser::builder()
             .seconds(Seconds::Required)
-            // As the scheduler reads it: a day must match both fields where both are given.
+            // As in the scheduler: if both day fields are given, a day must match both.
             .dom_and_dow(true)
             .build()
             .parse(pattern)?;
@@ -95,16 +99,16 @@ mod tests {
     use super::*;
 
     fn at(text: &str) -> DateTime<Utc> {
-        text.parse().expect("a time in RFC 3339")
+        text.parse().expect("it is a time in RFC 3339")
     }
 
     fn latest(pattern: &str, time: &str) -> Option<DateTime<Utc>> {
-        let schedule: Schedule = pattern.parse().expect("a cron pattern");
+        let schedule: Schedule = pattern.parse().expect("it is a cron pattern");
         schedule.latest_tick(at(time))
     }
 
     #[test]
-    fn a_tick_is_due_from_its_very_second_on() {
+    fn a_tick_is_due_from_its_own_second_on() {
         let minute = "0 * * * * *";
         assert_eq!(
             latest(minute, "2026-01-01T00:00:00Z"),
@@ -130,7 +134,7 @@ mod tests {
             ("30 */2 * * * *", |at| at.timestamp() % 120 == 30),
             ("0 0 3 * * *", |at| at.timestamp() % 86_400 == 3 * 3600),
         ] {
-            let schedule: Schedule = pattern.parse().expect("a cron pattern");
+            let schedule: Schedule = pattern.parse().expect("it is a cron pattern");
             for offset in (0..200_000).step_by(977) {
                 let now = at("2026-02-28T12:00:00.5Z") + TimeDelta::seconds(offset);
                 let counted = (0..=2 * 86_400)

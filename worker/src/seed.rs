@@ -1,53 +1,52 @@
-//! Filling the table of users.
+//! Adding users, in batches, with a progress bar.
 
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use shared::db::{Database, Error, close};
+use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, close};
 use shared::users;
 use tracing::info;
 
-/// Users per transaction: large enough to cost nothing, small enough to be seen to progress.
-const CHUNK: i64 = 20_000;
-/// How long the database may take to be reached.
-const CONNECT: Duration = Duration::from_secs(10);
-/// How often the log says how far it is, where there is no terminal to show a bar on.
-const REPORT: Duration = Duration::from_secs(2);
+/// Users per transaction: large enough for speed, small enough to show progress.
+const BATCH_SIZE: i64 = 20_000;
+/// How often progress is logged where there is no terminal for the bar.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Adds the users 1 to `users` that are missing, with 0 points. What was added before an error stays; the next call
-/// goes on from there.
+/// Adds the users 1 to `users` that are missing, with 0 points.
 ///
 /// # Errors
-/// When the database can't be reached or the role may not insert.
+/// When the connection fails or the role may not insert. Batches that were added before stay; call
+/// it again to add the rest.
 pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
-    let began = Instant::now();
-    let mut connection = database.connect(CONNECT).await?;
+    let started_at = Instant::now();
+    let mut connection = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
     let mut progress = Progress::new(users);
     let mut added = 0;
     let mut first = 1;
     while first <= users {
-        let last = users.min(first + CHUNK - 1);
+        let last = users.min(first + BATCH_SIZE - 1);
         added += users::seed(&mut connection, first..=last).await?;
-        progress.reach(last);
+        progress.update(last);
         first = last + 1;
     }
     close(connection).await;
     drop(progress);
     info!(
+        event = "seeded",
         users,
         added,
-        seconds = began.elapsed().as_secs_f64(),
+        duration_seconds = started_at.elapsed().as_secs_f64(),
         "seeded"
     );
     Ok(())
 }
 
-/// A bar on a terminal, now and then a log line elsewhere.
+/// A bar on a terminal, a log line from time to time elsewhere.
 struct Progress {
     bar: ProgressBar,
     users: i64,
-    reported: Instant,
+    logged_at: Instant,
 }
 
 impl Progress {
@@ -57,7 +56,7 @@ impl Progress {
                 ProgressStyle::with_template(
                     "seeding {wide_bar} {human_pos} of {human_len} users, {eta} left",
                 )
-                .expect("the template is a constant"),
+                .expect("the constant template is valid"),
             )
         } else {
             ProgressBar::hidden()
@@ -65,15 +64,15 @@ impl Progress {
         Self {
             bar,
             users,
-            reported: Instant::now(),
+            logged_at: Instant::now(),
         }
     }
 
-    fn reach(&mut self, user: i64) {
-        self.bar.set_position(user.cast_unsigned());
-        if self.bar.is_hidden() && self.reported.elapsed() > REPORT {
-            self.reported = Instant::now();
-            info!(reached = user, of = self.users, "seeding");
+    fn update(&mut self, last_user: i64) {
+        self.bar.set_position(last_user.cast_unsigned());
+        if self.bar.is_hidden() && self.logged_at.elapsed() > PROGRESS_INTERVAL {
+            self.logged_at = Instant::now();
+            info!(last_user, users = self.users, "seeding");
         }
     }
 }

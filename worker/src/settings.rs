@@ -1,4 +1,4 @@
-//! The worker's settings.
+//! The worker's settings: flags, environment variables and subcommands.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use shared::telemetry::LogFormat;
 
 use crate::schedule::Schedule;
 
-/// Renews all points and the minimum, once a tick.
+/// Renews all points and the minimum, once per tick.
 #[derive(Debug, Parser)]
 #[command(name = "max-two-worker", version)]
 pub struct Settings {
-    /// What to do; `run` by default.
+    /// The command; `run` by default.
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
 
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
 
-    /// Where /livez, /readyz and /metrics are served.
+    /// Address of the admin listener: /livez, /readyz, /metrics.
     #[arg(long, env, default_value = "127.0.0.1:9001", global = true)]
     pub(crate) admin_listen: SocketAddr,
 
@@ -30,29 +30,30 @@ pub struct Settings {
     #[arg(long, env, default_value = "0 * * * * *", global = true)]
     pub(crate) schedule: Schedule,
 
-    /// The pause after a round that was not finished when its next tick came.
+    /// How long to wait after a round that was still running at its next tick.
     #[arg(long, env, default_value = "10s", global = true, value_parser = up_to_a_day)]
     pub(crate) cooldown: humantime::Duration,
 
-    /// The longest that the writes of a round may take before they are given up.
+    /// How long the writes of a round may take before it is rolled back.
     #[arg(long, env, default_value = "2m", global = true, value_parser = a_second_to_a_day)]
     pub(crate) round_timeout: humantime::Duration,
 
-    /// How log lines look; text on a terminal, else JSON.
+    /// Format of log lines; by default text on a terminal, otherwise JSON.
     #[arg(long, env, global = true)]
     pub(crate) log_format: Option<LogFormat>,
 }
 
-/// What the worker's program can be asked to do.
+/// The commands of the program.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
     Job(Job),
-    /// Ask the worker that runs here, at its ADMIN_LISTEN, whether it is alive and ready: exit with 0 if it is.
+    /// Check that the worker on this machine with this ADMIN_LISTEN is alive and ready: exit with 0
+    /// if it is.
     Healthcheck,
 }
 
-/// What takes a database.
+/// The commands that need a database.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Job {
     /// Do the round of every tick, until SIGINT or SIGTERM.
@@ -62,12 +63,16 @@ pub(crate) enum Job {
     /// Add the users 1 to N that are missing, with 0 points.
     Seed {
         /// N, up to ten billion.
-        #[arg(long, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(0..=10_000_000_000))]
+        #[arg(
+            long,
+            allow_negative_numbers = true,
+            value_parser = clap::value_parser!(i64).range(0..=10_000_000_000)
+        )]
         users: i64,
     },
-    /// Do one round now, whatever tick or cooldown there is, after one that is running.
+    /// Do one round now, whatever the schedule and the cooldown are. Waits for a running round.
     Round {
-        /// Its minimum, 0 to 100, instead of a random one.
+        /// The minimum, 0 to 100, instead of a random one.
         #[arg(long, allow_negative_numbers = true)]
         min_points: Option<MinPoints>,
     },
@@ -75,14 +80,14 @@ pub(crate) enum Job {
 
 impl Settings {
     pub(crate) fn cooldown(&self) -> TimeDelta {
-        TimeDelta::from_std(self.cooldown.into()).expect("it is a day at most")
+        TimeDelta::from_std(self.cooldown.into()).expect("the parser allows a day at most")
     }
 }
 
 fn up_to_a_day(text: &str) -> Result<humantime::Duration, String> {
     match text.parse::<humantime::Duration>() {
         Ok(duration) if *duration <= Duration::from_hours(24) => Ok(duration),
-        Ok(_) => Err("it must be a day at most".to_owned()),
+        Ok(_) => Err("it must be at most a day".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }
@@ -90,6 +95,6 @@ fn up_to_a_day(text: &str) -> Result<humantime::Duration, String> {
 fn a_second_to_a_day(text: &str) -> Result<humantime::Duration, String> {
     match up_to_a_day(text)? {
         duration if *duration >= Duration::from_secs(1) => Ok(duration),
-        _ => Err("it must be a second at least".to_owned()),
+        _ => Err("it must be at least a second".to_owned()),
     }
 }

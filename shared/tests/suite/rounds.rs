@@ -6,7 +6,9 @@ use shared::last_query::answer;
 use shared::rounds::{self, Outcome};
 use shared::users::Layout;
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
-use testkit::{PATIENCE, TestDatabase};
+use testkit::TestDatabase;
+
+use crate::ROUND_TIMEOUT;
 
 const NO_COOLDOWN: TimeDelta = TimeDelta::zero();
 
@@ -14,27 +16,31 @@ fn min_points(points: i32) -> MinPoints {
     points.to_string().parse().unwrap()
 }
 
-/// Attempts the only tick of a schedule, so that tests don't depend on when they run.
-async fn attempt(connection: &mut PgConnection) -> Outcome {
+/// Runs the due round of a schedule with a single tick, so that tests don't depend on the time.
+async fn run_only_tick(connection: &mut PgConnection) -> Outcome {
     rounds::run_due(
         connection,
         Layout::SingleNode,
         |_| Some(DateTime::UNIX_EPOCH),
         NO_COOLDOWN,
-        PATIENCE,
+        ROUND_TIMEOUT,
     )
     .await
     .unwrap()
 }
 
-/// Checks, by a chi-square test, that the rows of `cells` are spread evenly over so many different values. A fair draw
+/// A chi-square test: the rows of `cells` are uniform over this many different values. A fair draw
 /// fails it less than once in a million times.
-async fn is_spread_evenly(database: &TestDatabase, values: u32, cells: &str) {
+async fn assert_uniform(database: &TestDatabase, values: u32, cells: &str) {
     let chi_square: f64 = database
         .value(&format!(
             "with counts as (select count(*) as count from ({cells}) as cells group by cells), \
-                  fair as (select sum(count) / {values} as share, {values} - count(*) as missing from counts) \
-             select (sum((count - share) ^ 2 / share) + min(missing * share))::float8 from counts, fair"
+                  fair as ( \
+                      select sum(count) / {values} as share, {values} - count(*) as missing \
+                      from counts \
+                  ) \
+             select (sum((count - share) ^ 2 / share) + min(missing * share))::float8 \
+             from counts, fair"
         ))
         .await;
     let freedom = f64::from(values - 1);
@@ -45,16 +51,19 @@ async fn is_spread_evenly(database: &TestDatabase, values: u32, cells: &str) {
 }
 
 #[tokio::test]
-async fn every_user_is_renewed_and_points_are_uniform_and_of_no_other_points_consequence() {
+async fn every_user_is_renewed_and_points_are_uniform_and_independent() {
     for layout in [Layout::SingleNode, Layout::Distributed] {
         let database = TestDatabase::with_users(300_000).await;
-        // Ids whose lower half is another one's upper half.
+        // Ids that equal another id shifted by 32 bits: a hash of the bigint would be the same.
         database
-            .run("insert into users (id) select id << 32 from generate_series(1::bigint, 100000) as id")
+            .run(
+                "insert into users (id) \
+                 select id << 32 from generate_series(1::bigint, 100000) as id",
+            )
             .await;
         let mut worker = database.connect(&database.worker).await;
         let mut round = async || {
-            let round = rounds::run_now(&mut worker, layout, min_points(50), PATIENCE)
+            let round = rounds::run_now(&mut worker, layout, min_points(50), ROUND_TIMEOUT)
                 .await
                 .unwrap();
             assert_eq!(round.users_updated, 400_000);
@@ -70,9 +79,9 @@ async fn every_user_is_renewed_and_points_are_uniform_and_of_no_other_points_con
             .await;
         round().await;
 
-        let ends = "select min(points) = 0 and max(points) = 100 from users";
-        assert!(database.value::<bool>(ends).await);
-        is_spread_evenly(&database, 101, "select points from users").await;
+        let has_both_ends = "select min(points) = 0 and max(points) = 100 from users";
+        assert!(database.value::<bool>(has_both_ends).await);
+        assert_uniform(&database, 101, "select points from users").await;
         for (other, is_other) in [
             ("before", "other.id = users.id"),
             ("users", "other.id = users.id + 1"),
@@ -81,7 +90,7 @@ async fn every_user_is_renewed_and_points_are_uniform_and_of_no_other_points_con
             let pairs = format!(
                 "select users.points, other.points from users join {other} as other on {is_other}"
             );
-            is_spread_evenly(&database, 101 * 101, &pairs).await;
+            assert_uniform(&database, 101 * 101, &pairs).await;
         }
     }
 }
@@ -95,9 +104,9 @@ async fn a_tick_is_done_once_however_many_race_for_it() {
         racers.spawn(async move {
             let mut done = 0;
             for _ in 0..20 {
-                match attempt(&mut worker).await {
+                match run_only_tick(&mut worker).await {
                     Outcome::Done(_) => done += 1,
-                    Outcome::Busy | Outcome::NotDue(Some(_)) => {}
+                    Outcome::Busy | Outcome::NotDue { last: Some(_), .. } => {}
                     other => panic!("{other:?}"),
                 }
             }
@@ -112,7 +121,7 @@ async fn a_tick_is_done_once_however_many_race_for_it() {
 }
 
 #[tokio::test]
-async fn a_tick_is_neither_done_again_nor_out_of_order() {
+async fn a_tick_is_not_done_again_and_not_out_of_order() {
     let database = TestDatabase::with_users(10).await;
     let mut worker = database.connect(&database.worker).await;
     let hours_ago =
@@ -122,29 +131,36 @@ async fn a_tick_is_neither_done_again_nor_out_of_order() {
         Layout::SingleNode,
         hours_ago(1),
         NO_COOLDOWN,
-        PATIENCE,
+        ROUND_TIMEOUT,
     )
     .await
     .unwrap();
     assert!(matches!(done, Outcome::Done(_)), "{done:?}");
-    // The clock went back, as after a failover to a server that is behind.
+    // The clock went back, as after a failover to a server whose clock is behind.
     let behind = rounds::run_due(
         &mut worker,
         Layout::SingleNode,
         hours_ago(2),
         NO_COOLDOWN,
-        PATIENCE,
+        ROUND_TIMEOUT,
     )
     .await
     .unwrap();
-    assert!(matches!(behind, Outcome::NotDue(Some(_))), "{behind:?}");
+    assert!(
+        matches!(behind, Outcome::NotDue { last: Some(_), .. }),
+        "{behind:?}"
+    );
 }
 
 #[tokio::test]
 async fn missed_ticks_are_one_round() {
     let database = TestDatabase::with_users(10).await;
     database
-        .run("insert into rounds select now() - interval '10 minutes', true, now() - interval '10 minutes', now() - interval '9 minutes 59 seconds', 10")
+        .run(
+            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+             select tick_at, true, tick_at, tick_at + interval '1 second', 10 \
+             from (select now() - interval '10 minutes' as tick_at) as tick",
+        )
         .await;
     let mut worker = database.connect(&database.worker).await;
     let every_ten_seconds =
@@ -156,7 +172,7 @@ async fn missed_ticks_are_one_round() {
             Layout::SingleNode,
             every_ten_seconds,
             NO_COOLDOWN,
-            PATIENCE,
+            ROUND_TIMEOUT,
         )
         .await
         .unwrap();
@@ -164,76 +180,100 @@ async fn missed_ticks_are_one_round() {
     }
     let ticks: i64 = database.value("select count(*) from rounds").await;
     assert_eq!(ticks, 1 + done);
-    // Two only when a tick fell between the first attempt and the last.
+    // Two if a tick came between the first call and the last.
     assert!(matches!(done, 1 | 2), "{done}");
 }
 
 #[tokio::test]
 async fn a_round_that_outlasted_its_tick_is_followed_by_a_cooldown() {
     let cooldown = TimeDelta::hours(1);
-    for (began, ended, expected_to_cool) in [
-        // It ended in the minute after its own, half an hour ago.
+    for (began, ended, is_cooling_down) in [
+        // Ended in the minute after its own, half an hour ago.
         ("31 minutes", "30 minutes", true),
-        // The same, but two hours ago.
+        // The same, but two hours ago: the cooldown is over.
         ("121 minutes", "120 minutes", false),
-        // It took no time.
+        // Ended within its own minute.
         ("30 minutes", "30 minutes", false),
     ] {
         let database = TestDatabase::with_users(10).await;
         database
             .run(&format!(
-                "insert into rounds select tick_at, true, tick_at, tick_at + (interval '{began}' - interval '{ended}'), 10 \
+                "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+                 select tick_at, true, tick_at, \
+                        tick_at + (interval '{began}' - interval '{ended}'), 10 \
                  from (select date_trunc('minute', now()) - interval '{began}' as tick_at) as tick"
             ))
             .await;
         let mut worker = database.connect(&database.worker).await;
         let minute = |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp() / 60 * 60, 0);
-        let outcome = rounds::run_due(&mut worker, Layout::SingleNode, minute, cooldown, PATIENCE)
-            .await
-            .unwrap();
+        let outcome = rounds::run_due(
+            &mut worker,
+            Layout::SingleNode,
+            minute,
+            cooldown,
+            ROUND_TIMEOUT,
+        )
+        .await
+        .unwrap();
         assert_eq!(
             outcome == Outcome::CoolingDown,
-            expected_to_cool,
+            is_cooling_down,
             "{began} {ended}: {outcome:?}"
         );
     }
 }
 
 #[tokio::test]
-async fn an_attempt_that_does_nothing_gives_the_lock_back() {
+async fn without_a_due_round_the_lock_is_released() {
     let database = TestDatabase::with_users(10).await;
     let mut first = database.connect(&database.worker).await;
     let mut second = database.connect(&database.worker).await;
-    assert!(matches!(attempt(&mut first).await, Outcome::Done(_)));
+    assert!(matches!(run_only_tick(&mut first).await, Outcome::Done(_)));
     for _ in 0..3 {
-        assert!(matches!(attempt(&mut first).await, Outcome::NotDue(_)));
-        assert!(matches!(attempt(&mut second).await, Outcome::NotDue(_)));
+        assert!(matches!(
+            run_only_tick(&mut first).await,
+            Outcome::NotDue { .. }
+        ));
+        assert!(matches!(
+            run_only_tick(&mut second).await,
+            Outcome::NotDue { .. }
+        ));
     }
 }
 
 #[tokio::test]
-async fn somebody_elses_advisory_lock_is_no_obstacle() {
+async fn another_advisory_lock_does_not_block_a_round() {
     let database = TestDatabase::with_users(10).await;
-    let mut decoy = database.superuser().await;
+    let mut other = database.superuser().await;
     sqlx::query("select pg_advisory_lock(1), pg_advisory_lock(0, 1)")
-        .execute(&mut decoy)
+        .execute(&mut other)
         .await
         .unwrap();
     let mut worker = database.connect(&database.worker).await;
-    assert!(matches!(attempt(&mut worker).await, Outcome::Done(_)));
+    assert!(matches!(run_only_tick(&mut worker).await, Outcome::Done(_)));
 }
 
 #[tokio::test]
-async fn an_operators_round_stands_for_no_tick() {
+async fn an_operators_round_counts_for_no_tick() {
     let database = TestDatabase::with_users(10).await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::run_now(&mut worker, Layout::SingleNode, min_points(0), PATIENCE)
-        .await
-        .unwrap();
-    rounds::run_now(&mut worker, Layout::SingleNode, min_points(0), PATIENCE)
-        .await
-        .unwrap();
-    assert!(matches!(attempt(&mut worker).await, Outcome::Done(_)));
+    rounds::run_now(
+        &mut worker,
+        Layout::SingleNode,
+        min_points(0),
+        ROUND_TIMEOUT,
+    )
+    .await
+    .unwrap();
+    rounds::run_now(
+        &mut worker,
+        Layout::SingleNode,
+        min_points(0),
+        ROUND_TIMEOUT,
+    )
+    .await
+    .unwrap();
+    assert!(matches!(run_only_tick(&mut worker).await, Outcome::Done(_)));
     assert_eq!(
         database
             .value::<i64>("select count(*) from rounds where not scheduled")
@@ -246,33 +286,45 @@ async fn an_operators_round_stands_for_no_tick() {
 async fn a_reader_never_sees_half_a_round() {
     let database = TestDatabase::with_users(20_000).await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::run_now(&mut worker, Layout::SingleNode, min_points(50), PATIENCE)
-        .await
-        .unwrap();
+    rounds::run_now(
+        &mut worker,
+        Layout::SingleNode,
+        min_points(50),
+        ROUND_TIMEOUT,
+    )
+    .await
+    .unwrap();
     let rounds = tokio::spawn(async move {
         for _ in 0..40 {
-            rounds::run_now(&mut worker, Layout::SingleNode, min_points(50), PATIENCE)
-                .await
-                .unwrap();
+            rounds::run_now(
+                &mut worker,
+                Layout::SingleNode,
+                min_points(50),
+                ROUND_TIMEOUT,
+            )
+            .await
+            .unwrap();
         }
     });
     let mut reader = database.superuser().await;
     let mut seen = HashSet::new();
     while !rounds.is_finished() {
-        // Points and settings of one round: whom the round chose qualifies.
-        let (times, newest, qualify): (i64, DateTime<Utc>, i64) = sqlx::query_as(
+        // Points and settings are of one round: the chosen users qualify.
+        let (times, newest, qualifying): (i64, DateTime<Utc>, i64) = sqlx::query_as(
             "select count(distinct updated_at), max(updated_at), \
-                    count(*) filter (where id in (first_user_id, second_user_id) and points > min_points) \
+                    count(*) filter ( \
+                        where id in (first_user_id, second_user_id) and points > min_points \
+                    ) \
              from users, settings",
         )
         .fetch_one(&mut reader)
         .await
         .unwrap();
-        assert_eq!((times, qualify), (1, 2));
+        assert_eq!((times, qualifying), (1, 2));
         seen.insert(newest);
     }
     rounds.await.unwrap();
-    assert!(seen.len() > 3, "the readers saw {} rounds only", seen.len());
+    assert!(seen.len() > 3, "the reader saw only {} rounds", seen.len());
 }
 
 #[tokio::test]
@@ -280,9 +332,14 @@ async fn an_answer_holds_two_users_of_one_round() {
     let database = TestDatabase::with_users(500).await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
-    rounds::run_now(&mut worker, Layout::SingleNode, min_points(20), PATIENCE)
-        .await
-        .unwrap();
+    rounds::run_now(
+        &mut worker,
+        Layout::SingleNode,
+        min_points(20),
+        ROUND_TIMEOUT,
+    )
+    .await
+    .unwrap();
     let mut shown = vec![answer(&mut api).await.unwrap().users];
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let rounds = tokio::spawn({
@@ -290,9 +347,14 @@ async fn an_answer_holds_two_users_of_one_round() {
         async move {
             let mut shown = Vec::new();
             for _ in 0..100 {
-                rounds::run_now(&mut worker, Layout::SingleNode, min_points(20), PATIENCE)
-                    .await
-                    .unwrap();
+                rounds::run_now(
+                    &mut worker,
+                    Layout::SingleNode,
+                    min_points(20),
+                    ROUND_TIMEOUT,
+                )
+                .await
+                .unwrap();
                 shown.push(answer(&mut observer).await.unwrap().users);
                 let _ = sender.try_send(());
             }
@@ -305,22 +367,27 @@ async fn an_answer_holds_two_users_of_one_round() {
     }
     shown.extend(rounds.await.unwrap());
     for users in &answers {
-        assert!(shown.contains(users), "{users:?} belong to no round");
+        assert!(shown.contains(users), "no round chose {users:?}");
     }
 }
 
 #[tokio::test]
-async fn the_two_users_are_drawn_from_all_who_qualify() {
+async fn the_two_users_are_drawn_from_all_that_qualify() {
     let database = TestDatabase::with_users(2_000).await;
-    // A gap as large as all the rest: whoever comes after it must not be favoured.
+    // A gap as large as all other ids: the user after it must not be favoured.
     database.run("insert into users (id) values (4000)").await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
     let mut quarters = [0_i32; 4];
     for _ in 0..400 {
-        rounds::run_now(&mut worker, Layout::SingleNode, min_points(90), PATIENCE)
-            .await
-            .unwrap();
+        rounds::run_now(
+            &mut worker,
+            Layout::SingleNode,
+            min_points(90),
+            ROUND_TIMEOUT,
+        )
+        .await
+        .unwrap();
         let users = answer(&mut api).await.unwrap().users;
         let [first, second] = users[..] else {
             panic!("{users:?}")
@@ -333,14 +400,13 @@ async fn the_two_users_are_drawn_from_all_who_qualify() {
             }
         }
     }
-    let last: i32 = quarters.iter().sum();
-    // The last one is one of two thousand: he comes ten times in ten thousand rounds.
+    // One user of two thousand: expected in ten of ten thousand rounds.
+    let after_gap = 800 - quarters.iter().sum::<i32>();
     assert!(
-        800 - last <= 6,
-        "the user after the gap came {} times",
-        800 - last
+        after_gap <= 6,
+        "the user after the gap was drawn {after_gap} times"
     );
-    // A fair draw of 800 puts 200 ± 12 in each quarter; six of these are never.
+    // A fair draw of 800 puts 200 ± 12 into each quarter. This allows six standard deviations.
     assert!(
         quarters.iter().all(|count| (128..=272).contains(count)),
         "{quarters:?}"
@@ -348,7 +414,7 @@ async fn the_two_users_are_drawn_from_all_who_qualify() {
 }
 
 #[tokio::test]
-async fn at_every_minimum_those_shown_exceed_it_and_nobody_else_is_left_out() {
+async fn at_every_minimum_an_answer_shows_two_qualifying_users_if_there_are_two() {
     let database = TestDatabase::with_users(150).await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
@@ -357,43 +423,48 @@ async fn at_every_minimum_those_shown_exceed_it_and_nobody_else_is_left_out() {
             &mut worker,
             Layout::SingleNode,
             min_points(minimum),
-            PATIENCE,
+            ROUND_TIMEOUT,
         )
         .await
         .unwrap();
         let users = answer(&mut api).await.unwrap().users;
         assert!(
             users.iter().all(|user| user.points > minimum),
-            "{minimum}: {users:?}"
+            "minimum {minimum}: {users:?}"
         );
-        let qualify: i64 = database
+        let qualifying: i64 = database
             .value(&format!(
                 "select count(*) from users where points > {minimum}"
             ))
             .await;
         assert_eq!(
             users.len(),
-            usize::try_from(qualify.min(2)).unwrap(),
-            "at {minimum}"
+            usize::try_from(qualifying.min(2)).unwrap(),
+            "minimum {minimum}"
         );
     }
     assert_eq!(answer(&mut api).await.unwrap().users, []);
 }
 
 #[tokio::test]
-async fn the_two_stay_the_same_for_the_whole_round_and_a_user_at_the_minimum_does_not_qualify() {
+async fn the_two_users_stay_the_same_for_the_whole_round_and_must_exceed_the_minimum() {
     let database = TestDatabase::with_users(1_000).await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
-    rounds::run_now(&mut worker, Layout::SingleNode, min_points(30), PATIENCE)
-        .await
-        .unwrap();
+    rounds::run_now(
+        &mut worker,
+        Layout::SingleNode,
+        min_points(30),
+        ROUND_TIMEOUT,
+    )
+    .await
+    .unwrap();
     let users = answer(&mut api).await.unwrap().users;
     assert_eq!(users.len(), 2);
     for _ in 0..50 {
         assert_eq!(answer(&mut api).await.unwrap().users, users);
     }
-    // An answer is of the round, whatever becomes of the users; and the minimum alone decides who is in it.
+    // An answer depends on the round's choice and minimum only, not on `users`.
     database.run("update users set points = 0").await;
     assert_eq!(answer(&mut api).await.unwrap().users, users);
     for (points, left) in [
@@ -410,12 +481,12 @@ async fn the_two_stay_the_same_for_the_whole_round_and_a_user_at_the_minimum_doe
 }
 
 #[tokio::test]
-async fn without_users_a_round_is_a_round() {
+async fn a_round_without_users_is_done() {
     let database = TestDatabase::new().await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.connect(&database.api).await;
-    let Outcome::Done(round) = attempt(&mut worker).await else {
-        panic!("nobody else is here")
+    let Outcome::Done(round) = run_only_tick(&mut worker).await else {
+        panic!("there is no other worker")
     };
     assert_eq!(round.users_updated, 0);
     assert_eq!(answer(&mut api).await.unwrap().users, []);
@@ -425,7 +496,13 @@ async fn without_users_a_round_is_a_round() {
 async fn only_a_week_of_rounds_is_kept() {
     let database = TestDatabase::with_users(10).await;
     database
-        .run("insert into rounds select at, true, at, at, 10 from generate_series(now() - interval '9 days', now() - interval '1 day', interval '1 hour') as at")
+        .run(
+            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+             select at, true, at, at, 10 \
+             from generate_series( \
+                      now() - interval '9 days', now() - interval '1 day', interval '1 hour' \
+                  ) as at",
+        )
         .await;
     let mut worker = database.connect(&database.worker).await;
     let done = rounds::run_due(
@@ -433,18 +510,18 @@ async fn only_a_week_of_rounds_is_kept() {
         Layout::SingleNode,
         |now| Some(now.trunc_subsecs(0)),
         NO_COOLDOWN,
-        PATIENCE,
+        ROUND_TIMEOUT,
     )
     .await
     .unwrap();
     assert!(matches!(done, Outcome::Done(_)), "{done:?}");
-    let (oldest, kept): (bool, i64) = (
+    let (are_recent, kept): (bool, i64) = (
         database
             .value("select min(finished_at) > now() - interval '7 days 1 hour' from rounds")
             .await,
         database.value("select count(*) from rounds").await,
     );
-    assert!(oldest);
+    assert!(are_recent);
     assert!((6 * 24..=6 * 24 + 2).contains(&kept), "{kept}");
 }
 
@@ -452,18 +529,30 @@ async fn only_a_week_of_rounds_is_kept() {
 async fn the_round_that_is_the_fence_is_kept_however_old_it_is() {
     let database = TestDatabase::with_users(10).await;
     database
-        .run("insert into rounds select at, true, at, at, 10 from (values (date_trunc('day', now()) - interval '30 days')) as round (at)")
+        .run(
+            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+             select at, true, at, at, 10 \
+             from (values (date_trunc('day', now()) - interval '30 days')) as round (at)",
+        )
         .await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::run_now(&mut worker, Layout::SingleNode, min_points(0), PATIENCE)
-        .await
-        .unwrap();
-    let done = attempt(&mut worker).await;
-    assert!(matches!(done, Outcome::NotDue(Some(_))), "{done:?}");
+    rounds::run_now(
+        &mut worker,
+        Layout::SingleNode,
+        min_points(0),
+        ROUND_TIMEOUT,
+    )
+    .await
+    .unwrap();
+    let done = run_only_tick(&mut worker).await;
+    assert!(
+        matches!(done, Outcome::NotDue { last: Some(_), .. }),
+        "{done:?}"
+    );
 }
 
 #[tokio::test]
-async fn an_operators_round_waits_for_a_running_one_without_holding_it_up() {
+async fn an_operators_round_waits_for_a_running_one_outside_a_transaction() {
     let database = TestDatabase::with_users(10).await;
     let mut running = database.superuser().await;
     sqlx::raw_sql("begin; select pg_advisory_xact_lock(x'6d61782074776f'::bigint)")
@@ -471,15 +560,25 @@ async fn an_operators_round_waits_for_a_running_one_without_holding_it_up() {
         .await
         .unwrap();
     let mut worker = database.connect(&database.worker).await;
-    assert_eq!(attempt(&mut worker).await, Outcome::Busy);
+    assert_eq!(run_only_tick(&mut worker).await, Outcome::Busy);
     let waiting = tokio::spawn(async move {
-        rounds::run_now(&mut worker, Layout::SingleNode, min_points(0), PATIENCE)
-            .await
-            .unwrap()
+        rounds::run_now(
+            &mut worker,
+            Layout::SingleNode,
+            min_points(0),
+            ROUND_TIMEOUT,
+        )
+        .await
+        .unwrap()
     });
-    // It comes, and goes again without a transaction.
-    testkit::eventually("it looks", async || {
-        database.value("select exists (select from pg_stat_activity where datname = current_database() and usename = 'max_two_worker' and query = 'ROLLBACK' and state = 'idle')").await
+    let has_rolled_back = "select exists ( \
+                               select from pg_stat_activity \
+                               where datname = current_database() \
+                                 and usename = 'max_two_worker' \
+                                 and query = 'ROLLBACK' and state = 'idle' \
+                           )";
+    testkit::eventually("it waits outside a transaction", async || {
+        database.value(has_rolled_back).await
     })
     .await;
     assert!(!waiting.is_finished());
@@ -491,18 +590,18 @@ async fn an_operators_round_waits_for_a_running_one_without_holding_it_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_round_waits_a_moment_for_who_reads_what_the_last_one_replaced() {
+async fn a_round_waits_two_seconds_for_a_snapshot_older_than_the_last_round() {
     let database = TestDatabase::with_own_server().await;
     database.seed(10).await;
     let mut worker = database.connect(&database.worker).await;
-    let mut attempt = async || {
+    let mut run_due = async || {
         let every_moment = |at: DateTime<Utc>| Some(at);
         rounds::run_due(
             &mut worker,
             Layout::SingleNode,
             every_moment,
             NO_COOLDOWN,
-            PATIENCE,
+            ROUND_TIMEOUT,
         )
         .await
         .unwrap()
@@ -513,7 +612,7 @@ async fn a_round_waits_a_moment_for_who_reads_what_the_last_one_replaced() {
             &database.owner,
             "begin isolation level repeatable read; select from users",
         ),
-        // In another database, and of no concern to ours, but for the snapshots there.
+        // In another database: it holds back the snapshots of ours.
         (&elsewhere, "begin; select pg_current_xact_id()"),
     ] {
         let mut reader = database.connect(url).await;
@@ -521,16 +620,21 @@ async fn a_round_waits_a_moment_for_who_reads_what_the_last_one_replaced() {
             .execute(&mut reader)
             .await
             .unwrap();
-        // Nothing has been replaced that the reader saw.
-        assert!(matches!(attempt().await, Outcome::Done(_)), "{begin}");
-        assert_eq!(attempt().await, Outcome::CoolingDown, "{begin}");
-        // Long ago.
+        // No round has been done since the snapshot.
+        assert!(matches!(run_due().await, Outcome::Done(_)), "{begin}");
+        assert_eq!(run_due().await, Outcome::OldSnapshot, "{begin}");
+        // The same snapshot, but the last round is older than two seconds.
         database
-            .run("update rounds set (tick_at, started_at, finished_at) = (tick_at - interval '1 h', started_at - interval '1 h', finished_at - interval '1 h')")
+            .run(
+                "update rounds \
+                 set tick_at = tick_at - interval '1 h', \
+                     started_at = started_at - interval '1 h', \
+                     finished_at = finished_at - interval '1 h'",
+            )
             .await;
-        assert!(matches!(attempt().await, Outcome::Done(_)), "{begin}");
-        assert_eq!(attempt().await, Outcome::CoolingDown, "{begin}");
+        assert!(matches!(run_due().await, Outcome::Done(_)), "{begin}");
+        assert_eq!(run_due().await, Outcome::OldSnapshot, "{begin}");
         raw_sql("rollback").execute(&mut reader).await.unwrap();
-        assert!(matches!(attempt().await, Outcome::Done(_)), "{begin}");
+        assert!(matches!(run_due().await, Outcome::Done(_)), "{begin}");
     }
 }

@@ -6,15 +6,18 @@ use shared::db::close;
 use shared::users::Layout;
 use shared::{MinPoints, last_query, rounds};
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
-use testkit::{PATIENCE, TestDatabase, eventually};
+use testkit::{TestDatabase, eventually};
 use tokio::time::sleep;
 
-// On servers of their own: a long transaction in any database of a server keeps rounds from pruning.
+use crate::ROUND_TIMEOUT;
+
+// These tests use their own servers: a long transaction in any database of a server blocks pruning.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_updates_are_hot_and_the_tables_do_not_grow() {
     let database = TestDatabase::with_own_server().await;
     database.seed(50_000).await;
-    // What autovacuum adds to a new table, once, is there from the start: a vacuum in between would look like growth.
+    // The first vacuum adds the visibility map and the free space map. Later it would look like
+    // growth.
     database.run("vacuum users, settings").await;
     database
         .run("alter table users set (autovacuum_enabled = off)")
@@ -23,14 +26,22 @@ async fn all_updates_are_hot_and_the_tables_do_not_grow() {
     let mut api = database.connect(&database.api).await;
     let mut sizes = Vec::new();
     for _ in 0..12 {
-        rounds::run_now(&mut worker, Layout::SingleNode, MinPoints::draw(), PATIENCE)
-            .await
-            .unwrap();
+        rounds::run_now(
+            &mut worker,
+            Layout::SingleNode,
+            MinPoints::draw(),
+            ROUND_TIMEOUT,
+        )
+        .await
+        .unwrap();
         for _ in 0..200 {
             last_query::answer(&mut api).await.unwrap();
         }
         let size: i64 = database
-            .value("select sum(pg_total_relation_size(name))::bigint from unnest(array['users', 'settings']::regclass[]) as name")
+            .value(
+                "select sum(pg_total_relation_size(name))::bigint \
+                 from unnest(array['users', 'settings']::regclass[]) as name",
+            )
             .await;
         sizes.push(size);
     }
@@ -39,19 +50,23 @@ async fn all_updates_are_hot_and_the_tables_do_not_grow() {
         .value("select pg_relation_size('last_query')")
         .await;
     assert!(chain <= 4 * 8192, "{chain} bytes for one row");
-    // The server gathers its statistics when a session is idle.
-    eventually("all updates are counted, and hot", async || {
+    // A session reports its statistics when it is idle.
+    eventually("all updates are counted and HOT", async || {
         database
-            .value("select n_tup_upd = 12 * 50000 and n_tup_hot_upd = n_tup_upd from pg_stat_user_tables where relname = 'users'")
+            .value(
+                "select n_tup_upd = 12 * 50000 and n_tup_hot_upd = n_tup_upd \
+                 from pg_stat_user_tables where relname = 'users'",
+            )
             .await
     })
     .await;
 }
 
-// A checkpoint pins a page for the moment that it takes to write it, which no test could meet; but a cursor stays.
+// A checkpoint pins a page while it writes it, too briefly for a test. A cursor keeps its pin.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_room_of_pages_that_a_round_had_to_leave_is_used_again() {
-    // So many that these pages are less than 2 % of all: a vacuum would not care for them by itself.
+async fn the_space_of_pages_that_a_round_could_not_prune_is_reused() {
+    // So many that the pinned pages are less than 2 % of all: without `vacuum_index_cleanup`, a
+    // vacuum would skip them.
     const USERS: i64 = 100_000;
     let database = TestDatabase::with_own_server().await;
     let autovacuum = async |state| {
@@ -63,16 +78,22 @@ async fn the_room_of_pages_that_a_round_had_to_leave_is_used_again() {
     let mut worker = database.connect(&database.worker).await;
     let mut rounds = 0;
     let mut round = async || {
-        rounds::run_now(&mut worker, Layout::SingleNode, MinPoints::draw(), PATIENCE)
-            .await
-            .unwrap();
+        rounds::run_now(
+            &mut worker,
+            Layout::SingleNode,
+            MinPoints::draw(),
+            ROUND_TIMEOUT,
+        )
+        .await
+        .unwrap();
         raw_sql("select pg_stat_force_next_flush()")
             .execute(&mut worker)
             .await
             .unwrap();
         rounds += 1;
         let counted = format!(
-            "select n_tup_upd = {rounds} * {USERS} from pg_stat_user_tables where relname = 'users'"
+            "select n_tup_upd = {rounds} * {USERS} \
+             from pg_stat_user_tables where relname = 'users'"
         );
         eventually("the round is counted", async || {
             database.value(&counted).await
@@ -89,50 +110,58 @@ async fn the_room_of_pages_that_a_round_had_to_leave_is_used_again() {
             .value::<i64>("select pg_relation_size('users')")
             .await
     };
-    // From the second round after a vacuum on, each prunes as many versions as it leaves.
+    // From the second round after a vacuum, each round prunes as many row versions as it leaves.
     round().await;
     database.run("vacuum users").await;
     round().await;
     round().await;
-    assert_eq!(dead().await, USERS, "a vacuum would come after each round");
+    assert_eq!(
+        dead().await,
+        USERS,
+        "autovacuum would start after each round"
+    );
     let before = size().await;
 
-    // All 61 versions of each page, in place of which 51 users move: more than a thousand, on either count.
+    // Each pinned page has 61 dead versions that stay, and 51 users that move to another page. Both
+    // add up to more than a thousand, autovacuum's threshold.
     let pinned = pin_pages(&database, 10..36).await;
     round().await;
     close(pinned).await;
     let grown = size().await;
-    assert!(grown > before, "pinned pages make it grow");
+    assert!(grown > before, "pinned pages make the table grow");
     let dead_now = dead().await;
     assert!(
         (USERS + 1_001..USERS * 3 / 2).contains(&dead_now),
         "{dead_now}"
     );
     autovacuum("on").await;
-    eventually("a vacuum notes the room", async || {
+    eventually("a vacuum records the free space", async || {
         database
             .value("select autovacuum_count > 0 from pg_stat_user_tables where relname = 'users'")
             .await
     })
     .await;
-    // A pin only matters where a version waits to be pruned.
+    // A pin only matters on a page with versions to prune.
     round().await;
 
-    // Fewer than before: each page that was left has taken its own next versions, too.
+    // Fewer than before: the pages pinned before now also hold the next versions of their own
+    // users.
     let pinned = pin_pages(&database, 60..70).await;
     round().await;
     close(pinned).await;
     assert_eq!(size().await, grown);
 }
 
-/// Has these pages of the users pinned until the session ends.
+/// Pins these pages of `users` until the session ends.
 async fn pin_pages(database: &TestDatabase, pages: Range<u32>) -> PgConnection {
     let mut session = database.superuser().await;
     let cursors = pages.map(|page| {
-        // By its place: a row that is found by an index or a scan has its page pruned.
+        // By `ctid`: an index or sequential scan would prune the page.
         format!(
             "declare page_{page} cursor for select from users where ctid = any ( \
-                 array(select format('({page},%s)', line)::tid from generate_series(1, 300) as line) \
+                 array( \
+                     select format('({page},%s)', item)::tid from generate_series(1, 300) as item \
+                 ) \
              ); \
              fetch page_{page};"
         )
@@ -146,7 +175,7 @@ async fn pin_pages(database: &TestDatabase, pages: Range<u32>) -> PgConnection {
 }
 
 #[tokio::test]
-async fn constraints_hold_every_rule_that_they_can() {
+async fn constraints_reject_invalid_rows() {
     let database = TestDatabase::with_users(2).await;
     for (statement, constraint) in [
         ("update users set points = 101", "users_points_are_0_to_100"),
@@ -195,15 +224,18 @@ async fn constraints_hold_every_rule_that_they_can() {
             "last_query_never_goes_back",
         ),
         (
-            "insert into rounds select now(), true, now() - interval '1 s', now(), 0",
+            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+             values (now(), true, now() - interval '1 s', now(), 0)",
             "rounds_start_not_before_their_tick",
         ),
         (
-            "insert into rounds select now(), true, now(), now() - interval '1 s', 0",
+            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+             values (now(), true, now(), now() - interval '1 s', 0)",
             "rounds_finish_not_before_their_start",
         ),
         (
-            "insert into rounds select now(), true, now(), now(), -1",
+            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+             values (now(), true, now(), now(), -1)",
             "rounds_users_updated_is_not_negative",
         ),
     ] {
@@ -212,19 +244,19 @@ async fn constraints_hold_every_rule_that_they_can() {
             .execute(&mut connection)
             .await
             .unwrap_err();
-        let broken = error
+        let violated = error
             .as_database_error()
             .and_then(|error| error.constraint());
-        assert_eq!(broken, Some(constraint), "{statement}: {error}");
+        assert_eq!(violated, Some(constraint), "{statement}: {error}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rounds_one_after_the_other_under_load_leave_the_tables_as_they_are() {
+async fn rounds_back_to_back_under_load_do_not_make_the_tables_grow() {
     let database = TestDatabase::with_own_server().await;
     database.seed(100_000).await;
     let mut worker = database.connect(&database.worker).await;
-    let mut size = None;
+    let mut first_size = None;
     let mut readers = tokio::task::JoinSet::new();
     for _ in 0..3 {
         let mut api = database.connect(&database.api).await;
@@ -242,14 +274,14 @@ async fn rounds_one_after_the_other_under_load_leave_the_tables_as_they_are() {
             Layout::SingleNode,
             every_moment,
             TimeDelta::zero(),
-            PATIENCE,
+            ROUND_TIMEOUT,
         )
         .await
         .unwrap();
         if matches!(outcome, rounds::Outcome::Done(_)) {
             done += 1;
-            let now: i64 = database.value("select pg_relation_size('users')").await;
-            assert_eq!(*size.get_or_insert(now), now, "after {done} rounds");
+            let size: i64 = database.value("select pg_relation_size('users')").await;
+            assert_eq!(*first_size.get_or_insert(size), size, "after {done} rounds");
         } else {
             sleep(Duration::from_millis(20)).await;
         }

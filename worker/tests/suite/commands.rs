@@ -3,7 +3,7 @@ use testkit::TestDatabase;
 use crate::{start, worker};
 
 #[tokio::test]
-async fn migrate_makes_the_schema_and_does_nothing_where_it_is() {
+async fn migrate_creates_the_schema_and_can_be_repeated() {
     let database = TestDatabase::new().await;
     database
         .run("drop table users, settings, rounds, last_query, _sqlx_migrations")
@@ -11,6 +11,7 @@ async fn migrate_makes_the_schema_and_does_nothing_where_it_is() {
     for _ in 0..2 {
         let mut program = start(&["migrate"], &[("DATABASE_URL", &*database.owner)]);
         assert!(program.wait().await.success(), "{}", program.output());
+        assert_eq!(program.count_events("migrated"), 1);
     }
     assert_eq!(
         database.value::<i64>("select count(*) from settings").await,
@@ -19,7 +20,7 @@ async fn migrate_makes_the_schema_and_does_nothing_where_it_is() {
 }
 
 #[tokio::test]
-async fn seed_adds_the_users_that_are_missing_and_can_be_repeated() {
+async fn seed_adds_the_missing_users_and_can_be_repeated() {
     let database = TestDatabase::with_users(30_000).await;
     database.run("delete from users where id % 3 = 0").await;
     for added in [30_000, 0] {
@@ -29,6 +30,7 @@ async fn seed_adds_the_users_that_are_missing_and_can_be_repeated() {
         );
         assert_eq!(program.field("added").await, added);
         assert!(program.wait().await.success());
+        assert_eq!(program.count_events("seeded"), 1);
     }
     let users: i64 = database
         .value("select count(*) from users where id between 1 and 50000 and points = 0")
@@ -60,19 +62,19 @@ async fn a_seed_that_was_killed_is_resumed() {
 }
 
 #[tokio::test]
-async fn round_does_one_now_and_says_so() {
+async fn round_does_one_round_now_and_prints_its_duration() {
     let database = TestDatabase::with_users(1_000).await;
     for _ in 0..2 {
         let mut program = worker(&database, &["round", "--min-points", "37"], &[]);
         assert!(program.wait().await.success(), "{}", program.output());
-        let said = program.output();
-        let milliseconds = said
+        let output = program.output();
+        let milliseconds = output
             .strip_prefix("round done: 1000 users renewed in ")
             .and_then(|rest| rest.strip_suffix(" ms\n"));
-        // This and no more: not the minimum.
+        // Nothing else is printed, and so not the minimum.
         assert!(
             milliseconds.is_some_and(|number| number.parse::<u32>().is_ok()),
-            "{said}"
+            "{output}"
         );
     }
     assert_eq!(
@@ -88,8 +90,8 @@ async fn round_does_one_now_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
-    for (arguments, environment, names) in [
+async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
+    for (arguments, environment, expected) in [
         (
             &["run", "--schedule", "* * * * *"][..],
             ("COOLDOWN", "1s"),
@@ -140,23 +142,23 @@ async fn a_bad_setting_is_named_in_one_line_and_ends_with_2() {
     ] {
         let mut program = start(arguments, &[environment]);
         let status = program.wait().await;
-        let said = program.output();
+        let output = program.output();
         assert_eq!(
             status.code(),
             Some(2),
-            "{arguments:?} {environment:?}: {said}"
+            "{arguments:?} {environment:?}: {output}"
         );
-        assert_eq!(said.lines().count(), 1, "{said}");
-        assert!(said.contains(names), "{said}");
-        assert!(!said.contains("canary-password"), "{said}");
+        assert_eq!(output.lines().count(), 1, "{output}");
+        assert!(output.contains(expected), "{output}");
+        assert!(!output.contains("canary-password"), "{output}");
     }
 }
 
 #[tokio::test]
-async fn a_health_check_says_by_its_exit_status_how_the_worker_is() {
+async fn healthcheck_reports_the_workers_health_by_its_exit_status() {
     let database = TestDatabase::with_users(10).await;
     let mut worker = worker(&database, &[], &[]);
-    worker.wait_for_output("round done").await;
+    worker.wait_for_event("round_done").await;
     let admin = worker.address("admin").await.to_string();
     let environment = [("ADMIN_LISTEN", &*admin)];
     let mut check = start(&["healthcheck"], &environment);

@@ -1,9 +1,11 @@
 //! The worker as a process, over a real Postgres.
+//!
+//! Tests wait for log events and for conditions in the database.
 
 #![allow(
     clippy::unwrap_used,
     missing_docs,
-    reason = "a test panics where it can't go on"
+    reason = "a test panics when it cannot continue"
 )]
 
 mod commands;
@@ -13,7 +15,7 @@ mod secrecy;
 
 use testkit::{Program, TestDatabase};
 
-/// The worker, under its own role, with an admin port of its own.
+/// Starts a worker under its own role, with a free port for its admin listener.
 fn worker(database: &TestDatabase, arguments: &[&str], environment: &[(&str, &str)]) -> Program {
     let common = [
         ("DATABASE_URL", &*database.worker),
@@ -22,6 +24,7 @@ fn worker(database: &TestDatabase, arguments: &[&str], environment: &[(&str, &st
     start(arguments, common.iter().chain(environment))
 }
 
+/// Starts the program with these arguments and environment variables only.
 fn start<'a>(
     arguments: &[&str],
     environment: impl IntoIterator<Item = &'a (&'a str, &'a str)>,

@@ -1,43 +1,47 @@
+//! Neither the minimum nor a password is logged, at any level.
+
 use std::collections::HashSet;
 
 use testkit::TestDatabase;
 
 use crate::{start, worker};
 
-/// All numbers in everything that a round with this minimum printed, at the most talkative level.
+/// All numbers in the output of a round with this minimum, at the most verbose log level.
 async fn numbers(database: &TestDatabase, minimum: &str) -> HashSet<String> {
     let trace = [("RUST_LOG", "trace"), ("LOG_FORMAT", "text")];
     let mut program = worker(database, &["round", "--min-points", minimum], &trace);
     assert!(program.wait().await.success(), "{}", program.output());
-    let said = program.output();
-    assert!(said.contains("round done"), "{said}");
-    said.split(|character: char| !character.is_ascii_digit())
+    let output = program.output();
+    assert!(output.contains("round done"), "{output}");
+    output
+        .split(|character: char| !character.is_ascii_digit())
         .map(ToOwned::to_owned)
         .collect()
 }
 
-/// Numbers that recur in every round of a minimum, but in no round of the other, would be that minimum.
+/// A number in the output of every round with one minimum, and of no round with the other, would be
+/// that minimum.
 #[tokio::test]
-async fn no_log_line_tells_the_minimum() {
+async fn no_log_line_contains_the_minimum() {
     let database = TestDatabase::with_users(100).await;
     let mut seen = [Vec::new(), Vec::new()];
-    for (place, minimum) in [(0, "86"), (1, "13")].repeat(4) {
-        seen[place].push(numbers(&database, minimum).await);
+    for (index, minimum) in [(0, "86"), (1, "13")].repeat(4) {
+        seen[index].push(numbers(&database, minimum).await);
     }
-    for (place, minimum) in [(0, "86"), (1, "13")] {
-        let always = seen[place].iter().all(|numbers| numbers.contains(minimum));
-        let elsewhere = seen[1 - place]
+    for (index, minimum) in [(0, "86"), (1, "13")] {
+        let always = seen[index].iter().all(|numbers| numbers.contains(minimum));
+        let with_the_other = seen[1 - index]
             .iter()
             .any(|numbers| numbers.contains(minimum));
         assert!(
-            !always || elsewhere,
-            "{minimum} is in the logs of every round that has it as its minimum"
+            !always || with_the_other,
+            "the logs of every round with the minimum {minimum} contain it"
         );
     }
 }
 
 #[tokio::test]
-async fn no_log_line_tells_the_password() {
+async fn no_log_line_contains_the_password() {
     let database = TestDatabase::new().await;
     let password = database.server.lock().await.password().to_owned();
     for command in [&["migrate"][..], &["seed", "--users", "5"], &["round"]] {

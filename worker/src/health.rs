@@ -1,0 +1,75 @@
+//! The worker's health: heartbeats and the first connection enter, the results of `/livez` and
+//! `/readyz` leave. It does not say whether rounds are on time: that is the lag in the metrics.
+
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+/// How long the loop or the scheduler may go without a heartbeat before `/livez` fails.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The health of the worker. Its times are of the monotonic clock, which is never set.
+pub(crate) struct Health(Mutex<State>);
+
+struct State {
+    loop_heartbeat_at: Instant,
+    scheduler_heartbeat_at: Instant,
+    was_connected: bool,
+}
+
+impl Health {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(State {
+            loop_heartbeat_at: Instant::now(),
+            scheduler_heartbeat_at: Instant::now(),
+            was_connected: false,
+        }))
+    }
+
+    /// Records that the loop runs.
+    pub(crate) fn loop_heartbeat(&self) {
+        self.state().loop_heartbeat_at = Instant::now();
+    }
+
+    /// Records that the scheduler runs.
+    pub(crate) fn scheduler_heartbeat(&self) {
+        self.state().scheduler_heartbeat_at = Instant::now();
+    }
+
+    /// Records that the database has answered.
+    pub(crate) fn connected(&self) {
+        self.state().was_connected = true;
+    }
+
+    /// The result of `/livez`: both the loop and the scheduler had a heartbeat lately.
+    ///
+    /// # Errors
+    /// Which of them has stopped.
+    pub(crate) fn check_liveness(&self) -> Result<(), &'static str> {
+        let state = self.state();
+        if state.loop_heartbeat_at.elapsed() > HEARTBEAT_TIMEOUT {
+            Err("the round loop is stuck")
+        } else if state.scheduler_heartbeat_at.elapsed() > HEARTBEAT_TIMEOUT {
+            Err("the scheduler has stopped")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The result of `/readyz`: the worker has been connected to the database once.
+    ///
+    /// # Errors
+    /// That it has not.
+    pub(crate) fn check_readiness(&self) -> Result<(), &'static str> {
+        if self.state().was_connected {
+            Ok(())
+        } else {
+            Err("not connected to the database yet")
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0
+            .lock()
+            .expect("nothing panics while it holds this lock")
+    }
+}

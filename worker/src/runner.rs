@@ -1,0 +1,184 @@
+//! One attempt at a round: connect if needed, run the due round, count and log the outcome.
+//!
+//! The session is kept from one attempt to the next, and dropped after any error.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use shared::db::{
+    CONNECT_TIMEOUT, Connection, Database, Error, SessionId, close, session_id, with_deadline,
+};
+use shared::rounds::{self, Outcome};
+use shared::shutdown::StopSignals;
+use shared::users::{self, Layout};
+use tokio::pin;
+use tokio::time::{interval, timeout};
+use tracing::{debug, info};
+
+use crate::health::Health;
+use crate::log::OutcomeLog;
+use crate::metrics::Metrics;
+use crate::schedule::Schedule;
+use crate::settings::Settings;
+
+/// How often the loop records a heartbeat while a round runs.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a stop waits for the request to cancel the statement, and then for the rollback.
+const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What the loop does after an attempt.
+pub(crate) enum Next {
+    /// The database has decided: wait for the next tick or check.
+    Wait,
+    /// The attempt failed: retry after a delay.
+    Retry,
+    /// Stop: this signal arrived. A running round was rolled back or is done.
+    Stop(&'static str),
+}
+
+/// Runs rounds one at a time.
+pub(crate) struct Runner {
+    database: Database,
+    schedule: Schedule,
+    cooldown: TimeDelta,
+    round_timeout: Duration,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+    log: OutcomeLog,
+    session: Option<Session>,
+}
+
+/// A connected session, and what was read when it was opened.
+struct Session {
+    connection: Connection,
+    id: SessionId,
+    layout: Layout,
+}
+
+impl Runner {
+    pub(crate) fn new(
+        settings: Settings,
+        database: &Database,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let round_timeout = settings.round_timeout.into();
+        Self {
+            database: database.clone().statement_timeout(round_timeout),
+            cooldown: settings.cooldown(),
+            schedule: settings.schedule,
+            round_timeout,
+            health,
+            metrics,
+            log: OutcomeLog::default(),
+            session: None,
+        }
+    }
+
+    /// Does the due round, if there is one. A signal meanwhile cancels it.
+    pub(crate) async fn run_once(&mut self, signals: &mut StopSignals) -> Next {
+        self.health.loop_heartbeat();
+        let mut session = if let Some(session) = self.session.take() {
+            session
+        } else {
+            let connected = tokio::select! {
+                connected = self.connect() => connected,
+                signal = signals.next() => return Next::Stop(signal),
+            };
+            match connected {
+                Ok(session) => session,
+                Err(error) => {
+                    self.on_error(&error);
+                    return Next::Retry;
+                }
+            }
+        };
+        let (result, signal) = self.run_due(&mut session, signals).await;
+        let next = match result {
+            Ok(outcome) => {
+                self.session = Some(session);
+                self.on_outcome(&outcome);
+                Next::Wait
+            }
+            Err(_) if signal.is_some() => {
+                info!(
+                    event = "round_cancelled",
+                    "round cancelled by the stop signal"
+                );
+                Next::Retry
+            }
+            Err(error) => {
+                self.on_error(&error);
+                Next::Retry
+            }
+        };
+        signal.map_or(next, Next::Stop)
+    }
+
+    /// Closes the session.
+    pub(crate) async fn close(self) {
+        if let Some(session) = self.session {
+            close(session.connection).await;
+        }
+    }
+
+    async fn connect(&self) -> Result<Session, Error> {
+        let mut connection = self.database.connect(CONNECT_TIMEOUT).await?;
+        with_deadline(CONNECT_TIMEOUT, async {
+            let id = session_id(&mut connection).await?;
+            let layout = users::layout(&mut connection).await?;
+            Ok(Session {
+                connection,
+                id,
+                layout,
+            })
+        })
+        .await
+    }
+
+    /// Runs the due round. After a signal it cancels the running statement, and returns an error
+    /// unless the round was done before that.
+    async fn run_due(
+        &self,
+        session: &mut Session,
+        signals: &mut StopSignals,
+    ) -> (Result<Outcome, Error>, Option<&'static str>) {
+        let round = rounds::run_due(
+            &mut session.connection,
+            session.layout,
+            |at| self.schedule.latest_tick(at),
+            self.cooldown,
+            self.round_timeout,
+        );
+        pin!(round);
+        let mut heartbeat = interval(HEARTBEAT_INTERVAL);
+        loop {
+            tokio::select! {
+                result = &mut round => return (result, None),
+                _ = heartbeat.tick() => self.health.loop_heartbeat(),
+                signal = signals.next() => {
+                    if let Err(error) = self.database.cancel(session.id, CANCEL_TIMEOUT).await {
+                        // The server rolls the round back when the connection closes.
+                        debug!(%error, "cannot cancel the round");
+                    }
+                    let result = timeout(CANCEL_TIMEOUT, &mut round)
+                        .await
+                        .unwrap_or(Err(Error::Deadline(CANCEL_TIMEOUT)));
+                    return (result, Some(signal));
+                }
+            }
+        }
+    }
+
+    fn on_outcome(&mut self, outcome: &Outcome) {
+        self.health.connected();
+        self.metrics.record_outcome(outcome);
+        self.log.outcome(outcome);
+    }
+
+    fn on_error(&mut self, error: &Error) {
+        self.metrics.record_failure();
+        self.log.error(error);
+    }
+}
