@@ -221,9 +221,7 @@ async fn over_users_spread_over_nodes_every_promise_holds() {
         .await;
     let environment = [("SCHEDULE", EVERY_SECOND), ("COOLDOWN", "1h")];
     let mut cooling = cluster.program(roles::WORKER, &["worker"], &environment);
-    cooling
-        .wait_for_output("the last round's cooldown is on")
-        .await;
+    cooling.wait_for_event("round_cooling_down").await;
     assert!(cooling.stop().await.success());
     // P4: one chain, and what was answered goes along it.
     assert_eq!(cluster.value::<i64>(CHAIN_ERRORS).await, 0);
