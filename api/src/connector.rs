@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::db::{Connection, Database, Error, backoff, with_deadline};
+use shared::db::{CONNECT_TIMEOUT, Connection, Database, Error, backoff, with_deadline};
 use shared::last_query;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
@@ -14,8 +14,6 @@ use tracing::{error, info, warn};
 use crate::health::Health;
 use crate::metrics::Metrics;
 
-/// How long one attempt to connect may take. Queries fail much earlier.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest delay between two attempts to connect, without its jitter.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
 
@@ -42,7 +40,7 @@ impl Connector {
         loop {
             let error = match self.connect_and_check().await {
                 Ok(connection) => {
-                    info!(event = "database_connected", "Connected to the database");
+                    info!(event = "database_connected", "connected to the database");
                     self.health.set_database_connected();
                     self.metrics.set_database_up(true);
                     return connection;
@@ -80,11 +78,8 @@ impl Connector {
 /// which an operator must act.
 fn log_database_error(error: &Error) {
     if error.is_transient() {
-        warn!(
-            event = "database_unavailable",
-            "The database does not answer: {error}"
-        );
+        warn!(event = "database_unavailable", %error, "the database does not answer");
     } else {
-        error!(event = "database_refused", "The database refuses: {error}");
+        error!(event = "database_refused", %error, "the database refuses the session or statement");
     }
 }

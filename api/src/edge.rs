@@ -194,7 +194,7 @@ async fn accept<Routes>(
             Err(error) => {
                 // One line until connections are accepted again.
                 if can_accept {
-                    warn!("Connections can't be accepted: {error}");
+                    warn!(%error, "cannot accept connections");
                 }
                 can_accept = false;
                 sleep(ACCEPT_RETRY_DELAY).await;

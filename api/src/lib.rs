@@ -58,7 +58,7 @@ pub fn main(settings: Settings) -> ExitCode {
     let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            error!("The runtime does not start: {error}");
+            error!(%error, "the runtime cannot start");
             return ExitCode::FAILURE;
         }
     };
@@ -68,7 +68,7 @@ pub fn main(settings: Settings) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("The replica fails: {error:#}");
+            error!("replica failed: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -83,7 +83,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         event = "replica_starting",
         listen = %listeners.public.local_addr()?,
         admin = %listeners.admin.local_addr()?,
-        "The replica starts"
+        "replica starting"
     );
     let health = Arc::new(Health::default());
     let metrics = Arc::new(Metrics::new(max_waiting, max_connections));
@@ -138,7 +138,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         () = shut_down(signals, &health, &shutdown, drain_delay, close_timeout) => {}
         outcome = coalescer => bail!("the coalescer has ended: {outcome:?}"),
     }
-    info!(event = "replica_stopped", "The replica stops");
+    info!(event = "replica_stopped", "replica stopped");
     Ok(())
 }
 
@@ -152,7 +152,7 @@ async fn shut_down(
     close_timeout: Duration,
 ) {
     let signal = signals.next().await;
-    info!(event = "replica_draining", signal, "The replica drains");
+    info!(event = "replica_draining", signal, "replica draining");
     health.drain();
     let close_then_wait = async {
         sleep(drain_delay).await;
@@ -161,7 +161,7 @@ async fn shut_down(
     };
     tokio::select! {
         () = close_then_wait => {}
-        signal = signals.next() => info!(signal, "A second signal stops the replica at once"),
+        signal = signals.next() => info!(signal, "second signal: stopping at once"),
     }
     shutdown.send_replace(Shutdown::Abort);
     std::future::pending::<()>().await;

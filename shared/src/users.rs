@@ -3,13 +3,12 @@
 use std::ops::RangeInclusive;
 
 use rand::RngExt;
-use serde::Serialize;
 use sqlx::PgConnection;
 
 use crate::db::Error;
 
 /// A user as an answer shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct User {
     /// Positive.
     pub id: i64,

@@ -89,7 +89,7 @@ pub(crate) fn raise_open_files_limit(max_connections: usize) -> usize {
     if allowed < max_connections {
         warn!(
             max_connections,
-            allowed, "MAX_CONNECTIONS is higher than the limit on open files allows"
+            allowed, "the limit on open files allows fewer connections than MAX_CONNECTIONS"
         );
     }
     max_connections.min(allowed)
