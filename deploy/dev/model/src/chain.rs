@@ -1,97 +1,103 @@
-//! The chain of queries: `api/src/coalesce.rs` and `shared/src/last_query/answer.sql`, by two replicas at once.
+//! The chain of queries: the api's coalescing and `shared/src/last_query/answer.sql`, by two
+//! replicas at once.
 //!
-//! Requests come at any moment. A replica has one statement under way, for all that wait when it is sent. The statement
-//! reads the clock when it is sent, and moves the row on when it commits, one after the other. Its answer may be lost,
-//! before or after that: then the batch is refused. The database's clock goes on at any moment, and may once go back.
+//! A request may arrive at any moment. A replica has one statement in flight, for all requests
+//! that waited when it was sent. A statement reads the clock when it is sent, and moves the row
+//! when it commits; commits happen one after the other. Its reply may be lost before or after the
+//! commit; its batch then gets a 503. The database's clock may advance at any moment, and may go
+//! back once.
 
 use stateright::{Model, Property};
 
-/// Replicas, requests, and the end of time.
 const REPLICAS: usize = 2;
 const REQUESTS: usize = 4;
-const END: i8 = 2;
+/// The clock stops here. It bounds the exploration.
+const LAST_MOMENT: i8 = 2;
 
-/// As the code does it, or broken.
+/// The protocol as implemented, or with one defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// As the code does it.
-    Faithful,
-    /// All of a batch get the time of the query before the batch.
+    /// No defect.
+    AsImplemented,
+    /// Every request of a batch gets the time of the query before the batch.
     AllGetPrevious,
-    /// The row takes the clock's time, also when that is earlier than its own.
+    /// The row takes the clock's time even when that is earlier than its own.
     NoGreatest,
-    /// Who comes before the answer is in the batch, even after its commit.
-    LateJoiners,
-    /// A replica remembers the last query by itself.
-    MemoryOfReplica,
-    /// A batch whose answer was lost gets the answer before it.
-    OldAnswer,
+    /// A request that arrives before the reply joins the batch, even after its commit.
+    JoinAfterCommit,
+    /// A replica keeps the last query in its own memory.
+    LastQueryInMemory,
+    /// A batch whose reply is lost gets the reply of the batch before.
+    StaleReply,
 }
 
 /// Replicas over one database.
 #[derive(Clone, Debug)]
 pub struct Chain {
-    /// What they do.
+    /// The protocol that they follow.
     pub variant: Variant,
 }
 
+/// The time of a query; none before the very first one.
 type Time = Option<i8>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Request {
-    Unasked,
+    NotSent,
     Waiting,
+    /// With this timestamp.
     Answered(Time),
-    Refused,
+    /// With 503.
+    Unavailable,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Statement {
     batch: Vec<usize>,
-    sent: i8,
-    /// The times before and of the batch, once it is committed.
+    sent_at: i8,
+    /// The times of the query before the batch and of the batch, once it is committed.
     committed: Option<(Time, i8)>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Replica {
-    line: Vec<usize>,
+    queue: Vec<usize>,
     statement: Option<Statement>,
-    /// The last answer that it got.
-    last: Option<(Time, i8)>,
+    last_reply: Option<(Time, i8)>,
 }
 
-/// What there is at a moment.
+/// The database, the replicas and the requests at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     clock: i8,
-    went_back: bool,
+    clock_went_back: bool,
+    /// The row of `last_query`.
     row: Time,
     requests: [Request; REQUESTS],
-    /// Whom each request saw answered before it was asked.
-    before: [Vec<usize>; REQUESTS],
-    /// All queries in their one order, with their times.
-    order: Vec<(usize, i8)>,
+    /// For each request, those that were answered before it was sent.
+    answered_before: [Vec<usize>; REQUESTS],
+    /// The chain: all queries in their one order, with their times.
+    chain: Vec<(usize, i8)>,
     replicas: [Replica; REPLICAS],
 }
 
 /// What can happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The database's clock goes on.
-    Clock,
+    /// The database's clock advances.
+    ClockAdvances,
     /// The database's clock is set back.
-    ClockBack,
-    /// A request comes to a replica.
-    Ask(usize, usize),
+    ClockGoesBack,
+    /// A request arrives at a replica.
+    Request(usize, usize),
     /// A replica sends its statement.
     Send(usize),
-    /// The statement is done and on disk.
+    /// The statement commits.
     Commit(usize),
-    /// Its answer arrives.
-    Arrive(usize),
-    /// Its connection is lost.
-    Lose(usize),
+    /// The statement's reply arrives.
+    Reply(usize),
+    /// The replica's connection is lost.
+    Disconnect(usize),
 }
 
 impl Chain {
@@ -101,21 +107,21 @@ impl Chain {
             return;
         };
         let previous = match self.variant {
-            Variant::MemoryOfReplica => replica.last.map(|(_, queried)| queried),
+            Variant::LastQueryInMemory => replica.last_reply.map(|(_, queried)| queried),
             _ => state.row,
         };
         let queried = match (self.variant, state.row) {
-            (Variant::NoGreatest, _) | (_, None) => statement.sent,
-            (_, Some(before)) => statement.sent.max(before),
+            (Variant::NoGreatest, _) | (_, None) => statement.sent_at,
+            (_, Some(before)) => statement.sent_at.max(before),
         };
         state.row = Some(queried);
         statement.committed = Some((previous, queried));
         state
-            .order
+            .chain
             .extend(statement.batch.iter().map(|&request| (request, queried)));
     }
 
-    fn arrive(&self, state: &mut State, number: usize) {
+    fn receive_reply(&self, state: &mut State, number: usize) {
         let replica = &mut state.replicas[number];
         let Some(statement) = replica.statement.take() else {
             return;
@@ -123,44 +129,44 @@ impl Chain {
         let Some((previous, queried)) = statement.committed else {
             return;
         };
-        replica.last = statement.committed;
+        replica.last_reply = statement.committed;
         let mut batch = statement.batch;
-        if self.variant == Variant::LateJoiners {
-            // Right behind their batch, wherever the chain is by now.
+        if self.variant == Variant::JoinAfterCommit {
+            // Directly after its batch, even if the chain has moved on.
             let end = state
-                .order
+                .chain
                 .iter()
                 .position(|&(request, _)| batch.last() == Some(&request));
-            let place = end.map_or(0, |end| end + 1);
-            for (offset, request) in replica.line.drain(..).enumerate() {
-                state.order.insert(place + offset, (request, queried));
+            let next = end.map_or(0, |end| end + 1);
+            for (offset, request) in replica.queue.drain(..).enumerate() {
+                state.chain.insert(next + offset, (request, queried));
                 batch.push(request);
             }
         }
-        for (place, &request) in batch.iter().enumerate() {
-            let first = place == 0 || self.variant == Variant::AllGetPrevious;
+        for (position, &request) in batch.iter().enumerate() {
+            let first = position == 0 || self.variant == Variant::AllGetPrevious;
             let time = if first { previous } else { Some(queried) };
             state.requests[request] = Request::Answered(time);
         }
     }
 
-    fn lose(&self, state: &mut State, number: usize) {
+    fn disconnect(&self, state: &mut State, number: usize) {
         let replica = &mut state.replicas[number];
         let Some(statement) = replica.statement.take() else {
             return;
         };
         for request in statement.batch {
-            state.requests[request] = match (self.variant, replica.last) {
-                (Variant::OldAnswer, Some((_, queried))) => Request::Answered(Some(queried)),
-                _ => Request::Refused,
+            state.requests[request] = match (self.variant, replica.last_reply) {
+                (Variant::StaleReply, Some((_, queried))) => Request::Answered(Some(queried)),
+                _ => Request::Unavailable,
             };
         }
     }
 }
 
-/// Where a request is in the order of all.
-fn place(state: &State, request: usize) -> Option<usize> {
-    state.order.iter().position(|&(other, _)| other == request)
+/// The position of a request in the chain.
+fn position(state: &State, request: usize) -> Option<usize> {
+    state.chain.iter().position(|&(other, _)| other == request)
 }
 
 impl Model for Chain {
@@ -170,33 +176,33 @@ impl Model for Chain {
     fn init_states(&self) -> Vec<State> {
         vec![State {
             clock: 1,
-            went_back: false,
+            clock_went_back: false,
             row: None,
-            requests: [Request::Unasked; REQUESTS],
-            before: Default::default(),
-            order: Vec::new(),
+            requests: [Request::NotSent; REQUESTS],
+            answered_before: Default::default(),
+            chain: Vec::new(),
             replicas: Default::default(),
         }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.clock < END {
-            actions.push(Action::Clock);
+        if state.clock < LAST_MOMENT {
+            actions.push(Action::ClockAdvances);
         }
-        if !state.went_back {
-            actions.push(Action::ClockBack);
+        if !state.clock_went_back {
+            actions.push(Action::ClockGoesBack);
         }
-        // They are all alike: the next one comes next.
-        let next = (state.requests.iter()).position(|request| *request == Request::Unasked);
+        // Requests are interchangeable, so they are sent in the order of their numbers.
+        let next = (state.requests.iter()).position(|request| *request == Request::NotSent);
         for (number, replica) in state.replicas.iter().enumerate() {
-            actions.extend(next.map(|request| Action::Ask(request, number)));
+            actions.extend(next.map(|request| Action::Request(request, number)));
             match &replica.statement {
-                None if replica.line.is_empty() => {}
+                None if replica.queue.is_empty() => {}
                 None => actions.push(Action::Send(number)),
                 Some(statement) => {
-                    actions.push(Action::Lose(number));
+                    actions.push(Action::Disconnect(number));
                     actions.push(if statement.committed.is_some() {
-                        Action::Arrive(number)
+                        Action::Reply(number)
                     } else {
                         Action::Commit(number)
                     });
@@ -208,30 +214,30 @@ impl Model for Chain {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
-            Action::Clock => state.clock += 1,
-            Action::ClockBack => {
+            Action::ClockAdvances => state.clock += 1,
+            Action::ClockGoesBack => {
                 state.clock -= 1;
-                state.went_back = true;
+                state.clock_went_back = true;
             }
-            Action::Ask(request, number) => {
-                state.before[request] = (0..REQUESTS)
+            Action::Request(request, number) => {
+                state.answered_before[request] = (0..REQUESTS)
                     .filter(|&other| matches!(state.requests[other], Request::Answered(_)))
                     .collect();
                 state.requests[request] = Request::Waiting;
-                state.replicas[number].line.push(request);
+                state.replicas[number].queue.push(request);
             }
             Action::Send(number) => {
-                let sent = state.clock;
+                let sent_at = state.clock;
                 let replica = &mut state.replicas[number];
                 replica.statement = Some(Statement {
-                    batch: std::mem::take(&mut replica.line),
-                    sent,
+                    batch: std::mem::take(&mut replica.queue),
+                    sent_at,
                     committed: None,
                 });
             }
             Action::Commit(number) => self.commit(&mut state, number),
-            Action::Arrive(number) => self.arrive(&mut state, number),
-            Action::Lose(number) => self.lose(&mut state, number),
+            Action::Reply(number) => self.receive_reply(&mut state, number),
+            Action::Disconnect(number) => self.disconnect(&mut state, number),
         }
         Some(state)
     }
@@ -242,34 +248,37 @@ impl Model for Chain {
                 "an answer has the time of the query right before it",
                 |_, state: &State| {
                     (0..REQUESTS).all(|request| match state.requests[request] {
-                        Request::Answered(time) => place(state, request).is_some_and(|place| {
-                            time == place.checked_sub(1).map(|before| state.order[before].1)
-                        }),
+                        Request::Answered(time) => {
+                            position(state, request).is_some_and(|position| {
+                                time == position.checked_sub(1).map(|before| state.chain[before].1)
+                            })
+                        }
                         _ => true,
                     })
                 },
             ),
             Property::always("time never goes back", |_, state: &State| {
-                state.order.windows(2).all(|pair| pair[0].1 <= pair[1].1)
+                state.chain.windows(2).all(|pair| pair[0].1 <= pair[1].1)
             }),
             Property::always(
-                "what was answered before a question was asked comes before it",
+                "an answer that arrived before a request was sent precedes it in the chain",
                 |_, state: &State| {
-                    (0..REQUESTS).all(|request| match place(state, request) {
-                        Some(own) => (state.before[request].iter())
-                            .all(|&other| place(state, other).is_some_and(|place| place < own)),
+                    (0..REQUESTS).all(|request| match position(state, request) {
+                        Some(own) => (state.answered_before[request].iter()).all(|&other| {
+                            position(state, other).is_some_and(|position| position < own)
+                        }),
                         None => true,
                     })
                 },
             ),
-            Property::sometimes("all are answered", |_, state: &State| {
+            Property::sometimes("all requests are answered", |_, state: &State| {
                 (state.requests.iter()).all(|request| matches!(request, Request::Answered(_)))
             }),
-            Property::sometimes("a committed batch is refused", |_, state: &State| {
+            Property::sometimes("a committed batch gets 503", |_, state: &State| {
                 state
-                    .order
+                    .chain
                     .iter()
-                    .any(|&(request, _)| state.requests[request] == Request::Refused)
+                    .any(|&(request, _)| state.requests[request] == Request::Unavailable)
             }),
         ]
     }

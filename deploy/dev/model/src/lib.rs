@@ -1,8 +1,9 @@
-//! The two protocols that everything else relies on, small enough that all interleavings can be explored: how a round is
-//! done once per tick, and how all queries of all replicas form one chain.
+//! Models of the two protocols that the service relies on: a round is done once per tick, and all
+//! queries of all replicas form one chain. They are small enough to explore every interleaving.
 //!
-//! A model is as the code does it, or broken in one of a few ways, which the checker must refute. What is not in it:
-//! Postgres itself, whose transactions, locks and statements are taken for what its documentation says.
+//! Each model runs as implemented, or broken in one of a few ways that the checker must refute.
+//! Postgres itself is not modelled: its transactions, locks and statements are taken to do what
+//! its documentation promises.
 
 pub mod chain;
 pub mod rounds;

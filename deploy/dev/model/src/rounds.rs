@@ -1,47 +1,49 @@
-//! The protocol of lock, fence and cooldown: `shared/src/rounds.rs`, step by step, by several workers at once.
+//! The protocol of lock, fence and cooldown: `shared/src/rounds.rs`, step by step, by several
+//! workers at once.
 //!
-//! Any worker may begin at any time, which covers whatever its own clock says. A worker that is paused takes no step. The
-//! server may end any transaction between any two steps: that is a time-out, a lost connection, a crash of Postgres, and a
-//! killed worker whose successor begins anew. The answer to a commit may be lost. The database's clock goes on at any
-//! moment, and may once go back.
+//! A worker may begin at any time, whatever its own clock shows, and may be paused between any two
+//! steps. The server may abort any transaction between any two steps. That covers timeouts, lost
+//! connections, crashes of Postgres, and killed workers that are started again. The reply to a
+//! commit may be lost. The database's clock may advance at any moment, and may go back once.
 
 use stateright::{Model, Property};
 
-/// How long a cooldown lasts; a tick is due every [`TICK`].
-const COOLDOWN: i8 = 3;
+/// A tick is due every this many units of the clock.
 const TICK: i8 = 2;
-/// The exploration ends here, with the third tick under way.
-const END: i8 = 5;
+/// How long a cooldown lasts.
+const COOLDOWN: i8 = 3;
+/// The clock stops here, during the third tick. It bounds the exploration.
+const LAST_MOMENT: i8 = 5;
 
-/// As the code does it, or broken.
+/// The protocol as implemented, or with one defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// As the code does it.
-    Faithful,
-    /// There is a lock, and nothing says which tick was done.
+    /// No defect.
+    AsImplemented,
+    /// Nothing records which ticks are done; there is only the lock.
     NoFence,
-    /// Each worker remembers which tick it has done.
+    /// Each worker keeps the fence in its own memory.
     FenceInMemory,
     /// The fence is read before the lock is taken.
     FenceBeforeLock,
-    /// The lock is let go before the commit.
-    LockLetGoEarly,
+    /// The lock is released before the commit.
+    LockReleasedEarly,
     /// Points are committed before the minimum.
     TwoCommits,
-    /// Each worker remembers when its last round ended.
+    /// Each worker keeps the end of its last round in its own memory.
     CooldownInMemory,
 }
 
 /// Workers over one database.
 #[derive(Clone, Debug)]
 pub struct Rounds {
-    /// What they do.
+    /// The protocol that they follow.
     pub variant: Variant,
-    /// How many they are.
+    /// The number of workers.
     pub workers: usize,
 }
 
-/// A round's row.
+/// A row of the table `rounds`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Row {
     tick: i8,
@@ -49,15 +51,15 @@ pub struct Row {
     finished: i8,
 }
 
-/// A transaction on the server.
+/// An open transaction on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Transaction {
     began: i8,
-    points: bool,
+    points_written: bool,
     row: Option<Row>,
 }
 
-/// How far a worker believes to be.
+/// A worker's own view of its progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Step {
     #[default]
@@ -73,18 +75,19 @@ enum Step {
 struct Worker {
     step: Step,
     transaction: Option<Transaction>,
-    /// What it keeps in memory, in variants that do.
-    last: Option<Row>,
+    /// Its last round, for the variants that keep it in memory.
+    remembered: Option<Row>,
 }
 
-/// What there is at a moment.
+/// The database and the workers at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
     clock: i8,
-    went_back: bool,
-    lock: Option<usize>,
-    /// Whose round the committed points and minimum are.
+    clock_went_back: bool,
+    lock_holder: Option<usize>,
+    /// The worker and the begin of the round that committed the points.
     points: Option<(usize, i8)>,
+    /// The worker and the begin of the round that committed the minimum.
     minimum: Option<(usize, i8)>,
     rows: Vec<Row>,
     workers: Vec<Worker>,
@@ -93,22 +96,22 @@ pub struct State {
 /// What can happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The database's clock goes on.
-    Clock,
+    /// The database's clock advances.
+    ClockAdvances,
     /// The database's clock is set back.
-    ClockBack,
+    ClockGoesBack,
     /// A worker takes its next step.
     Step(usize),
-    /// A worker's commit is done, and the answer to it is lost.
-    CommitUnheard(usize),
-    /// The server ends a worker's transaction.
-    End(usize),
-    /// A worker is killed, and another takes its place.
-    Replace(usize),
+    /// A worker's commit succeeds, but the reply is lost.
+    CommitReplyLost(usize),
+    /// The server aborts a worker's transaction.
+    Abort(usize),
+    /// A worker is killed, and a new one starts.
+    Restart(usize),
 }
 
 impl Rounds {
-    /// Whether a round is to be done, seen from a transaction's beginning.
+    /// Whether a transaction that began at this time must do a round.
     fn is_due(&self, began: i8, last: Option<Row>) -> bool {
         let Some(last) = last else { return true };
         let fenced = self.variant != Variant::NoFence && last.tick >= began / TICK;
@@ -116,12 +119,12 @@ impl Rounds {
     }
 
     /// The last round, as this worker sees it now.
-    fn last(&self, state: &State, worker: usize) -> Option<Row> {
+    fn last_round(&self, state: &State, number: usize) -> Option<Row> {
         let committed = state.rows.iter().copied().max_by_key(|row| row.tick);
-        let remembered = state.workers[worker].last;
+        let remembered = state.workers[number].remembered;
         match self.variant {
             Variant::FenceInMemory => remembered,
-            // The tick is the table's, the end the worker's own.
+            // The tick comes from the table, the end from the worker's memory.
             Variant::CooldownInMemory => committed.map(|row| Row {
                 finished: remembered.map_or(row.tick * TICK, |own| own.finished),
                 ..row
@@ -130,48 +133,39 @@ impl Rounds {
         }
     }
 
-    fn step(&self, state: &mut State, number: usize, heard: bool) {
-        let last = self.last(state, number);
+    fn step(&self, state: &mut State, number: usize, reply: CommitReply) {
+        let last_round = self.last_round(state, number);
         let clock = state.clock;
-        let free = state.lock.is_none();
         let worker = &mut state.workers[number];
         if worker.step == Step::Idle {
-            worker.step = Step::Begun;
-            worker.transaction = Some(Transaction {
-                began: clock,
-                points: false,
-                row: None,
-            });
-            if self.variant == Variant::FenceBeforeLock && !self.is_due(clock, last) {
-                *worker = Worker {
-                    last: worker.last,
-                    ..Worker::default()
-                };
+            // The broken variant checks the fence here, and does not begin.
+            if self.variant != Variant::FenceBeforeLock || self.is_due(clock, last_round) {
+                worker.begin(clock);
             }
             return;
         }
-        // An error: whatever it was, it begins anew.
         let Some(mut transaction) = worker.transaction else {
+            // The statement fails, because the server aborted the transaction: start over.
             worker.step = Step::Idle;
             return;
         };
         let began = transaction.began;
         match worker.step {
             Step::Idle => {}
-            Step::Begun if free => {
+            Step::Begun if state.lock_holder.is_none() => {
                 worker.step = Step::Locked;
-                state.lock = Some(number);
+                state.lock_holder = Some(number);
             }
             Step::Begun => end(state, number),
             Step::Locked => {
-                if self.variant == Variant::FenceBeforeLock || self.is_due(began, last) {
+                if self.variant == Variant::FenceBeforeLock || self.is_due(began, last_round) {
                     worker.step = Step::Fenced;
                 } else {
                     end(state, number);
                 }
             }
             Step::Fenced => {
-                transaction.points = true;
+                transaction.points_written = true;
                 worker.transaction = Some(transaction);
                 worker.step = Step::Renewed;
                 if self.variant == Variant::TwoCommits {
@@ -186,13 +180,13 @@ impl Rounds {
                 });
                 worker.transaction = Some(transaction);
                 worker.step = Step::Recorded;
-                if self.variant == Variant::LockLetGoEarly {
-                    state.lock = None;
+                if self.variant == Variant::LockReleasedEarly {
+                    state.lock_holder = None;
                 }
             }
             Step::Recorded => {
-                if heard {
-                    worker.last = transaction.row;
+                if reply == CommitReply::Arrives {
+                    worker.remembered = transaction.row;
                 }
                 state.rows.extend(transaction.row);
                 state.points = Some((number, began));
@@ -203,21 +197,38 @@ impl Rounds {
     }
 }
 
-/// The server ends a worker's transaction, and the worker knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CommitReply {
+    Arrives,
+    IsLost,
+}
+
+impl Worker {
+    fn begin(&mut self, clock: i8) {
+        self.step = Step::Begun;
+        self.transaction = Some(Transaction {
+            began: clock,
+            points_written: false,
+            row: None,
+        });
+    }
+}
+
+/// Ends a worker's transaction; the worker knows it.
 fn end(state: &mut State, number: usize) {
-    if state.lock == Some(number) {
-        state.lock = None;
+    if state.lock_holder == Some(number) {
+        state.lock_holder = None;
     }
     state.workers[number].transaction = None;
     state.workers[number].step = Step::Idle;
 }
 
-fn outlasted(row: Row) -> bool {
+fn outlasted_its_tick(row: Row) -> bool {
     row.finished / TICK > row.tick
 }
 
 fn is_cooling_down(last: Row, began: i8) -> bool {
-    outlasted(last) && began - last.finished < COOLDOWN
+    outlasted_its_tick(last) && began - last.finished < COOLDOWN
 }
 
 impl Model for Rounds {
@@ -227,8 +238,8 @@ impl Model for Rounds {
     fn init_states(&self) -> Vec<State> {
         vec![State {
             clock: 0,
-            went_back: false,
-            lock: None,
+            clock_went_back: false,
+            lock_holder: None,
             points: None,
             minimum: None,
             rows: Vec::new(),
@@ -237,47 +248,47 @@ impl Model for Rounds {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        if state.clock < END {
-            actions.push(Action::Clock);
+        if state.clock < LAST_MOMENT {
+            actions.push(Action::ClockAdvances);
         }
-        if !state.went_back && state.clock >= TICK {
-            actions.push(Action::ClockBack);
+        if !state.clock_went_back && state.clock >= TICK {
+            actions.push(Action::ClockGoesBack);
         }
         for (number, worker) in state.workers.iter().enumerate() {
-            // Users are locked by whoever renews them: another waits.
-            let waits = worker.step == Step::Fenced
+            // A transaction that has written the points holds the row locks: the UPDATE waits.
+            let waits_for_rows = worker.step == Step::Fenced
                 && (state.workers.iter())
-                    .any(|other| other.transaction.is_some_and(|open| open.points));
-            if !waits {
+                    .any(|other| other.transaction.is_some_and(|open| open.points_written));
+            if !waits_for_rows {
                 actions.push(Action::Step(number));
             }
             if worker.transaction.is_some() {
-                actions.push(Action::End(number));
+                actions.push(Action::Abort(number));
                 if worker.step == Step::Recorded {
-                    actions.push(Action::CommitUnheard(number));
+                    actions.push(Action::CommitReplyLost(number));
                 }
             }
-            actions.push(Action::Replace(number));
+            actions.push(Action::Restart(number));
         }
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         match action {
-            Action::Clock => state.clock += 1,
-            Action::ClockBack => {
+            Action::ClockAdvances => state.clock += 1,
+            Action::ClockGoesBack => {
                 state.clock -= TICK;
-                state.went_back = true;
+                state.clock_went_back = true;
             }
-            Action::Step(number) => self.step(&mut state, number, true),
-            Action::CommitUnheard(number) => self.step(&mut state, number, false),
-            Action::End(number) => {
+            Action::Step(number) => self.step(&mut state, number, CommitReply::Arrives),
+            Action::CommitReplyLost(number) => self.step(&mut state, number, CommitReply::IsLost),
+            Action::Abort(number) => {
                 // The worker finds out by its next step.
-                let believed = state.workers[number].step;
+                let step = state.workers[number].step;
                 end(&mut state, number);
-                state.workers[number].step = believed;
+                state.workers[number].step = step;
             }
-            Action::Replace(number) => {
+            Action::Restart(number) => {
                 end(&mut state, number);
                 state.workers[number] = Worker::default();
             }
@@ -292,9 +303,10 @@ impl Model for Rounds {
                 ticks.sort_unstable();
                 ticks.windows(2).all(|pair| pair[0] != pair[1])
             }),
-            Property::always("points and minimum are of one round", |_, state: &State| {
-                state.points == state.minimum
-            }),
+            Property::always(
+                "points and minimum come from one round",
+                |_, state: &State| state.points == state.minimum,
+            ),
             Property::always(
                 "a round that outlasted its tick is followed by a cooldown",
                 |_, state: &State| {
@@ -307,11 +319,15 @@ impl Model for Rounds {
             Property::sometimes("every tick is done", |_, state: &State| {
                 state.rows.len() == 3
             }),
-            Property::sometimes("missed ticks are one round", |_, state: &State| {
+            Property::sometimes("missed ticks become one round", |_, state: &State| {
                 state.rows.first().is_some_and(|row| row.tick == 2)
             }),
             Property::sometimes("a cooldown skips a tick", |_, state: &State| {
-                state.rows.first().is_some_and(|&row| outlasted(row)) && state.clock == END
+                state
+                    .rows
+                    .first()
+                    .is_some_and(|&row| outlasted_its_tick(row))
+                    && state.clock == LAST_MOMENT
             }),
         ]
     }

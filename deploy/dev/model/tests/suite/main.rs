@@ -1,4 +1,5 @@
-//! All interleavings of both protocols: as they are they keep every promise, and each broken one is refuted.
+//! All interleavings of both protocols: the implemented ones keep every promise, and each broken
+//! variant is refuted.
 
 #![allow(missing_docs, reason = "a test's name says what it shows")]
 
@@ -9,7 +10,7 @@ use model::chain::{self, Chain};
 use model::rounds::{self, Rounds};
 use stateright::{Checker, HasDiscoveries, Model};
 
-/// Explores all states; each promise must hold in every one, and each possibility be met.
+/// Explores all states. Each promise must hold in every one, and each `sometimes` in one.
 fn assert_kept<Protocol>(protocol: Protocol)
 where
     Protocol: Model + Debug + Send + Sync + 'static,
@@ -22,7 +23,7 @@ where
     checker.assert_properties();
 }
 
-/// Explores until a state is met in which the promise does not hold.
+/// Explores until it finds a state in which the promise does not hold.
 fn assert_refuted<Protocol>(protocol: Protocol, promise: &'static str)
 where
     Protocol: Model + Send + Sync + 'static,
@@ -43,31 +44,31 @@ fn rounds_of(variant: rounds::Variant) -> Rounds {
 
 #[test]
 fn rounds_keep_every_promise_in_every_interleaving() {
-    assert_kept(rounds_of(rounds::Variant::Faithful));
+    assert_kept(rounds_of(rounds::Variant::AsImplemented));
 }
 
 #[test]
-fn without_a_fence_that_all_see_a_tick_is_done_twice() {
+fn without_a_shared_fence_under_the_lock_a_tick_is_done_twice() {
     for variant in [
         rounds::Variant::NoFence,
         rounds::Variant::FenceInMemory,
         rounds::Variant::FenceBeforeLock,
-        rounds::Variant::LockLetGoEarly,
+        rounds::Variant::LockReleasedEarly,
     ] {
         assert_refuted(rounds_of(variant), "each tick is done once");
     }
 }
 
 #[test]
-fn two_commits_are_half_a_round() {
+fn two_commits_leave_half_a_round() {
     assert_refuted(
         rounds_of(rounds::Variant::TwoCommits),
-        "points and minimum are of one round",
+        "points and minimum come from one round",
     );
 }
 
 #[test]
-fn a_cooldown_in_memory_is_forgotten() {
+fn a_cooldown_in_memory_is_lost_at_a_restart() {
     assert_refuted(
         rounds_of(rounds::Variant::CooldownInMemory),
         "a round that outlasted its tick is followed by a cooldown",
@@ -75,18 +76,18 @@ fn a_cooldown_in_memory_is_forgotten() {
 }
 
 #[test]
-fn queries_are_one_chain_in_every_interleaving() {
+fn queries_form_one_chain_in_every_interleaving() {
     assert_kept(Chain {
-        variant: chain::Variant::Faithful,
+        variant: chain::Variant::AsImplemented,
     });
 }
 
 #[test]
-fn an_answer_of_another_query_is_found() {
+fn a_time_of_another_query_is_detected() {
     for variant in [
         chain::Variant::AllGetPrevious,
-        chain::Variant::MemoryOfReplica,
-        chain::Variant::OldAnswer,
+        chain::Variant::LastQueryInMemory,
+        chain::Variant::StaleReply,
     ] {
         assert_refuted(
             Chain { variant },
@@ -96,16 +97,16 @@ fn an_answer_of_another_query_is_found() {
 }
 
 #[test]
-fn a_clock_that_is_believed_takes_time_back() {
+fn without_greatest_a_clock_that_goes_back_takes_the_chain_back() {
     let variant = chain::Variant::NoGreatest;
     assert_refuted(Chain { variant }, "time never goes back");
 }
 
 #[test]
-fn who_joins_after_the_commit_comes_too_early_in_the_chain() {
-    let variant = chain::Variant::LateJoiners;
+fn a_request_that_joins_after_the_commit_comes_too_early_in_the_chain() {
+    let variant = chain::Variant::JoinAfterCommit;
     assert_refuted(
         Chain { variant },
-        "what was answered before a question was asked comes before it",
+        "an answer that arrived before a request was sent precedes it in the chain",
     );
 }
