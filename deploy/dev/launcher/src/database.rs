@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{env, io};
 
 use anyhow::Context;
-use private_postgres::{Binaries, Server, is_reachable, roles};
+use private_postgres::{Binaries, Server, is_accessible, roles};
 use shared::db::{Database, close};
 use shared::schema;
 use tokio::task::spawn_blocking;
@@ -87,7 +87,7 @@ async fn migrate(owner: &Database) -> anyhow::Result<()> {
 fn default_directory() -> anyhow::Result<PathBuf> {
     let current = env::current_dir().context("finding the current folder")?;
     let here = current.join(".max-two");
-    if is_reachable(&here.join("cluster"))? {
+    if is_accessible(&here.join("cluster"))? {
         return Ok(here);
     }
     let elsewhere = Path::new("/var/lib/max-two").join(name_of(&current)?);

@@ -1,4 +1,5 @@
-//! Whom the server runs as: its owner, or, since Postgres refuses to run as root, an account without privileges.
+//! The account that the server runs as: that of this process, or an unprivileged one when this
+//! process runs as root, as which Postgres refuses to run.
 
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
@@ -9,56 +10,60 @@ use nix::unistd::{Uid, User};
 
 use crate::Error;
 
-/// The account of the server.
+/// The account that the server runs as.
 #[derive(Debug)]
 pub(crate) enum Account {
-    /// That of this process.
-    Own,
-    /// Another one, since this process is root's.
-    Other(User),
+    /// The account of this process.
+    Current,
+    /// An unprivileged account, because this process runs as root.
+    Unprivileged(User),
 }
 
 impl Account {
     pub(crate) fn for_server() -> Result<Self, Error> {
         if !Uid::effective().is_root() {
-            return Ok(Self::Own);
+            return Ok(Self::Current);
         }
         ["postgres", "nobody"]
             .into_iter()
             .find_map(|name| User::from_name(name).ok().flatten())
-            .map(Self::Other)
+            .map(Self::Unprivileged)
             .ok_or(Error::NoAccount)
     }
 
     pub(crate) fn name(&self) -> &str {
         match self {
-            Self::Own => "of this process",
-            Self::Other(user) => &user.name,
+            Self::Current => "of this process",
+            Self::Unprivileged(user) => &user.name,
         }
     }
 
-    /// A command that will run as this account, from a directory that every account can enter.
+    /// A command that runs as this account, from a directory that every account can enter.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir("/");
-        if let Self::Other(user) = self {
+        if let Self::Unprivileged(user) = self {
             command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
         }
         command
     }
 
-    /// Gives a path to this account.
-    pub(crate) fn own(&self, path: &Path) -> Result<(), Error> {
+    /// Makes this account the owner of a path.
+    pub(crate) fn take_ownership(&self, path: &Path) -> Result<(), Error> {
         match self {
-            Self::Own => Ok(()),
-            Self::Other(user) => chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
-                .map_err(Error::io("changing the owner of", path)),
+            Self::Current => Ok(()),
+            Self::Unprivileged(user) => {
+                chown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+                    .map_err(Error::io("changing the owner of", path))
+            }
         }
     }
 
-    /// Whether every folder above `path` lets this account through, as far as they exist.
+    /// Whether this account can enter every existing folder above `path`.
     pub(crate) fn can_enter(&self, path: &Path) -> bool {
-        let Self::Other(user) = self else { return true };
+        let Self::Unprivileged(user) = self else {
+            return true;
+        };
         path.ancestors()
             .skip(1)
             .filter_map(|folder| folder.metadata().ok())

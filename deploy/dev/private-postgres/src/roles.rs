@@ -1,4 +1,4 @@
-//! The three roles, for databases that we make ourselves, by the scripts that an operator runs elsewhere:
+//! The three roles in a private server, created by the scripts that operators run on theirs:
 //! `deploy/postgres/roles.sql` and `deploy/postgres/grants.sql`.
 
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
@@ -12,14 +12,15 @@ pub const WORKER: &str = "max_two_worker";
 /// Answers queries.
 pub const API: &str = "max_two_api";
 
-/// Makes the roles, all with the same password, and a database that belongs to the owner; what is there stays. The server
-/// is nobody else's: no limit on connections keeps room for others.
+/// Creates the roles, all with the same password, and a database that belongs to the owner. What
+/// exists already stays. The roles get no connection limit, because nothing else uses the server.
 ///
 /// # Errors
 /// When the session is not a superuser's.
 ///
 /// # Panics
-/// When the password holds anything but ASCII letters and digits, or the database's name anything but these and `_`.
+/// When the password holds anything but ASCII letters and digits, or the database's name anything
+/// but these and `_`.
 pub async fn create(
     connection: &mut PgConnection,
     password: &str,
@@ -29,19 +30,19 @@ pub async fn create(
         password
             .chars()
             .all(|character| character.is_ascii_alphanumeric()),
-        "a password of ours"
+        "the password goes into SQL text"
     );
     assert!(
         database
             .chars()
             .all(|character| character.is_ascii_alphanumeric() || character == '_'),
-        "a database of ours"
+        "the database's name goes into SQL text"
     );
     raw_sql(include_str!("../../../postgres/roles.sql"))
         .execute(&mut *connection)
         .await?;
     for role in [OWNER, WORKER, API] {
-        // Safe: both are checked above.
+        // Safe: `password` and `database` are checked above.
         raw_sql(AssertSqlSafe(format!(
             "alter role {role} password '{password}' connection limit -1"
         )))
@@ -63,7 +64,7 @@ pub async fn create(
     Ok(())
 }
 
-/// Gives each role what it needs of the migrated database, and takes everything else.
+/// Grants each role what it needs in the migrated database, and revokes everything else.
 ///
 /// # Errors
 /// When the session is not a superuser's, or a table is missing.

@@ -1,6 +1,7 @@
-//! The server's life: initdb, start, ready, stop.
+//! A server from its start to its stop. It keeps its port across crashes and restarts.
 
 use std::fs::{self, File, TryLockError};
+use std::io;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Child;
@@ -11,72 +12,74 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::account::Account;
-use crate::data_dir::{DataDir, Durability, GLANCE, signal};
+use crate::data_dir::{DataDir, Durability};
+use crate::postmaster::{POLL_INTERVAL, signal};
 use crate::{Binaries, Error, ParentDeathGuard};
 
 /// How long a server may take to stop before it is killed.
-const PATIENCE: Duration = Duration::from_mins(1);
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
+/// How many ports to try, when other processes take them before the server listens.
+const PORT_TRIES: usize = 10;
 
-/// A server. Dropping it stops it in an orderly way; if this process is killed, its guard does the same.
+/// A running server. Dropping it stops it in an orderly way. If this process is killed, a
+/// [`ParentDeathGuard`] stops it.
 #[derive(Debug)]
 pub struct Server {
-    place: DataDir,
+    data_dir: DataDir,
     port: u16,
     password: String,
     /// None while the server is stopped.
     running: Option<(Child, ParentDeathGuard)>,
-    /// Held as long as the server may run, so that a second one on the same directory is refused.
+    /// Held while the server may run, so that a second one on the same directory is refused.
     _lock: File,
-    /// Removed with the server.
+    /// The folder of a temporary server, removed with it.
     _folder: Option<TempDir>,
 }
 
 impl Server {
-    /// Starts a server whose data stay in `directory`, which is made if it is missing.
+    /// Starts a server whose data stay in `directory`, which is created if it is missing.
     ///
     /// # Errors
     /// [`Error::InUse`] when another server runs there; see [`Error`] for the others.
     pub fn start(directory: &Path, binaries: &Binaries) -> Result<Self, Error> {
-        fs::create_dir_all(directory).map_err(Error::io("making", directory))?;
+        fs::create_dir_all(directory).map_err(Error::io("creating", directory))?;
         let directory = directory
             .canonicalize()
             .map_err(Error::io("finding", directory))?;
         Self::start_in(&directory, binaries, Durability::Full, &[], None)
     }
 
-    /// Starts a server in a folder of its own, which is removed with it, without `fsync`. `settings` are given as
-    /// `name=value`.
+    /// Starts a server without `fsync` in a new folder, which is removed with it. `settings` have
+    /// the form `name=value`.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn start_temporary(binaries: &Binaries, settings: &[&str]) -> Result<Self, Error> {
-        let folder = TempDir::with_prefix("max-two-postgres-")
-            .map_err(Error::io("making a folder in", &std::env::temp_dir()))?;
+        let folder = temporary_folder()?;
         let path = folder.path().to_owned();
         Self::start_in(&path, binaries, Durability::Test, settings, Some(folder))
     }
 
-    /// Starts a streaming standby of this server, in a folder of its own, with the same password and settings. It can be
-    /// promoted with `select pg_promote()`.
+    /// Starts a streaming standby of this server, in a new folder, with the same password and
+    /// settings. `select pg_promote()` promotes it.
     ///
     /// # Errors
-    /// [`Error::Initdb`] when the copy can't be made; see [`Error`] for the others.
+    /// [`Error::Initdb`] when the copy fails; see [`Error`] for the others.
     pub fn start_standby(&self) -> Result<Self, Error> {
-        let folder = TempDir::with_prefix("max-two-postgres-")
-            .map_err(Error::io("making a folder in", &std::env::temp_dir()))?;
+        let folder = temporary_folder()?;
         let directory = folder.path().to_owned();
-        let place = DataDir {
+        let data_dir = DataDir {
             cluster: directory.join("cluster"),
             directory,
-            binaries: self.place.binaries.clone(),
+            binaries: self.data_dir.binaries.clone(),
             account: Account::for_server()?,
-            durability: self.place.durability,
-            settings: self.place.settings.clone(),
+            durability: self.data_dir.durability,
+            settings: self.data_dir.settings.clone(),
         };
-        place.account.own(&place.directory)?;
-        let lock = lock(&place.directory)?;
-        place.copy(&self.url("postgres", "postgres"))?;
-        Self::start_at(place, self.password.clone(), lock, Some(folder))
+        data_dir.account.take_ownership(&data_dir.directory)?;
+        let lock = lock(&data_dir.directory)?;
+        data_dir.copy(&self.url("postgres", "postgres"))?;
+        Self::start_at(data_dir, self.password.clone(), lock, Some(folder))
     }
 
     fn start_in(
@@ -86,7 +89,7 @@ impl Server {
         settings: &[&str],
         folder: Option<TempDir>,
     ) -> Result<Self, Error> {
-        let place = DataDir {
+        let data_dir = DataDir {
             directory: directory.to_owned(),
             cluster: directory.join("cluster"),
             binaries: binaries.clone(),
@@ -94,44 +97,59 @@ impl Server {
             durability,
             settings: settings.iter().map(ToString::to_string).collect(),
         };
-        if !place.account.can_enter(&place.cluster) {
-            return Err(Error::Unreachable {
+        if !data_dir.account.can_enter(&data_dir.cluster) {
+            return Err(Error::Inaccessible {
                 directory: directory.to_owned(),
-                account: place.account.name().to_owned(),
+                account: data_dir.account.name().to_owned(),
             });
         }
         if folder.is_some() {
-            place.account.own(directory)?;
+            data_dir.account.take_ownership(directory)?;
         }
         let lock = lock(directory)?;
-        let password = place.initialize()?;
-        Self::start_at(place, password, lock, folder)
+        let password = data_dir.initialize()?;
+        Self::start_at(data_dir, password, lock, folder)
     }
 
-    /// Starts a server whose cluster has been made.
+    /// Starts a server whose cluster exists, on a free port.
     fn start_at(
-        place: DataDir,
+        data_dir: DataDir,
         password: String,
         lock: File,
         folder: Option<TempDir>,
     ) -> Result<Self, Error> {
-        let port = free_port().map_err(Error::io("finding a free port for", &place.directory))?;
         let mut server = Self {
-            place,
-            port,
+            data_dir,
+            port: 0,
             password,
             running: None,
             _lock: lock,
             _folder: folder,
         };
-        server.start_again()?;
+        server.start_on(free_port)?;
         Ok(server)
     }
 
-    /// Starts the server after it was stopped, or died, on the same port. Does nothing while it runs.
+    /// Starts the server on a port from `pick_port`. Postgres can't listen on port 0, so another
+    /// process may take the port before the server listens there. Then the next port is tried.
+    fn start_on(&mut self, mut pick_port: impl FnMut() -> io::Result<u16>) -> Result<(), Error> {
+        let mut tries = 1;
+        loop {
+            self.port = pick_port().map_err(Error::io(
+                "finding a free port for",
+                &self.data_dir.directory,
+            ))?;
+            match self.start_again() {
+                Err(Error::PortInUse(_)) if tries < PORT_TRIES => tries += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Starts the server on the same port after it was stopped or died. Does nothing while it runs.
     ///
     /// # Errors
-    /// [`Error::Start`], with the last lines of its log.
+    /// [`Error::PortInUse`], or [`Error::Start`] with the last lines of the server's log.
     pub fn start_again(&mut self) -> Result<(), Error> {
         if self.is_running() {
             return Ok(());
@@ -139,12 +157,12 @@ impl Server {
         if let Some((_, guard)) = self.running.take() {
             guard.dismiss();
         }
-        self.place.wait_for_predecessor();
-        self.running = Some(self.place.run(self.port)?);
+        self.data_dir.wait_for_previous_server();
+        self.running = Some(self.data_dir.run(self.port)?);
         Ok(())
     }
 
-    /// The URL of `database` for `role`; every role of this server has the same password.
+    /// The URL of `database` for `role`.
     #[must_use]
     pub fn url(&self, role: &str, database: &str) -> String {
         format!(
@@ -153,7 +171,7 @@ impl Server {
         )
     }
 
-    /// The password of all its roles: letters and digits.
+    /// The password of all its roles. It consists of letters and digits.
     #[must_use]
     pub fn password(&self) -> &str {
         &self.password
@@ -172,28 +190,28 @@ impl Server {
             .is_some_and(|(process, _)| matches!(process.try_wait(), Ok(None)))
     }
 
-    /// Stops the server: sessions are ended, what was committed is on disk. After a minute it is killed; the next start
-    /// recovers.
+    /// Stops the server: ends its sessions and writes a checkpoint. A server that takes longer than
+    /// a minute is killed, and recovers at the next start.
     pub fn stop(&mut self) {
         self.end(Signal::SIGINT);
     }
 
-    /// Ends the server as a crash would: at once, with recovery at the next start.
+    /// Ends the server at once, like a crash. The next start recovers.
     pub fn crash(&mut self) {
         self.end(Signal::SIGQUIT);
     }
 
-    fn end(&mut self, how: Signal) {
+    fn end(&mut self, stop_signal: Signal) {
         let Some((mut process, guard)) = self.running.take() else {
             return;
         };
-        signal(&process, how);
-        let deadline = Instant::now() + PATIENCE;
+        signal(&process, stop_signal);
+        let deadline = Instant::now() + STOP_TIMEOUT;
         while matches!(process.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
                 signal(&process, Signal::SIGKILL);
             }
-            sleep(GLANCE);
+            sleep(POLL_INTERVAL);
         }
         guard.dismiss();
     }
@@ -205,9 +223,14 @@ impl Drop for Server {
     }
 }
 
+fn temporary_folder() -> Result<TempDir, Error> {
+    TempDir::with_prefix("max-two-postgres-")
+        .map_err(Error::io("creating a folder in", &std::env::temp_dir()))
+}
+
 fn lock(directory: &Path) -> Result<File, Error> {
     let path = directory.join("lock");
-    let file = File::create(&path).map_err(Error::io("making", &path))?;
+    let file = File::create(&path).map_err(Error::io("creating", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::InUse(directory.to_owned())),
@@ -215,6 +238,41 @@ fn lock(directory: &Path) -> Result<File, Error> {
     }
 }
 
-fn free_port() -> std::io::Result<u16> {
+/// A port that no process uses at this moment.
+fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_another_process_has_taken_is_replaced() {
+        let binaries = Binaries::find(None).expect("Postgres is installed");
+        let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
+        server.stop();
+        let other = TcpListener::bind(("127.0.0.1", 0)).expect("there is a free port");
+        let taken = other.local_addr().expect("it is bound").port();
+
+        // The first port is taken; later ones are free.
+        let mut first = Some(taken);
+        server
+            .start_on(|| first.take().map_or_else(free_port, Ok))
+            .expect("it finds a free port");
+        assert!(server.is_running());
+        assert_ne!(server.port(), taken);
+
+        let port = server.port();
+        server.crash();
+        server.start_again().expect("its port is still free");
+        assert_eq!(server.port(), port);
+
+        server.stop();
+        let outcome = server.start_on(|| Ok(taken));
+        assert!(
+            matches!(outcome, Err(Error::PortInUse(port)) if port == taken),
+            "{outcome:?}"
+        );
+    }
 }
