@@ -1,4 +1,4 @@
-//! What can go wrong, one thing at a time.
+//! The faults of a soak, injected one at a time.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,76 +11,76 @@ use tokio::time::sleep;
 
 use crate::Fleet;
 
-/// One process of the fleet, by its number.
+/// The process that a fault hits, by its number in the fleet.
 #[derive(Clone, Copy, Debug)]
-pub enum Whose {
-    /// This worker's.
+pub enum Target {
+    /// A worker.
     Worker(usize),
-    /// This replica's.
+    /// A replica.
     Replica(usize),
 }
 
 /// A fault, and how long it lasts.
 #[derive(Clone, Copy, Debug)]
 pub enum Fault {
-    /// A process is killed, and replaced.
-    Killed(Whose),
-    /// A process is stopped, and goes on later as if nothing had been.
-    Paused(Whose, Duration),
-    /// A process' network turns bad, and good again.
-    Network(Whose, NetworkFault, Duration),
-    /// Postgres ends at once, and recovers.
-    Crash,
-    /// Somebody locks the table of users.
-    Locked(Duration),
+    /// Kills a process and starts another in its place.
+    Kill(Target),
+    /// Stops a process (`SIGSTOP`) and continues it later.
+    Pause(Target, Duration),
+    /// Breaks a process' connection to the database for a while.
+    Network(Target, NetworkFault, Duration),
+    /// Ends Postgres at once, and starts it again.
+    CrashPostgres,
+    /// Another session locks the table `users` for a while.
+    LockUsers(Duration),
 }
 
 impl Fault {
     /// Draws one for a fleet of this size.
     pub fn draw(random: &mut StdRng, workers: usize, replicas: usize) -> Self {
-        let whose = if random.random_bool(0.7) {
-            Whose::Worker(random.random_range(0..workers))
+        let target = if random.random_bool(0.7) {
+            Target::Worker(random.random_range(0..workers))
         } else {
-            Whose::Replica(random.random_range(0..replicas))
+            Target::Replica(random.random_range(0..replicas))
         };
-        // Longer than the time-outs that end what is stopped or cut off, now and then.
-        let lasting = Duration::from_millis(random.random_range(200..12_000));
+        // Sometimes longer than the timeouts that end the session of a stopped or cut-off process.
+        let duration = Duration::from_millis(random.random_range(200..12_000));
         match random.random_range(0..10) {
-            0..3 => Self::Killed(whose),
-            3..5 => Self::Paused(whose, lasting),
-            5 => Self::Network(whose, NetworkFault::Blackhole, lasting),
-            6 => Self::Network(whose, NetworkFault::Slow, lasting),
+            0..3 => Self::Kill(target),
+            3..5 => Self::Pause(target, duration),
+            5 => Self::Network(target, NetworkFault::Blackhole, duration),
+            6 => Self::Network(target, NetworkFault::Slow, duration),
             7 => {
-                let weather = if random.random() {
+                let network_fault = if random.random() {
                     NetworkFault::Cut
                 } else {
                     NetworkFault::CutAfterCommit
                 };
-                Self::Network(whose, weather, lasting / 4)
+                Self::Network(target, network_fault, duration / 4)
             }
-            8 => Self::Crash,
-            _ => Self::Locked(lasting / 2),
+            8 => Self::CrashPostgres,
+            _ => Self::LockUsers(duration / 2),
         }
     }
 
-    /// Lets it happen, and returns when it is over.
-    pub async fn strike(self, fleet: &mut Fleet, database: &TestDatabase) {
+    /// Injects the fault, and returns when it is over.
+    pub async fn inject(self, fleet: &mut Fleet, database: &TestDatabase) {
         match self {
-            Self::Killed(Whose::Worker(number)) => fleet.workers[number].replace().await,
-            Self::Killed(Whose::Replica(number)) => fleet.replicas[number].replace().await,
-            Self::Paused(whose, lasting) => {
-                let program = &member(fleet, whose).program;
+            Self::Kill(Target::Worker(number)) => fleet.workers[number].replace().await,
+            Self::Kill(Target::Replica(number)) => fleet.replicas[number].replace().await,
+            Self::Pause(target, duration) => {
+                let program = &member(fleet, target).program;
                 program.signal(Signal::SIGSTOP);
-                sleep(lasting).await;
+                sleep(duration).await;
                 program.signal(Signal::SIGCONT);
             }
-            Self::Network(whose, weather, lasting) => {
-                let proxy = &member(fleet, whose).proxy;
-                proxy.set_fault(weather);
-                sleep(lasting).await;
+            Self::Network(target, network_fault, duration) => {
+                let proxy = &member(fleet, target).proxy;
+                proxy.set_fault(network_fault);
+                sleep(duration).await;
                 proxy.set_fault(NetworkFault::None);
             }
-            Self::Crash => {
+            Self::CrashPostgres => {
                 let mut server = database.server.lock().await;
                 tokio::task::block_in_place(|| {
                     server.crash();
@@ -88,27 +88,27 @@ impl Fault {
                 })
                 .unwrap_or_else(|error| panic!("{error}"));
             }
-            Self::Locked(lasting) => {
-                let mut obstacle = database.superuser().await;
+            Self::LockUsers(duration) => {
+                let mut blocker = database.superuser().await;
                 sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; set lock_timeout = 0; begin; lock table users")
-                    .execute(&mut obstacle)
+                    .execute(&mut blocker)
                     .await
-                    .unwrap_or_else(|error| panic!("the table could not be locked: {error}"));
-                sleep(lasting).await;
-                shared::db::close(obstacle).await;
+                    .unwrap_or_else(|error| panic!("locking the table: {error}"));
+                sleep(duration).await;
+                shared::db::close(blocker).await;
             }
         }
     }
 }
 
-fn member(fleet: &Fleet, whose: Whose) -> &crate::Member {
-    match whose {
-        Whose::Worker(number) => &fleet.workers[number],
-        Whose::Replica(number) => &fleet.replicas[number],
+fn member(fleet: &Fleet, target: Target) -> &crate::Member {
+    match target {
+        Target::Worker(number) => &fleet.workers[number],
+        Target::Replica(number) => &fleet.replicas[number],
     }
 }
 
-impl fmt::Display for Whose {
+impl fmt::Display for Target {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Worker(number) => write!(formatter, "worker {number}"),
@@ -120,16 +120,20 @@ impl fmt::Display for Whose {
 impl fmt::Display for Fault {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Killed(whose) => write!(formatter, "{whose} is killed"),
-            Self::Paused(whose, lasting) => write!(formatter, "{whose} is paused for {lasting:?}"),
-            Self::Network(whose, weather, lasting) => {
+            Self::Kill(target) => write!(formatter, "{target} is killed"),
+            Self::Pause(target, duration) => {
+                write!(formatter, "{target} is paused for {duration:?}")
+            }
+            Self::Network(target, network_fault, duration) => {
                 write!(
                     formatter,
-                    "the network of {whose} is {weather:?} for {lasting:?}"
+                    "the network of {target} has the fault {network_fault:?} for {duration:?}"
                 )
             }
-            Self::Crash => write!(formatter, "Postgres crashes"),
-            Self::Locked(lasting) => write!(formatter, "the users are locked for {lasting:?}"),
+            Self::CrashPostgres => write!(formatter, "Postgres crashes"),
+            Self::LockUsers(duration) => {
+                write!(formatter, "the table users is locked for {duration:?}")
+            }
         }
     }
 }

@@ -1,26 +1,26 @@
-//! Workers and replicas as processes, each with a network of its own to the database.
+//! Workers and replicas as processes, each with its own proxy to the database.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use testkit::{Checker, Client, Program, Proxy, TestDatabase, free_address};
+use testkit::{Checker, Client, Program, Proxy, ReservedAddress, TestDatabase};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// How long a client rests between an answer and its next question.
-const REST: Duration = Duration::from_millis(5);
+/// The delay of a client between an answer and its next request.
+const CLIENT_DELAY: Duration = Duration::from_millis(5);
 
-/// One process of the fleet, and its way to the database.
+/// One process of the fleet, and its proxy to the database.
 #[derive(Debug)]
 pub struct Member {
     executable: PathBuf,
     role: &'static str,
     environment: Vec<(&'static str, String)>,
-    /// Its network.
+    /// Its connection to the database runs through this.
     pub proxy: Proxy,
-    /// The process, the last one that was started.
+    /// The process that was started last.
     pub program: Program,
 }
 
@@ -47,7 +47,7 @@ impl Member {
         }
     }
 
-    /// Kills the process, whatever it is at, and starts another in its place.
+    /// Kills the process at once, and starts another in its place.
     pub async fn replace(&mut self) {
         self.program.signal(Signal::SIGKILL);
         self.program.wait().await;
@@ -62,12 +62,14 @@ pub struct Fleet {
     pub workers: Vec<Member>,
     /// The replicas.
     pub replicas: Vec<Member>,
-    /// Where the replicas listen, also after they were replaced.
-    pub addresses: Vec<SocketAddr>,
+    /// Where the replicas listen. A replica that is replaced keeps its address, so the addresses are
+    /// reserved.
+    addresses: Vec<ReservedAddress>,
 }
 
 impl Fleet {
-    /// Starts so many workers and replicas of `executable`, which has them as its subcommands.
+    /// Starts this many workers and replicas of `executable`, which has the subcommands `worker` and
+    /// `api`. Returns when every replica is connected.
     pub async fn start(
         executable: &Path,
         database: &TestDatabase,
@@ -91,9 +93,10 @@ impl Fleet {
             fleet.workers.push(member.await);
         }
         for _ in 0..replicas {
-            let address = free_address();
+            let address = ReservedAddress::new();
             let settings = [
-                ("LISTEN", address.to_string()),
+                ("LISTEN", address.get().to_string()),
+                ("REUSE_PORT", "true".to_owned()),
                 ("DRAIN_DELAY", "0s".to_owned()),
             ];
             let member = Member::start(executable, "api", &database.api, port, &settings);
@@ -106,12 +109,18 @@ impl Fleet {
         fleet
     }
 
+    /// The addresses of the replicas.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.addresses.iter().map(ReservedAddress::get).collect()
+    }
+
     /// All processes.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.workers.iter().chain(&self.replicas)
     }
 
-    /// Ends all processes as an operator does; each must end well.
+    /// Stops all processes with SIGTERM; each must exit with 0.
     pub async fn stop(&mut self) {
         for member in self.replicas.iter_mut().chain(&mut self.workers) {
             let status = member.program.stop().await;
@@ -120,7 +129,8 @@ impl Fleet {
     }
 }
 
-/// Clients who ask one replica after the other, until the set is dropped; the checker sees what they see.
+/// Starts clients that query the replicas at these addresses in rotation, until the returned set is dropped. The
+/// checker records what they get.
 #[must_use]
 pub fn load(checker: &Checker, addresses: &[SocketAddr], clients: u16) -> JoinSet<()> {
     let mut load = JoinSet::new();
@@ -133,7 +143,7 @@ pub fn load(checker: &Checker, addresses: &[SocketAddr], clients: u16) -> JoinSe
         load.spawn(async move {
             for replica in replicas.iter().cycle().skip(number.into()) {
                 checker.query(replica).await;
-                sleep(REST).await;
+                sleep(CLIENT_DELAY).await;
             }
         });
     }

@@ -1,11 +1,12 @@
-//! The whole service under faults, and a checker's report on it.
+//! Runs the whole service under faults and reports which promises were broken.
 //!
-//! What enters is a plan, whose seed decides which faults come when; what leaves is a report, and whether every promise
-//! was kept. The same seed brings the same faults in the same order; what they meet depends on the machine.
+//! A plan enters, whose seed decides the faults and their order; a report leaves. The same seed
+//! injects the same faults in the same order, but the moment that each one hits depends on the
+//! machine.
 
 #![allow(
     clippy::missing_panics_doc,
-    reason = "all of it panics where a test could not go on"
+    reason = "everything here panics where a test can't go on"
 )]
 
 mod fault;
@@ -13,7 +14,7 @@ mod fleet;
 mod plan;
 mod run;
 
-pub use fault::Fault;
+pub use fault::{Fault, Target};
 pub use fleet::{Fleet, Member, load};
 pub use plan::Plan;
 pub use run::run;

@@ -1,4 +1,5 @@
-//! `soak`: a compressed day with random faults. Its workers and replicas are this program again, under a hidden name.
+//! `soak`: a compressed day under random faults. Its workers and replicas are this program again,
+//! started with a hidden subcommand.
 
 use std::process::ExitCode;
 
@@ -6,7 +7,8 @@ use clap::{Parser, Subcommand};
 use soak::Plan;
 use tokio::runtime::Runtime;
 
-/// Runs workers, replicas and clients over a Postgres of its own, breaks them at random, and judges what came of it.
+/// Runs workers, replicas and clients over a private Postgres, injects random faults, and reports
+/// which promises were broken.
 #[derive(Parser)]
 struct Settings {
     #[command(subcommand)]
@@ -33,7 +35,7 @@ fn main() -> ExitCode {
         Some(Role::Worker(settings)) => return worker::main(*settings),
         None => {}
     }
-    let executable = std::env::current_exe().expect("a running program has a file");
+    let executable = std::env::current_exe().expect("a running program has an executable file");
     let runtime = Runtime::new().expect("a runtime starts");
     if runtime.block_on(soak::run(&executable, settings.plan)) {
         ExitCode::SUCCESS

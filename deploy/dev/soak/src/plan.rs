@@ -1,34 +1,34 @@
-//! What a soak is to be.
+//! The settings of a soak.
 
 use std::num::NonZeroU16;
 
 use clap::Args;
 
-/// How long, with how many, and which faults. A tick is due every second.
+/// How long a soak lasts, with how many processes, and under which faults.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Plan {
     /// The seed of the faults; drawn, and printed, when it is not given
     #[arg(long)]
     pub seed: Option<u64>,
-    /// How many ticks it lasts: 1440 are the minutes of a day
+    /// How many ticks it lasts: 1440, as many as a day has minutes
     #[arg(long, default_value_t = 1440)]
     pub ticks: u32,
-    /// Users of its table
+    /// Number of users
     #[arg(long, default_value_t = 10_000)]
     pub users: u32,
     /// Seconds from tick to tick: a divisor of 60, longer than a round
     #[arg(long, default_value = "1", value_parser = divisor)]
     pub pace: u32,
-    /// Workers
+    /// Number of workers
     #[arg(long, default_value = "5")]
     pub workers: NonZeroU16,
-    /// Replicas
+    /// Number of replicas
     #[arg(long, default_value = "3")]
     pub replicas: NonZeroU16,
-    /// Clients, each of which asks again as soon as it has its answer, after a short pause
+    /// Number of clients; each sends its next request shortly after an answer
     #[arg(long, default_value = "8")]
     pub clients: NonZeroU16,
-    /// Seconds from the end of a fault to the next, at most
+    /// Most seconds from the end of a fault to the next
     #[arg(long, default_value_t = 6)]
     pub rest: u32,
 }

@@ -1,4 +1,4 @@
-//! A soak: faults, one after the other, until the ticks are over; then the report.
+//! A soak: one fault after the other until the ticks are over, and then the report.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,11 +11,11 @@ use tokio::time::sleep;
 
 use crate::{Fault, Fleet, Plan, load};
 
-/// The advisory lock of somebody else, whom nothing of ours may mind.
-const DECOY: &str = "select pg_advisory_lock(1)";
+/// Another program's advisory lock, which must not disturb the worker's.
+const FOREIGN_LOCK: &str = "select pg_advisory_lock(1)";
 
-/// Runs the plan with the programs of `executable`, prints what happens and the report, and returns whether every promise
-/// was kept.
+/// Runs the plan with the programs of `executable`, prints the faults and the report, and returns
+/// whether every promise was kept.
 pub async fn run(executable: &Path, plan: Plan) -> bool {
     let seed = plan.seed.unwrap_or_else(rand::random);
     println!("seed {seed}: {plan:?}");
@@ -26,8 +26,8 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
     let schedule = format!("*/{} * * * * *", plan.pace);
     let (workers, replicas) = (plan.workers.get(), plan.replicas.get());
     let mut fleet = Fleet::start(executable, &database, workers, replicas, &schedule).await;
-    let load = load(&checker, &fleet.addresses, plan.clients.get());
-    let mut decoy = decoy(&database).await;
+    let load = load(&checker, &fleet.addresses(), plan.clients.get());
+    let mut foreign_lock = take_foreign_lock(&database).await;
     eventually("the first rounds are done", async || {
         last_tick(&database).await.is_some()
     })
@@ -36,36 +36,36 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
 
     let length = Duration::from_secs(u64::from(plan.ticks) * u64::from(plan.pace));
     let began = Instant::now();
-    let (mut faults, mut slowest) = (0, Duration::ZERO);
+    let (mut faults, mut slowest_round) = (0, Duration::ZERO);
     while began.elapsed() < length {
         let fault = Fault::draw(&mut random, fleet.workers.len(), fleet.replicas.len());
         println!("{:>8.1} s  {fault}", began.elapsed().as_secs_f64());
-        fault.strike(&mut fleet, &database).await;
-        let over = Instant::now();
-        // Whatever it was: from here on, rounds go on.
+        fault.inject(&mut fleet, &database).await;
+        let fault_end = Instant::now();
+        // After every fault, rounds must continue.
         let before = last_tick(&database).await;
         eventually("the next round is done", async || {
             last_tick(&database).await > before
         })
         .await;
-        slowest = slowest.max(over.elapsed());
+        slowest_round = slowest_round.max(fault_end.elapsed());
         faults += 1;
-        if matches!(fault, Fault::Crash) {
-            decoy = self::decoy(&database).await;
+        if matches!(fault, Fault::CrashPostgres) {
+            foreign_lock = take_foreign_lock(&database).await;
         }
-        let rest = Duration::from_millis(random.random_range(0..=u64::from(plan.rest) * 1000));
-        sleep(rest.min(length.saturating_sub(began.elapsed()))).await;
+        let delay = Duration::from_millis(random.random_range(0..=u64::from(plan.rest) * 1000));
+        sleep(delay.min(length.saturating_sub(began.elapsed()))).await;
     }
     drop(load);
     fleet.stop().await;
-    drop(decoy);
+    drop(foreign_lock);
 
     let report = checker.report(&database).await;
-    let due = report.due(TimeDelta::seconds(plan.pace.into()));
+    let due = report.ticks_due(TimeDelta::seconds(plan.pace.into()));
     println!("\n{report}");
-    println!("{faults} faults; the slowest next round came {slowest:.1?} after the end of one");
+    println!("{faults} faults; at most {slowest_round:.1?} from the end of one to the next round");
     println!(
-        "ticks done / due          {} / {due} (those that fell into an outage are one round)",
+        "ticks done / due          {} / {due} (ticks missed in an outage become one round)",
         report.rounds
     );
     println!("users, last_query, bytes  {size_at_start:?} at the start");
@@ -85,12 +85,12 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
     clean
 }
 
-async fn decoy(database: &TestDatabase) -> shared::db::Connection {
+async fn take_foreign_lock(database: &TestDatabase) -> shared::db::Connection {
     let mut session = database.superuser().await;
-    sqlx::raw_sql(DECOY)
+    sqlx::raw_sql(FOREIGN_LOCK)
         .execute(&mut session)
         .await
-        .unwrap_or_else(|error| panic!("{DECOY}: {error}"));
+        .unwrap_or_else(|error| panic!("{FOREIGN_LOCK}: {error}"));
     session
 }
 

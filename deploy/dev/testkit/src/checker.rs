@@ -1,6 +1,7 @@
-//! The checker: witnesses every change in the database and every answer, and says at the end what was not as promised.
+//! Records every change in the database and every answer, and reports which promises were broken.
 //!
-//! It knows nothing of how the programs do it: it compares what was committed and what was answered with the promises.
+//! It does not depend on how the programs work: it compares what was committed and what was answered
+//! with the promises.
 
 mod history;
 
@@ -15,58 +16,62 @@ use sqlx::AssertSqlSafe;
 
 use crate::{Client, TestDatabase};
 
-use history::Known;
+use history::Audit;
 pub use history::Observation;
 
-/// One who watches a database and its clients.
+/// Records the answers of a database's clients; triggers record the database's changes.
 #[derive(Clone, Debug, Default)]
 pub struct Checker {
     observations: Arc<Mutex<Vec<Observation>>>,
-    refused: Arc<Mutex<u64>>,
+    error_responses: Arc<Mutex<u64>>,
 }
 
 impl Checker {
-    /// Begins to watch. The database has its users, and nobody uses it yet.
+    /// Installs the triggers. The database must have its users, and no program may use it yet.
     pub async fn install(database: &TestDatabase) -> Self {
         database.run(include_str!("checker/audit.sql")).await;
         Self::default()
     }
 
-    /// Asks a replica, and remembers the answer. `None` where none came, as from a replica that is killed.
+    /// Sends a query to a replica, records the answer, and returns its status. `None` when no whole
+    /// response arrived, as from a replica that was killed.
     pub async fn query(&self, client: &Client) -> Option<u16> {
-        let asked_at = Instant::now();
+        let sent_at = Instant::now();
         let reply = client.send(Method::GET, "/").await.ok()?;
-        let answered_at = Instant::now();
+        let received_at = Instant::now();
         let status = reply.status.as_u16();
         if status != 200 {
-            *self.refused.lock().expect("nothing panics with this lock") += 1;
+            *self
+                .error_responses
+                .lock()
+                .expect("nothing panics while it holds this lock") += 1;
             return Some(status);
         }
-        // A body that was cut off is no answer.
+        // A truncated body is no answer.
         let mut body: Value = serde_json::from_slice(&reply.body).ok()?;
-        self.saw(Observation {
-            asked_at,
-            answered_at,
+        self.record(Observation {
+            sent_at,
+            received_at,
             users: body["users"].take(),
             timestamp: body["timestamp"].as_str().map(ToOwned::to_owned),
         });
         Some(status)
     }
 
-    /// Remembers an answer.
-    pub fn saw(&self, observation: Observation) {
+    /// Records an answer.
+    pub fn record(&self, observation: Observation) {
         self.observations
             .lock()
-            .expect("nothing panics with this lock")
+            .expect("nothing panics while it holds this lock")
             .push(observation);
     }
 
-    /// Judges all that was seen up to now. Nobody uses the database any more.
+    /// Reports on everything that was recorded. No program may use the database any more.
     pub async fn report(&self, database: &TestDatabase) -> Report {
         let observations = self
             .observations
             .lock()
-            .expect("nothing panics with this lock")
+            .expect("nothing panics while it holds this lock")
             .clone();
         let choices: Vec<Value> = database
             .values("select users from audit.choices order by number")
@@ -74,7 +79,7 @@ impl Checker {
         let seconds: Vec<String> = database
             .values("select distinct to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') from audit.queries")
             .await;
-        let known = Known {
+        let audit = Audit {
             choices,
             seconds: seconds.into_iter().collect(),
         };
@@ -87,16 +92,19 @@ impl Checker {
                 .value("select max(tick_at) from audit.rounds where scheduled")
                 .await,
             findings: findings(database).await,
-            batches: database.value("select count(*) from audit.queries").await,
-            unclaimed: unclaimed(database, &observations).await,
+            statements: database.value("select count(*) from audit.queries").await,
+            lost_first_answers: lost_first_answers(database, &observations).await,
             answers: observations.len(),
-            refused: *self.refused.lock().expect("nothing panics with this lock"),
-            contradictions: history::contradictions(&observations, &known),
+            error_responses: *self
+                .error_responses
+                .lock()
+                .expect("nothing panics while it holds this lock"),
+            contradictions: history::contradictions(&observations, &audit),
         }
     }
 }
 
-/// How often each promise was broken, by what the audit wrote down.
+/// Counts how often the audit shows each promise broken.
 const FINDINGS: &str = include_str!("checker/findings.sql");
 
 async fn findings(database: &TestDatabase) -> Vec<(String, i64)> {
@@ -106,63 +114,64 @@ async fn findings(database: &TestDatabase) -> Vec<(String, i64)> {
     )))
     .fetch_all(&mut connection)
     .await
-    .expect("a superuser may read what the audit wrote")
+    .expect("a superuser may read the audit")
 }
 
-/// Batches whose first answer, the one with the time of the query before, nobody got: counted by the seconds that answers
-/// show.
-async fn unclaimed(database: &TestDatabase, observations: &[Observation]) -> i64 {
-    let seen: Vec<String> = observations
+/// Counts statements whose first answer, the one with the time of the query before, no client got.
+/// Answers show seconds, so statements and answers are counted per second.
+async fn lost_first_answers(database: &TestDatabase, observations: &[Observation]) -> i64 {
+    let timestamps: Vec<String> = observations
         .iter()
         .map(|observation| observation.timestamp.clone().unwrap_or_default())
         .collect();
     let mut connection = database.superuser().await;
     sqlx::query_scalar(
-        "select coalesce(sum(greatest(batches - coalesce(answers, 0), 0)), 0)::bigint
+        "select coalesce(sum(greatest(statements - coalesce(answers, 0), 0)), 0)::bigint
          from (
              select coalesce(to_char(previous_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'), '') as second,
-                    count(*) as batches
+                    count(*) as statements
              from audit.queries group by 1
          ) as queries
          left join (
              select second, count(*) as answers from unnest($1::text[]) as second group by 1
-         ) as seen using (second)",
+         ) as received using (second)",
     )
-    .bind(seen)
+    .bind(timestamps)
     .fetch_one(&mut connection)
     .await
-    .expect("a superuser may read what the audit wrote")
+    .expect("a superuser may read the audit")
 }
 
-/// What the checker found. As text it is a table, and then each complaint.
+/// What the checker found. Its text is a table, followed by the contradictions.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Rounds that were committed.
+    /// Committed rounds.
     pub rounds: i64,
     /// The first tick that was done.
     pub first_tick: Option<DateTime<Utc>>,
-    /// The last one.
+    /// The last tick that was done.
     pub last_tick: Option<DateTime<Utc>>,
-    /// How often each promise was broken in the database, by the names of `checker/findings.sql`.
+    /// How often each promise was broken in the database, by the names in `checker/findings.sql`.
     pub findings: Vec<(String, i64)>,
-    /// Statements that moved the chain of queries on.
-    pub batches: i64,
-    /// Batches whose first answer reached nobody: none, unless answers were lost or others asked, too.
-    pub unclaimed: i64,
+    /// Statements that moved the chain of queries on. Each answers a batch of requests.
+    pub statements: i64,
+    /// Statements whose first answer no client of the checker got. It is 0 unless responses were
+    /// lost or other clients sent queries.
+    pub lost_first_answers: i64,
     /// Answers with status 200.
     pub answers: usize,
-    /// Other answers.
-    pub refused: u64,
-    /// What answers said that can't be.
+    /// Responses with any other status.
+    pub error_responses: u64,
+    /// Answers that contradict the audit or each other, in words.
     pub contradictions: Vec<String>,
 }
 
 impl Report {
-    /// How many ticks were due from the first to the last that was done, when one is due every `pause`.
+    /// How many ticks were due from the first to the last that was done, at this interval.
     #[must_use]
-    pub fn due(&self, pause: TimeDelta) -> i64 {
+    pub fn ticks_due(&self, interval: TimeDelta) -> i64 {
         match (self.first_tick, self.last_tick) {
-            (Some(first), Some(last)) => (last - first).num_seconds() / pause.num_seconds() + 1,
+            (Some(first), Some(last)) => (last - first).num_seconds() / interval.num_seconds() + 1,
             _ => 0,
         }
     }
@@ -185,13 +194,16 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = [
             ("rounds", self.rounds),
-            ("statements in the chain", self.batches),
+            ("statements in the chain", self.statements),
             ("answers", i64::try_from(self.answers).unwrap_or(i64::MAX)),
-            ("refused", i64::try_from(self.refused).unwrap_or(i64::MAX)),
+            (
+                "error responses",
+                i64::try_from(self.error_responses).unwrap_or(i64::MAX),
+            ),
         ];
         let findings = self.findings.iter().map(|(name, count)| (&**name, *count));
-        for (what, count) in counts.into_iter().chain(findings) {
-            writeln!(formatter, "{what:<26}{count:>10}")?;
+        for (name, count) in counts.into_iter().chain(findings) {
+            writeln!(formatter, "{name:<26}{count:>10}")?;
         }
         writeln!(
             formatter,

@@ -9,14 +9,14 @@ use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-/// A client that keeps its connections.
+/// A client of one server. It reuses its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     client: legacy::Client<HttpConnector, Full<Bytes>>,
     address: SocketAddr,
 }
 
-/// A whole response.
+/// A response that was read to its end.
 #[derive(Clone, Debug)]
 pub struct Reply {
     /// Its status.
@@ -28,7 +28,7 @@ pub struct Reply {
 }
 
 impl Client {
-    /// A client of one server.
+    /// A client of the server at this address.
     #[must_use]
     pub fn new(address: SocketAddr) -> Self {
         let client = legacy::Client::builder(TokioExecutor::new()).build_http();
@@ -38,13 +38,13 @@ impl Client {
     /// Sends a request without a body.
     ///
     /// # Errors
-    /// When no response comes.
+    /// When no response arrives.
     pub async fn send(&self, method: Method, path: &str) -> Result<Reply, legacy::Error> {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.address))
             .body(Full::default())
-            .expect("the path is a path");
+            .expect("the test passes a valid path");
         let response = self.client.request(request).await?;
         let (head, body) = response.into_parts();
         Ok(Reply {
@@ -58,7 +58,7 @@ impl Client {
         })
     }
 
-    /// GET, which must be answered in some way.
+    /// Sends a GET, which must get a response of any status.
     pub async fn get(&self, path: &str) -> Reply {
         self.send(Method::GET, path)
             .await
@@ -74,11 +74,13 @@ impl Reply {
             .unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
-    /// A header's value; empty where there is none.
+    /// A header's value; empty when the header is missing.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().expect("text"))
+        self.headers.get(name).map_or("", |value| {
+            value
+                .to_str()
+                .expect("the headers that tests read are text")
+        })
     }
 }

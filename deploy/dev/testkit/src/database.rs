@@ -1,4 +1,4 @@
-//! A private Postgres for each test binary, and in it a fresh database for each test.
+//! A private Postgres for each test binary, with a fresh database for each test.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -10,11 +10,11 @@ use shared::{schema, users};
 use sqlx::{AssertSqlSafe, Connection as _, raw_sql};
 use tokio::sync::{Mutex, OnceCell};
 
-const CONNECT: Duration = Duration::from_secs(30);
-/// The migrated database that the tests' databases are copies of.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The migrated database that the tests' databases are copied from.
 const TEMPLATE: &str = "template_max_two";
 
-/// The server that the tests of this binary share. It ends with the process.
+/// The server that the tests of this binary share. It stops with the process.
 static SERVER: LazyLock<Arc<Mutex<Server>>> = LazyLock::new(|| Arc::new(Mutex::new(start(&[]))));
 static SERVER_TEMPLATE: OnceCell<()> = OnceCell::const_new();
 
@@ -24,46 +24,48 @@ fn start(settings: &[&str]) -> Server {
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A database with schema, roles and grants, that nobody else uses.
+/// A database with schema, roles and grants, used by one test alone.
 #[derive(Debug)]
 pub struct TestDatabase {
-    /// The server it is on; the tests' common one, unless the test needs to stop it.
+    /// Its server: the shared one, or one of its own.
     pub server: Arc<Mutex<Server>>,
     name: String,
-    /// As the owner.
+    /// The owner's URL.
     pub owner: String,
-    /// As the worker.
+    /// The worker's URL.
     pub worker: String,
-    /// As the api.
+    /// The api's URL.
     pub api: String,
     superuser: String,
 }
 
 impl TestDatabase {
-    /// An empty one, on the common server.
+    /// An empty database on the shared server.
     pub async fn new() -> Self {
         let server = Arc::clone(&SERVER);
-        SERVER_TEMPLATE.get_or_init(|| make_template(&server)).await;
+        SERVER_TEMPLATE
+            .get_or_init(|| create_template(&server))
+            .await;
         Self::copy(server).await
     }
 
-    /// An empty one, on a server of its own, which can be stopped and started.
+    /// An empty database on a server of its own, which the test may stop and start.
     pub async fn with_own_server() -> Self {
         Self::on_own_server(&[]).await
     }
 
-    /// An empty one, on a server of its own that waits for the disk, as the launcher's does: for measurements.
+    /// An empty database on a server of its own with `fsync`, as the launcher's: for measurements.
     pub async fn with_durable_server() -> Self {
         Self::on_own_server(&["fsync=on"]).await
     }
 
     async fn on_own_server(settings: &[&str]) -> Self {
         let server = Arc::new(Mutex::new(tokio::task::block_in_place(|| start(settings))));
-        make_template(&server).await;
+        create_template(&server).await;
         Self::copy(server).await
     }
 
-    /// One with the users 1 to `number`, who have no points yet.
+    /// A database on the shared server with the users 1 to `number`, with 0 points.
     pub async fn with_users(number: i64) -> Self {
         let database = Self::new().await;
         database.seed(number).await;
@@ -82,19 +84,23 @@ impl TestDatabase {
     async fn copy(server: Arc<Mutex<Server>>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let running = server.lock().await;
-        let url = |role| running.url(role, &name);
-        let [owner, worker, api] = [roles::OWNER, roles::WORKER, roles::API].map(url);
-        let superuser = url("postgres");
-        let mut connection = connect(&running.url("postgres", "postgres")).await;
+        let mut connection = connect(&server.lock().await.url("postgres", "postgres")).await;
         raw_sql(AssertSqlSafe(format!(
             "create database {name} template {TEMPLATE} owner {}",
             roles::OWNER
         )))
         .execute(&mut connection)
         .await
-        .expect("a superuser may make databases");
+        .expect("a superuser may create databases");
         close(connection).await;
+        Self::on(server, name).await
+    }
+
+    /// The database of this name on this server.
+    async fn on(server: Arc<Mutex<Server>>, name: String) -> Self {
+        let running = server.lock().await;
+        let [owner, worker, api, superuser] = [roles::OWNER, roles::WORKER, roles::API, "postgres"]
+            .map(|role| running.url(role, &name));
         drop(running);
         Self {
             server,
@@ -106,18 +112,18 @@ impl TestDatabase {
         }
     }
 
-    /// Its name on the server.
+    /// The database's name.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A session, by one of the URLs.
+    /// A session at one of the URLs.
     pub async fn connect(&self, url: &str) -> Connection {
         connect(url).await
     }
 
-    /// A session that may do anything.
+    /// A superuser's session.
     pub async fn superuser(&self) -> Connection {
         connect(&self.superuser).await
     }
@@ -132,7 +138,7 @@ impl TestDatabase {
         close(connection).await;
     }
 
-    /// The single value that a query returns, read as a superuser.
+    /// The single value that a query returns to a superuser.
     pub async fn value<T>(&self, query: &str) -> T
     where
         T: Send + Unpin + for<'row> sqlx::Decode<'row, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
@@ -146,7 +152,7 @@ impl TestDatabase {
         value
     }
 
-    /// All values of a query's single column, read as a superuser.
+    /// All values of the single column that a query returns to a superuser.
     pub async fn values<T>(&self, query: &str) -> Vec<T>
     where
         T: Send + Unpin + for<'row> sqlx::Decode<'row, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
@@ -160,8 +166,8 @@ impl TestDatabase {
         values
     }
 
-    /// Starts a standby of its server, which becomes a leader when it is promoted, and returns it with this database on
-    /// it. It is part of every commit from now on.
+    /// Starts a synchronous standby of its server, and returns this database on the standby. From
+    /// now on every commit waits for it.
     pub async fn standby(&self) -> Self {
         let server = self.server.lock().await;
         let standby = tokio::task::block_in_place(|| server.start_standby())
@@ -170,55 +176,45 @@ impl TestDatabase {
         self.run("alter system set synchronous_standby_names = '*'")
             .await;
         self.run("select pg_reload_conf()").await;
-        let url = |role| standby.url(role, &self.name);
-        let [owner, worker, api] = [roles::OWNER, roles::WORKER, roles::API].map(url);
-        let superuser = url("postgres");
-        Self {
-            server: Arc::new(Mutex::new(standby)),
-            name: self.name.clone(),
-            owner,
-            worker,
-            api,
-            superuser,
-        }
+        Self::on(Arc::new(Mutex::new(standby)), self.name.clone()).await
     }
 
-    /// Makes its server, a standby, a leader.
+    /// Promotes its server, which is a standby.
     pub async fn promote(&self) {
-        // Not by our own way, which refuses a standby.
+        // `Database::connect` would refuse a standby.
         let mut connection = sqlx::PgConnection::connect(&self.superuser)
             .await
             .unwrap_or_else(|error| panic!("{}: {error}", self.superuser));
         raw_sql("select pg_promote()")
             .execute(&mut connection)
             .await
-            .unwrap_or_else(|error| panic!("the promotion: {error}"));
+            .unwrap_or_else(|error| panic!("promoting the standby: {error}"));
     }
 }
 
-async fn make_template(server: &Mutex<Server>) {
+async fn create_template(server: &Mutex<Server>) {
     let server = server.lock().await;
     let mut connection = connect(&server.url("postgres", "postgres")).await;
     roles::create(&mut connection, server.password(), TEMPLATE)
         .await
-        .expect("we are superuser");
+        .expect("a superuser may create roles");
     close(connection).await;
     let mut connection = connect(&server.url(roles::OWNER, TEMPLATE)).await;
     schema::migrate(&mut connection)
         .await
-        .expect("the migrations fit an empty database");
+        .expect("the migrations apply to an empty database");
     close(connection).await;
     let mut connection = connect(&server.url("postgres", TEMPLATE)).await;
     roles::grant(&mut connection)
         .await
-        .expect("we are superuser");
+        .expect("a superuser may grant");
     close(connection).await;
 }
 
 async fn connect(url: &str) -> Connection {
     Database::parse(url, "test")
-        .expect("the URL is ours")
-        .connect(CONNECT)
+        .expect("the private server's URLs are valid")
+        .connect(CONNECT_TIMEOUT)
         .await
         .unwrap_or_else(|error| panic!("{url}: {error}"))
 }

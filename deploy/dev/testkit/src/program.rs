@@ -1,4 +1,4 @@
-//! A program under test, as a process that ends with its test.
+//! A program under test, as a process that ends with the test.
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::{PATIENCE, eventually};
+use crate::{TEST_TIMEOUT, eventually};
 
 /// A running program. Dropping it kills it.
 #[derive(Debug)]
@@ -28,8 +28,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Starts `executable`; everything that it prints is kept. Our own settings are as if not set, unless they are
-    /// among the variables.
+    /// Starts `executable`, and keeps everything that it prints. `DATABASE_URL`,
+    /// `DATABASE_URL_FILE`, `LOG_FORMAT` and `RUST_LOG` are not inherited.
     pub fn start<Name: AsRef<OsStr>, Text: AsRef<OsStr>>(
         executable: impl AsRef<Path>,
         arguments: &[&str],
@@ -46,7 +46,7 @@ impl Program {
         Self::spawn(command)
     }
 
-    /// Starts what the command says, and keeps everything that it prints.
+    /// Starts the command, and keeps everything that it prints.
     #[must_use]
     pub fn spawn(mut command: Command) -> Self {
         let mut child = command
@@ -71,7 +71,7 @@ impl Program {
         Self {
             child,
             id: Pid::from_raw(id.cast_signed()),
-            guard: Some(ParentDeathGuard::new(id, "KILL", None).expect("there is a shell")),
+            guard: Some(ParentDeathGuard::new(id, "KILL", None).expect("the machine has a shell")),
             output,
             readers,
         }
@@ -83,27 +83,33 @@ impl Program {
         self.id
     }
 
-    /// All that it has printed so far.
+    /// Everything that it has printed so far.
     #[must_use]
     pub fn output(&self) -> String {
-        self.output.lock().expect("readers do not panic").clone()
+        self.output
+            .lock()
+            .expect("the readers do not panic")
+            .clone()
     }
 
     /// Waits until it has printed `text`.
     pub async fn wait_for_output(&mut self, text: &str) {
         let output = Arc::clone(&self.output);
-        let patient = eventually(text, async || {
-            output.lock().expect("readers do not panic").contains(text)
+        let printed = eventually(text, async || {
+            output
+                .lock()
+                .expect("the readers do not panic")
+                .contains(text)
         });
         tokio::select! {
-            () = patient => return,
+            () = printed => return,
             status = self.child.wait() => drop(status),
         }
         let status = self.wait().await;
         let output = self.output();
         assert!(
             output.contains(text),
-            "it ended ({status}) and never output {text:?}:\n{output}"
+            "it ended ({status}) and never printed {text:?}:\n{output}"
         );
     }
 
@@ -118,24 +124,24 @@ impl Program {
         self.output().matches(&event_field(event)).count()
     }
 
-    /// A field of the first JSON line that has it; waits for that line.
+    /// A field of the first JSON log line that has it; waits for that line.
     pub async fn field(&mut self, name: &str) -> Value {
         self.wait_for_output(&format!("\"{name}\":")).await;
         self.output()
             .lines()
             .filter_map(|line| serde_json::from_str::<Value>(line).ok())
             .find_map(|line| line.get(name).cloned())
-            .expect("it was just printed")
+            .expect("a line with the field was printed")
     }
 
-    /// An address that it has logged under `name`.
+    /// The address in the field `name` of its log, for a program that listens on port 0.
     pub async fn address(&mut self, name: &str) -> SocketAddr {
         let address = self.field(name).await;
         address
             .as_str()
-            .expect("a string")
+            .expect("an address is logged as a string")
             .parse()
-            .expect("an address")
+            .expect("an address is logged as host:port")
     }
 
     /// Sends a signal.
@@ -143,14 +149,14 @@ impl Program {
         kill(self.id, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.id));
     }
 
-    /// Waits until it has ended, and until all that it printed has been read.
+    /// Waits until it has ended, and until everything that it printed has been read.
     pub async fn wait(&mut self) -> ExitStatus {
-        let status = timeout(PATIENCE, self.child.wait())
+        let status = timeout(TEST_TIMEOUT, self.child.wait())
             .await
-            .unwrap_or_else(|_| panic!("it does not end:\n{}", self.output()))
-            .expect("it is our child");
+            .unwrap_or_else(|_| panic!("it did not end in {TEST_TIMEOUT:?}:\n{}", self.output()))
+            .expect("it is a child of this process");
         for reader in self.readers.drain(..) {
-            reader.await.expect("readers do not panic");
+            reader.await.expect("the readers do not panic");
         }
         if let Some(guard) = self.guard.take() {
             guard.dismiss();
@@ -172,7 +178,7 @@ fn event_field(event: &str) -> String {
 async fn read(pipe: impl AsyncRead + Unpin, output: Arc<Mutex<String>>) {
     let mut lines = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        let mut output = output.lock().expect("readers do not panic");
+        let mut output = output.lock().expect("the readers do not panic");
         output.push_str(&line);
         output.push('\n');
     }

@@ -1,4 +1,4 @@
-//! A network between a program and its Postgres, with fault.
+//! A TCP proxy between a program and its Postgres, which simulates network faults.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,27 +11,27 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
 
-/// What happens to the bytes of all connections, old and new.
+/// What happens to the bytes of all connections, open and new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkFault {
-    /// They pass.
+    /// The bytes pass.
     None,
-    /// They vanish, and nobody is told: no FIN, no RST.
+    /// The bytes are dropped silently, without FIN or RST.
     Blackhole,
-    /// They pass late: each read waits for a tenth of a second.
+    /// Each read is delayed by a tenth of a second.
     Slow,
-    /// All connections are cut, and new ones at once.
+    /// All connections are closed; new ones are closed at once.
     Cut,
-    /// A COMMIT passes, and then the connection is cut before the answer to it comes.
+    /// A COMMIT passes, and the connection is closed before its reply arrives.
     CutAfterCommit,
 }
 
-/// How late bytes are in slow fault.
-const SLOWNESS: Duration = Duration::from_millis(100);
-/// The message of Postgres' protocol that commits: `Query` with this text.
+/// The delay of each read under [`NetworkFault::Slow`].
+const SLOW_READ_DELAY: Duration = Duration::from_millis(100);
+/// The end of the `Query` message of Postgres' protocol that commits.
 const COMMIT: &[u8] = b"COMMIT\0";
 
-/// A TCP proxy in front of a server on this machine. Dropping it cuts all connections.
+/// A proxy in front of a server on this machine. Dropping it closes all connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -42,16 +42,16 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy for the server on this port, in fair fault.
+    /// A proxy for the server on this port, without a fault.
     pub async fn new(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("there is a free port");
         let address = listener.local_addr().expect("it is bound");
-        let (fault, seen) = watch::channel(NetworkFault::None);
+        let (fault, faults) = watch::channel(NetworkFault::None);
         let cuts = Arc::new(AtomicUsize::new(0));
         let port = Arc::new(AtomicU16::new(port));
-        let accepting = accept(listener, Arc::clone(&port), seen, Arc::clone(&cuts));
+        let accepting = accept(listener, Arc::clone(&port), faults, Arc::clone(&cuts));
         let accepting = tokio::spawn(accepting);
         Self {
             address,
@@ -62,27 +62,29 @@ impl Proxy {
         }
     }
 
-    /// The same URL, but through this proxy.
+    /// The same URL, but through the proxy.
     #[must_use]
     pub fn url(&self, url: &str) -> String {
         let (before, after) = url
             .split_once("@127.0.0.1:")
-            .expect("a URL of a private server");
-        let (_, database) = after.split_once('/').expect("a URL with a database");
+            .expect("a private server's URL holds this host");
+        let (_, database) = after
+            .split_once('/')
+            .expect("a private server's URL names a database");
         format!("{before}@{}/{database}", self.address)
     }
 
-    /// Changes the fault.
+    /// Sets the fault of all connections.
     pub fn set_fault(&self, fault: NetworkFault) {
         self.fault.send_replace(fault);
     }
 
-    /// Lets new connections lead to the server on this port; those that are open stay where they are.
+    /// Sends new connections to the server on this port. Open ones stay.
     pub fn redirect_to(&self, port: u16) {
         self.port.store(port, Ordering::SeqCst);
     }
 
-    /// How many connections were cut after a COMMIT.
+    /// How many connections were closed after a COMMIT.
     #[must_use]
     pub fn cuts(&self) -> usize {
         self.cuts.load(Ordering::SeqCst)
@@ -101,7 +103,7 @@ async fn accept(
     fault: watch::Receiver<NetworkFault>,
     cuts: Arc<AtomicUsize>,
 ) {
-    // They end with this task.
+    // Dropping the set, with this task, closes them.
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
         let (fault, cuts) = (fault.clone(), Arc::clone(&cuts));
@@ -110,7 +112,7 @@ async fn accept(
             if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
                 let mut changing = fault.clone();
                 tokio::select! {
-                    () = carry(client, server, &fault, &cuts) => {}
+                    () = forward(client, server, &fault, &cuts) => {}
                     _ = changing.wait_for(|fault| *fault == NetworkFault::Cut) => {}
                 }
             }
@@ -118,8 +120,8 @@ async fn accept(
     }
 }
 
-/// Carries bytes both ways, until one side is done or the connection is cut.
-async fn carry(
+/// Forwards bytes both ways, until one side closes or the connection is cut.
+async fn forward(
     mut client: TcpStream,
     mut server: TcpStream,
     fault: &watch::Receiver<NetworkFault>,
@@ -128,12 +130,12 @@ async fn carry(
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     tokio::select! {
-        () = one_way(from_client, to_server, fault, Some(cuts)) => {}
-        () = one_way(from_server, to_client, fault, None) => {}
+        () = forward_one_way(from_client, to_server, fault, Some(cuts)) => {}
+        () = forward_one_way(from_server, to_client, fault, None) => {}
     }
 }
 
-async fn one_way(
+async fn forward_one_way(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     fault: &watch::Receiver<NetworkFault>,
@@ -147,7 +149,7 @@ async fn one_way(
             continue;
         }
         if now == NetworkFault::Slow {
-            sleep(SLOWNESS).await;
+            sleep(SLOW_READ_DELAY).await;
         }
         if to.write_all(message).await.is_err() {
             return;
@@ -160,7 +162,7 @@ async fn one_way(
             return;
         }
     }
-    // Nobody hears of the end, either.
+    // Under a blackhole the other side does not see the close either.
     if *fault.borrow() == NetworkFault::Blackhole {
         std::future::pending::<()>().await;
     }

@@ -1,5 +1,6 @@
-//! Users spread over the nodes of a Citus cluster. `MAX_TWO_CITUS_URL` is a superuser's URL of a database on a coordinator
-//! that knows its nodes; our tables there are dropped. See deploy/citus/README.md.
+//! Users spread over the nodes of a Citus cluster. `MAX_TWO_CITUS_URL` is a superuser's URL of a
+//! database on a coordinator that knows its nodes. The test drops Max Two's tables there. See
+//! deploy/citus/README.md.
 
 use std::collections::BTreeSet;
 
@@ -9,17 +10,17 @@ use serde_json::Value;
 use shared::users;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, raw_sql};
-use testkit::{Client, Program, eventually, free_address};
+use testkit::{Client, Program, eventually};
 
 use crate::{EVERY_SECOND, EXECUTABLE};
 
 const USERS: i64 = 100_000;
 const ROUNDS: i64 = 10;
-/// For all roles: it is a database for tests.
+/// The password of all roles. The database is for tests only.
 const PASSWORD: &str = "citus";
 const DISTRIBUTE: &str = include_str!("../../../../citus/distribute.sql");
-/// Every move of the chain, written down while its row is locked.
-const WITNESS: &str = "
+/// Records every move of the chain, while its row is locked.
+const AUDIT: &str = "
     drop schema if exists audit cascade;
     create schema audit;
     create table audit.queries (number bigserial primary key, previous_at timestamptz, queried_at timestamptz);
@@ -36,14 +37,14 @@ const CHAIN_ERRORS: &str = "
     ) as queries
     where previous_at is distinct from before or queried_at < previous_at";
 
-/// The cluster's coordinator, as a superuser.
+/// A superuser's session on the cluster's coordinator.
 struct Coordinator {
     options: PgConnectOptions,
     session: PgConnection,
 }
 
 impl Coordinator {
-    /// With an empty database, in which the roles may work.
+    /// Creates the roles in an emptied database.
     async fn new() -> Self {
         let url = std::env::var("MAX_TWO_CITUS_URL").expect("MAX_TWO_CITUS_URL is set");
         let options: PgConnectOptions = url.parse().unwrap();
@@ -83,7 +84,7 @@ impl Coordinator {
             .unwrap_or_else(|error| panic!("{query}: {error}"))
     }
 
-    /// One of our programs, as a role.
+    /// Starts one of the programs with the URL of this role.
     fn program(&self, role: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Program {
         let url = self.options.clone().username(role).password(PASSWORD);
         let url = url.to_url_lossy();
@@ -95,9 +96,24 @@ impl Coordinator {
         Program::start(EXECUTABLE, arguments, environment)
     }
 
+    /// Runs a program to its end, which must be successful.
     async fn job(&self, role: &str, arguments: &[&str]) {
         let mut program = self.program(role, arguments, &[]);
         assert!(program.wait().await.success(), "{}", program.output());
+    }
+
+    async fn migrate_and_seed(&mut self) {
+        self.job(roles::OWNER, &["worker", "migrate"]).await;
+        self.run(DISTRIBUTE).await;
+        assert_eq!(
+            users::layout(&mut self.session).await.unwrap(),
+            users::Layout::Distributed
+        );
+        roles::grant(&mut self.session).await.unwrap();
+        let users = USERS.to_string();
+        self.job(roles::OWNER, &["worker", "seed", "--users", &users])
+            .await;
+        assert_eq!(self.value::<i64>("select count(*) from users").await, USERS);
     }
 
     fn worker(&self) -> Program {
@@ -106,23 +122,22 @@ impl Coordinator {
     }
 
     async fn replica(&self) -> (Program, Client) {
-        let address = free_address();
-        let listen = address.to_string();
-        let environment = [("LISTEN", &*listen), ("DRAIN_DELAY", "0s")];
+        let environment = [("LISTEN", "127.0.0.1:0"), ("DRAIN_DELAY", "0s")];
         let mut program = self.program(roles::API, &["api"], &environment);
-        program.wait_for_event("database_connected").await;
-        (program, Client::new(address))
+        program.wait_for_output("the database is reached").await;
+        let client = Client::new(program.address("listen").await);
+        (program, client)
     }
 
     async fn rounds(&mut self) -> i64 {
         self.value("select count(*) from rounds").await
     }
 
-    /// Asks the replica, until so many more rounds have been done, and returns the timestamps in their order.
-    async fn ask_during(&mut self, client: &Client, rounds: i64) -> Vec<Option<String>> {
-        let until = self.rounds().await + rounds;
+    /// Sends queries until this many more rounds are done, and returns their timestamps in order.
+    async fn query_during(&mut self, client: &Client, rounds: i64) -> Vec<Option<String>> {
+        let wanted = self.rounds().await + rounds;
         let mut timestamps = Vec::new();
-        while self.rounds().await < until {
+        while self.rounds().await < wanted {
             let reply = client.get("/").await;
             assert_eq!(reply.status, 200);
             let body = reply.json();
@@ -136,57 +151,90 @@ impl Coordinator {
         timestamps
     }
 
-    /// Whether all that one round wrote is there, and nothing of another.
-    async fn assert_whole(&mut self) {
+    /// Asserts that the tables hold everything that one round wrote, and nothing of another.
+    async fn assert_one_round(&mut self) {
         let stale = format!(
             "select {USERS} - count(*) from users where updated_at = (select max(started_at) from rounds)"
         );
         assert_eq!(self.value::<i64>(&stale).await, 0);
-        // The points that are shown are those of the users, and exceed the minimum.
-        let shown: Value = self
+        // The chosen users' points are current, and exceed the minimum.
+        let choice: Value = self
             .value("select jsonb_build_array(first_user_id, first_points, second_user_id, second_points) from settings")
             .await;
-        for pair in shown.as_array().unwrap().chunks(2) {
+        for pair in choice.as_array().unwrap().chunks(2) {
             if let [Value::Number(id), Value::Number(points)] = pair {
-                let points_are = format!(
+                let is_current = format!(
                     "select points = {points} and {points} > (select min_points from settings) from users where id = {id}"
                 );
-                assert!(self.value::<bool>(&points_are).await, "{shown}");
+                assert!(self.value::<bool>(&is_current).await, "{choice}");
             }
         }
+    }
+    /// P2: once per tick. P3: one after the other, with a cooldown that the database measures.
+    async fn assert_rounds_follow_the_ticks(&mut self) {
+        let renewed: i64 = self.value("select min(users_updated) from rounds").await;
+        assert_eq!(renewed, USERS);
+        let ticks: i64 = self
+            .value("select count(distinct tick_at) from rounds where scheduled")
+            .await;
+        assert_eq!(ticks, self.rounds().await);
+        let overlapping: i64 = self
+            .value("select count(*) from rounds join rounds as other on other.tick_at < rounds.tick_at where other.finished_at > rounds.finished_at")
+            .await;
+        assert_eq!(overlapping, 0);
+        self.run("update rounds set finished_at = tick_at + interval '2 s' where tick_at = (select max(tick_at) from rounds)")
+            .await;
+        let environment = [("SCHEDULE", EVERY_SECOND), ("COOLDOWN", "1h")];
+        let mut worker = self.program(roles::WORKER, &["worker"], &environment);
+        worker
+            .wait_for_output("the last round's cooldown is on")
+            .await;
+        assert!(worker.stop().await.success());
+    }
+
+    async fn assert_an_answer_reads_the_coordinator_alone(&mut self) {
+        let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(
+            "explain {}",
+            shared::last_query::ANSWER_SQL
+        )))
+        .fetch_all(&mut self.session)
+        .await
+        .unwrap();
+        assert!(
+            !plan
+                .iter()
+                .any(|line| line.contains("Citus") || line.contains("users")),
+            "{plan:?}"
+        );
+    }
+
+    async fn assert_the_shards_do_not_grow(&mut self) {
+        let size = "select sum(citus_relation_size('users'))::bigint";
+        let before: i64 = self.value(size).await;
+        let mut sizes = BTreeSet::new();
+        for _ in 0..ROUNDS {
+            self.job(roles::WORKER, &["worker", "round"]).await;
+            sizes.insert(self.value::<i64>(size).await);
+        }
+        assert_eq!(sizes, BTreeSet::from([before]));
     }
 }
 
 #[tokio::test]
 #[ignore = "needs a Citus coordinator: MAX_TWO_CITUS_URL"]
-async fn over_users_spread_over_nodes_every_promise_holds() {
+async fn with_users_spread_over_nodes_every_promise_is_kept() {
     let mut cluster = Coordinator::new().await;
-    cluster.job(roles::OWNER, &["worker", "migrate"]).await;
-    cluster.run(DISTRIBUTE).await;
-    let mut session = cluster.options.connect().await.unwrap();
-    assert_eq!(
-        users::layout(&mut session).await.unwrap(),
-        users::Layout::Distributed
-    );
-    roles::grant(&mut cluster.session).await.unwrap();
-    let users = USERS.to_string();
-    cluster
-        .job(roles::OWNER, &["worker", "seed", "--users", &users])
-        .await;
-    assert_eq!(
-        cluster.value::<i64>("select count(*) from users").await,
-        USERS
-    );
-    cluster.run(WITNESS).await;
+    cluster.migrate_and_seed().await;
+    cluster.run(AUDIT).await;
 
     let (mut first, mut second) = (cluster.worker(), cluster.worker());
     let (mut replica, client) = cluster.replica().await;
-    let mut timestamps = cluster.ask_during(&client, ROUNDS).await;
+    let mut timestamps = cluster.query_during(&client, ROUNDS).await;
 
-    // Both kinds of process, killed at their work.
+    // Kill both kinds of process while they work.
     eventually("a round runs", async || {
         sqlx::query_scalar("select exists (select from pg_stat_activity where query like 'update users%' and state = 'active')")
-            .fetch_one(&mut session)
+            .fetch_one(&mut cluster.session)
             .await
             .unwrap()
     })
@@ -194,65 +242,29 @@ async fn over_users_spread_over_nodes_every_promise_holds() {
     first.signal(Signal::SIGKILL);
     first.wait().await;
     let mut first = cluster.worker();
-    timestamps.extend(cluster.ask_during(&client, 2).await);
+    timestamps.extend(cluster.query_during(&client, 2).await);
     replica.signal(Signal::SIGKILL);
     replica.wait().await;
     let (mut replica, client) = cluster.replica().await;
-    timestamps.extend(cluster.ask_during(&client, 2).await);
+    timestamps.extend(cluster.query_during(&client, 2).await);
     for program in [&mut first, &mut second, &mut replica] {
         assert!(program.stop().await.success(), "{}", program.output());
     }
 
-    // P1: one truth. P2: once per tick.
-    cluster.assert_whole().await;
-    let renewed: i64 = cluster.value("select min(users_updated) from rounds").await;
-    assert_eq!(renewed, USERS);
-    let ticks: i64 = cluster
-        .value("select count(distinct tick_at) from rounds where scheduled")
-        .await;
-    assert_eq!(ticks, cluster.rounds().await);
-    // P3: one after the other; and a cooldown that is counted in the database.
-    let at_once: i64 = cluster
-        .value("select count(*) from rounds join rounds as other on other.tick_at < rounds.tick_at where other.finished_at > rounds.finished_at")
-        .await;
-    assert_eq!(at_once, 0);
-    cluster
-        .run("update rounds set finished_at = tick_at + interval '2 s' where tick_at = (select max(tick_at) from rounds)")
-        .await;
-    let environment = [("SCHEDULE", EVERY_SECOND), ("COOLDOWN", "1h")];
-    let mut cooling = cluster.program(roles::WORKER, &["worker"], &environment);
-    cooling.wait_for_event("round_cooling_down").await;
-    assert!(cooling.stop().await.success());
-    // P4: one chain, and what was answered goes along it.
+    // P1: one truth.
+    cluster.assert_one_round().await;
+    cluster.assert_rounds_follow_the_ticks().await;
+    // P4: one chain, and the answers follow it.
     assert_eq!(cluster.value::<i64>(CHAIN_ERRORS).await, 0);
     assert!(timestamps.is_sorted(), "{timestamps:?}");
-    // P5: at both ends of what the minimum can be, and where nobody qualifies.
+    // P5: at both ends of the minimum's range, and when no user qualifies.
     for minimum in ["0", "50", "99", "100"] {
         cluster
             .job(roles::WORKER, &["worker", "round", "--min-points", minimum])
             .await;
-        cluster.assert_whole().await;
+        cluster.assert_one_round().await;
     }
-    let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!(
-        "explain {}",
-        shared::last_query::ANSWER_SQL
-    )))
-    .fetch_all(&mut session)
-    .await
-    .unwrap();
-    assert!(
-        !plan
-            .iter()
-            .any(|line| line.contains("Citus") || line.contains("users")),
-        "an answer concerns the coordinator alone: {plan:?}"
-    );
-    // The shards keep their room: rounds do not make them grow.
-    let sizes = "select sum(citus_relation_size('users'))::bigint";
-    let before: i64 = cluster.value(sizes).await;
-    let mut seen = BTreeSet::new();
-    for _ in 0..ROUNDS {
-        cluster.job(roles::WORKER, &["worker", "round"]).await;
-        seen.insert(cluster.value::<i64>(sizes).await);
-    }
-    assert_eq!(seen, BTreeSet::from([before]));
+    cluster.assert_an_answer_reads_the_coordinator_alone().await;
+    // P6: rounds do not make the table grow.
+    cluster.assert_the_shards_do_not_grow().await;
 }

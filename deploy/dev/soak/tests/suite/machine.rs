@@ -1,20 +1,21 @@
-//! Faults that take rights or tools of the machine, or minutes: `cargo test --workspace -- --ignored`, as root, with
-//! PgBouncer and faketime installed.
+//! Faults that need root, tools of the machine, or minutes: `cargo test --workspace -- --ignored` as
+//! root, with PgBouncer and faketime installed.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use testkit::{Checker, Client, Program, TestDatabase, eventually, free_address};
+use testkit::{Checker, Client, Program, TestDatabase, eventually};
 use tokio::time::sleep;
 
-use crate::{EVERY_SECOND, EXECUTABLE, fleet, rounds_go_on};
+use crate::{EVERY_SECOND, EXECUTABLE, fleet, wait_for_next_round};
 
-/// What a fault in this file may last.
-const A_MINUTE: Duration = Duration::from_mins(1);
+/// The duration of the long faults.
+const FAULT_DURATION: Duration = Duration::from_mins(1);
 
 fn worker(url: &str, environment: &[(&str, &str)]) -> Program {
     let common = [
@@ -40,9 +41,9 @@ fn replica(url: &str) -> Program {
     Program::start(EXECUTABLE, &["api"], environment)
 }
 
-/// Where Debian's package faketime has put its library.
-fn faketime() -> String {
-    let folders = fs::read_dir("/usr/lib").expect("there is such a folder");
+/// The path of the library of Debian's package faketime.
+fn faketime_library() -> String {
+    let folders = fs::read_dir("/usr/lib").expect("Debian has this folder");
     folders
         .flatten()
         .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
@@ -57,11 +58,11 @@ fn faketime() -> String {
 async fn workers_whose_clocks_are_an_hour_wrong_do_each_tick_once() {
     let database = TestDatabase::with_users(1_000).await;
     let checker = Checker::install(&database).await;
-    let library = faketime();
-    let mut workers = ["+1h", "-1h"].map(|wrong| {
+    let library = faketime_library();
+    let mut workers = ["+1h", "-1h"].map(|offset| {
         let clock = [
             ("LD_PRELOAD", &*library),
-            ("FAKETIME", wrong),
+            ("FAKETIME", offset),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ];
         worker(&database.worker, &clock)
@@ -78,17 +79,17 @@ async fn workers_whose_clocks_are_an_hour_wrong_do_each_tick_once() {
     let late: i64 = database
         .value("select count(*) from rounds where started_at - tick_at > interval '1 minute'")
         .await;
-    assert_eq!(late, 0, "ticks are the database's");
+    assert_eq!(late, 0, "ticks follow the database's clock");
 }
 
 #[tokio::test]
 #[ignore = "needs faketime"]
-async fn a_clock_that_is_set_back_stops_the_scheduler_and_livez_says_so_while_rounds_go_on() {
+async fn when_a_clock_that_is_set_back_stops_the_scheduler_livez_fails_and_rounds_continue() {
     let database = TestDatabase::with_users(1_000).await;
     let folder = tempfile::tempdir().unwrap();
     let clock = folder.path().join("clock");
     fs::write(&clock, "+0").unwrap();
-    let library = faketime();
+    let library = faketime_library();
     let clock_settings = [
         ("LD_PRELOAD", &*library),
         ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
@@ -100,24 +101,24 @@ async fn a_clock_that_is_set_back_stops_the_scheduler_and_livez_says_so_while_ro
     let admin = Client::new(program.address("admin").await);
     assert_eq!(admin.get("/livez").await.status, 200);
     fs::write(&clock, "-1h").unwrap();
-    eventually("it is noticed", async || {
+    eventually("/livez fails", async || {
         let reply = admin.get("/livez").await;
         reply.status == 503 && reply.body.starts_with(b"the scheduler has stopped")
     })
     .await;
-    rounds_go_on(&database).await;
+    wait_for_next_round(&database).await;
     assert!(program.stop().await.success());
 }
 
 #[tokio::test]
 #[ignore = "takes a minute"]
-async fn a_worker_that_is_stopped_for_a_minute_commits_nothing_when_it_goes_on() {
+async fn a_worker_that_is_stopped_for_a_minute_commits_nothing_when_it_continues() {
     let database = TestDatabase::with_users(100_000).await;
     let checker = Checker::install(&database).await;
     let mut fleet = fleet(&database, 2, 1).await;
-    rounds_go_on(&database).await;
-    // In the middle of its UPDATE.
-    let victim = loop {
+    wait_for_next_round(&database).await;
+    // Stop a worker in the middle of its UPDATE.
+    let stopped_worker = loop {
         let busy = "select coalesce((select query like 'update users%' from pg_stat_activity \
                     where datname = current_database() and application_name = 'max-two-worker' and state = 'active' \
                     order by query like 'update users%' desc limit 1), false)";
@@ -125,21 +126,22 @@ async fn a_worker_that_is_stopped_for_a_minute_commits_nothing_when_it_goes_on()
         fleet.workers[0].program.signal(Signal::SIGSTOP);
         let holds = "select exists (select from pg_stat_activity where datname = current_database() \
                      and application_name = 'max-two-worker' and state = 'idle in transaction')";
-        // Its session waits for it if it was the one; a moment decides.
+        // Its session is idle in its transaction once the statement is done, unless the other
+        // worker was the one with the round.
         sleep(Duration::from_secs(1)).await;
         if database.value(holds).await {
             break &fleet.workers[0];
         }
         fleet.workers[0].program.signal(Signal::SIGCONT);
     };
-    let stopped = Instant::now();
-    rounds_go_on(&database).await;
-    let taken_over = stopped.elapsed();
-    println!("taken over after {taken_over:.1?}");
-    assert!(taken_over < Duration::from_secs(15), "{taken_over:?}");
-    sleep(A_MINUTE.saturating_sub(stopped.elapsed())).await;
-    victim.program.signal(Signal::SIGCONT);
-    rounds_go_on(&database).await;
+    let stopped_at = Instant::now();
+    wait_for_next_round(&database).await;
+    let takeover = stopped_at.elapsed();
+    println!("the other worker took over after {takeover:.1?}");
+    assert!(takeover < Duration::from_secs(15), "{takeover:?}");
+    sleep(FAULT_DURATION.saturating_sub(stopped_at.elapsed())).await;
+    stopped_worker.program.signal(Signal::SIGCONT);
+    wait_for_next_round(&database).await;
     fleet.stop().await;
     let report = checker.report(&database).await;
     assert!(report.is_clean(), "{report}");
@@ -147,37 +149,40 @@ async fn a_worker_that_is_stopped_for_a_minute_commits_nothing_when_it_goes_on()
 
 #[tokio::test]
 #[ignore = "takes a minute"]
-async fn users_that_are_locked_for_a_minute_keep_no_reader_waiting_and_the_round_follows() {
+async fn users_locked_for_a_minute_delay_no_reader_and_the_next_round_follows() {
     let database = TestDatabase::with_users(1_000).await;
     let checker = Checker::install(&database).await;
     let mut fleet = fleet(&database, 2, 1).await;
-    rounds_go_on(&database).await;
-    let mut obstacle = database.superuser().await;
+    wait_for_next_round(&database).await;
+    let mut blocker = database.superuser().await;
     sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table users")
-        .execute(&mut obstacle)
+        .execute(&mut blocker)
         .await
         .unwrap();
-    let client = Client::new(fleet.addresses[0]);
-    let locked = Instant::now();
-    while locked.elapsed() < A_MINUTE {
+    let client = Client::new(fleet.addresses()[0]);
+    let locked_at = Instant::now();
+    while locked_at.elapsed() < FAULT_DURATION {
         assert_eq!(checker.query(&client).await, Some(200));
         sleep(Duration::from_millis(10)).await;
     }
-    shared::db::close(obstacle).await;
-    let free = Instant::now();
-    rounds_go_on(&database).await;
-    println!("the next round was done {:.1?} after", free.elapsed());
+    shared::db::close(blocker).await;
+    let unlocked_at = Instant::now();
+    wait_for_next_round(&database).await;
+    println!(
+        "the next round was done {:.1?} after the end of the lock",
+        unlocked_at.elapsed()
+    );
     assert!(
-        free.elapsed() < Duration::from_secs(5),
+        unlocked_at.elapsed() < Duration::from_secs(5),
         "{:?}",
-        free.elapsed()
+        unlocked_at.elapsed()
     );
     fleet.stop().await;
     let report = checker.report(&database).await;
     assert!(report.is_clean(), "{report}");
 }
 
-/// A file system in memory, gone with its test.
+/// A small file system in memory, unmounted when it is dropped.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
@@ -189,10 +194,10 @@ impl SmallDisk {
             .arg(&path)
             .status()
             .unwrap();
-        assert!(status.success(), "mounting takes root's rights");
+        assert!(status.success(), "mounting needs root");
         let postgres = path.join("tablespace");
         fs::create_dir(&postgres).unwrap();
-        // Postgres runs as another account than root.
+        // Under root, the server runs as this account.
         let status = Command::new("chown")
             .arg("postgres")
             .arg(&postgres)
@@ -204,7 +209,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // The server may still have files open there; they go with it.
+        // Lazily, because the server may still have files open there.
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
         let _ = fs::remove_dir(&self.0);
     }
@@ -212,27 +217,27 @@ impl Drop for SmallDisk {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs root, to mount a disk"]
-async fn a_full_disk_stops_rounds_until_there_is_room_and_no_reader() {
+async fn a_full_disk_stops_rounds_until_there_is_space_and_no_reader() {
     let disk = SmallDisk::mount();
     let database = TestDatabase::with_own_server().await;
     database.seed(50_000).await;
-    let place = disk.0.join("tablespace");
+    let tablespace = disk.0.join("tablespace");
     database
         .run(&format!(
             "create tablespace small location '{}'",
-            place.display()
+            tablespace.display()
         ))
         .await;
-    // Without the room that a round needs on its own pages, and with all of the disk taken.
+    // A round finds no space on the table's own pages, nor on the disk.
     for statement in [
         "alter table users set (fillfactor = 100)",
         "alter table users set tablespace small",
         "vacuum full users",
-        "create table ballast (stuff text) tablespace small",
+        "create table filler (content text) tablespace small",
         "do $$ begin
              loop
                  begin
-                     insert into ballast select repeat('stuff', 200) from generate_series(1, 20);
+                     insert into filler select repeat('filler', 200) from generate_series(1, 20);
                  exception when disk_full then
                      exit;
                  end;
@@ -250,19 +255,21 @@ async fn a_full_disk_stops_rounds_until_there_is_room_and_no_reader() {
         database.value::<i64>("select count(*) from rounds").await,
         0
     );
-    database.run("drop table ballast").await;
+    database.run("drop table filler").await;
     worker.wait_for_output("round done").await;
     assert!(worker.stop().await.success());
     assert!(replica.stop().await.success());
 }
 
-/// Starts PgBouncer in front of the database.
+/// Starts PgBouncer in front of the database. It can't listen on port 0, so it gets a listening
+/// socket, as from systemd: file 3, with variables that name the process that it is for.
 async fn pooler(
     database: &TestDatabase,
     settings: &str,
 ) -> (Program, SocketAddr, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    let address = free_address();
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
     let server = database.server.lock().await;
     let [api, worker] = ["max_two_api", "max_two_worker"].map(|role| {
         format!(
@@ -273,10 +280,8 @@ async fn pooler(
         )
     });
     let file = folder.path().join("pgbouncer.ini");
-    let port = address.port();
     let text = format!(
-        "[databases]\napi = {api}\nworker = {worker}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-         auth_type = any\n{settings}\n"
+        "[databases]\napi = {api}\nworker = {worker}\n[pgbouncer]\nauth_type = any\n{settings}\n"
     );
     fs::write(&file, text).unwrap();
     let readable = Command::new("chmod")
@@ -284,11 +289,16 @@ async fn pooler(
         .arg(folder.path())
         .status();
     assert!(readable.unwrap().success());
-    let mut command = tokio::process::Command::new("pgbouncer");
+    let mut command = tokio::process::Command::new("sh");
+    command.args([
+        "-c",
+        "LISTEN_FDS=1 LISTEN_PID=$$ exec pgbouncer \"$@\" 3<&0",
+        "pgbouncer",
+    ]);
     if nix::unistd::Uid::effective().is_root() {
         command.args(["-u", "postgres"]);
     }
-    command.arg(&file).stdin(std::process::Stdio::null());
+    command.arg(&file).stdin(OwnedFd::from(socket));
     let mut program = Program::spawn(command);
     program.wait_for_output("process up").await;
     (program, address, folder)
@@ -296,7 +306,7 @@ async fn pooler(
 
 #[tokio::test]
 #[ignore = "needs PgBouncer"]
-async fn behind_a_pooler_both_programs_say_at_once_what_they_need() {
+async fn behind_a_pooler_both_programs_log_at_once_what_they_need() {
     let database = TestDatabase::with_users(100).await;
     for settings in [
         "pool_mode = transaction",

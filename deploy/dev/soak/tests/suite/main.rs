@@ -1,4 +1,4 @@
-//! The whole service under faults: workers, replicas and clients over one database, and a checker.
+//! The whole service under faults: workers, replicas and clients over one database, with a checker.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +16,7 @@ use nix::sys::signal::Signal;
 use soak::{Fleet, load};
 use testkit::{Checker, Client, Program, TestDatabase, eventually};
 
-/// The program with all roles.
+/// The program that has the worker and the api as subcommands.
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_soak");
 const EVERY_SECOND: &str = "* * * * * *";
 
@@ -31,24 +31,24 @@ async fn fleet(database: &TestDatabase, workers: u16, replicas: u16) -> Fleet {
     .await
 }
 
-async fn rounds_go_on(database: &TestDatabase) {
+async fn wait_for_next_round(database: &TestDatabase) {
     let before: i64 = database.value("select count(*) from rounds").await;
-    eventually("rounds go on", async || {
+    eventually("the next round is done", async || {
         database.value::<i64>("select count(*) from rounds").await > before
     })
     .await;
 }
 
-/// How long the replica takes to answer again.
-async fn answers_again(client: &Client, checker: &Checker) -> Duration {
+/// Waits until the replica answers again, and returns how long that took.
+async fn outage(client: &Client, checker: &Checker) -> Duration {
     let began = Instant::now();
     eventually("it answers", async || {
         checker.query(client).await == Some(200)
     })
     .await;
-    let away = began.elapsed();
-    println!("answered again after {away:.2?}");
-    away
+    let outage = began.elapsed();
+    println!("answered again after {outage:.2?}");
+    outage
 }
 
 #[tokio::test]
@@ -71,9 +71,9 @@ async fn ten_crashes_of_postgres_under_load_break_no_promise() {
     database.seed(1_000).await;
     let checker = Checker::install(&database).await;
     let mut fleet = fleet(&database, 2, 2).await;
-    let load = load(&checker, &fleet.addresses, 4);
-    let client = Client::new(fleet.addresses[0]);
-    rounds_go_on(&database).await;
+    let load = load(&checker, &fleet.addresses(), 4);
+    let client = Client::new(fleet.addresses()[0]);
+    wait_for_next_round(&database).await;
     for _ in 0..10 {
         let mut server = database.server.lock().await;
         tokio::task::block_in_place(|| {
@@ -82,10 +82,10 @@ async fn ten_crashes_of_postgres_under_load_break_no_promise() {
         })
         .unwrap();
         drop(server);
-        let away = answers_again(&client, &checker).await;
-        // The promise is three seconds; a machine that is busy with other tests gets more.
-        assert!(away < Duration::from_secs(15), "{away:?}");
-        rounds_go_on(&database).await;
+        let outage = outage(&client, &checker).await;
+        // The promise is 3 s. A machine that runs other tests at the same time gets more.
+        assert!(outage < Duration::from_secs(15), "{outage:?}");
+        wait_for_next_round(&database).await;
     }
     drop(load);
     fleet.stop().await;
@@ -94,32 +94,32 @@ async fn ten_crashes_of_postgres_under_load_break_no_promise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn when_a_standby_is_promoted_nothing_is_lost_and_no_program_is_restarted() {
+async fn when_a_standby_is_promoted_nothing_is_lost_and_no_program_needs_a_restart() {
     let leader = TestDatabase::with_own_server().await;
     leader.seed(1_000).await;
     let checker = Checker::install(&leader).await;
     let follower = leader.standby().await;
     let mut fleet = fleet(&leader, 2, 2).await;
-    let load = load(&checker, &fleet.addresses, 4);
-    rounds_go_on(&leader).await;
+    let load = load(&checker, &fleet.addresses(), 4);
+    wait_for_next_round(&leader).await;
     leader.server.lock().await.crash();
     let port = follower.server.lock().await.port();
     for member in fleet.members() {
         member.proxy.redirect_to(port);
     }
-    // Until the promotion they see a standby, and know it for what it is.
+    // Until the promotion they connect to the standby, and must recognise it.
     for member in fleet.replicas.iter_mut().chain(&mut fleet.workers) {
         member
             .program
             .wait_for_output("the database is a standby")
             .await;
     }
-    let client = Client::new(fleet.addresses[0]);
+    let client = Client::new(fleet.addresses()[0]);
     assert_eq!(checker.query(&client).await, Some(503));
     follower.promote().await;
-    let away = answers_again(&client, &checker).await;
-    assert!(away < Duration::from_secs(15), "{away:?}");
-    rounds_go_on(&follower).await;
+    let outage = outage(&client, &checker).await;
+    assert!(outage < Duration::from_secs(15), "{outage:?}");
+    wait_for_next_round(&follower).await;
     drop(load);
     fleet.stop().await;
     let report = checker.report(&follower).await;
@@ -127,7 +127,7 @@ async fn when_a_standby_is_promoted_nothing_is_lost_and_no_program_is_restarted(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_thousand_requests_over_three_replicas_are_one_chain() {
+async fn a_hundred_thousand_requests_over_three_replicas_form_one_chain() {
     const CLIENTS: u32 = 100;
     let database = TestDatabase::with_own_server().await;
     database.seed(1_000).await;
@@ -136,7 +136,7 @@ async fn a_hundred_thousand_requests_over_three_replicas_are_one_chain() {
     let mut requests = tokio::task::JoinSet::new();
     for number in 0..CLIENTS {
         let checker = checker.clone();
-        let client = Client::new(fleet.addresses[number as usize % 3]);
+        let client = Client::new(fleet.addresses()[number as usize % 3]);
         requests.spawn(async move {
             for _ in 0..100_000 / CLIENTS {
                 assert_eq!(checker.query(&client).await, Some(200));
@@ -147,20 +147,20 @@ async fn a_hundred_thousand_requests_over_three_replicas_are_one_chain() {
     fleet.stop().await;
     let report = checker.report(&database).await;
     assert!(report.is_clean(), "{report}");
-    assert_eq!((report.answers, report.refused), (100_000, 0));
-    assert_eq!(report.unclaimed, 0, "{report}");
+    assert_eq!((report.answers, report.error_responses), (100_000, 0));
+    assert_eq!(report.lost_first_answers, 0, "{report}");
     assert!(report.rounds > 0, "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_paused_replica_keeps_nobody_else_waiting() {
+async fn a_paused_replica_does_not_delay_the_others() {
     let database = TestDatabase::with_users(1_000).await;
     let checker = Checker::install(&database).await;
     let mut fleet = fleet(&database, 1, 3).await;
-    let load = load(&checker, &fleet.addresses[..1], 8);
-    rounds_go_on(&database).await;
+    let load = load(&checker, &fleet.addresses()[..1], 8);
+    wait_for_next_round(&database).await;
     fleet.replicas[0].program.signal(Signal::SIGSTOP);
-    for &address in &fleet.addresses[1..] {
+    for &address in &fleet.addresses()[1..] {
         let client = Client::new(address);
         for _ in 0..500 {
             assert_eq!(checker.query(&client).await, Some(200));

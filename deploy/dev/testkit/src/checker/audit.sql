@@ -1,8 +1,8 @@
--- What the checker goes by: every committed change of the tables, written down by triggers that no program of ours knows.
+-- The checker's data: triggers record every committed change of the tables. No program depends on them.
 
 create schema audit;
 
--- The first and the last moment of a round's writes, all of which a round does under the lock.
+-- When a transaction began to write `users`. It holds the worker's lock from before this until its end.
 create table audit.begins (
     transaction_id xid8 not null,
     at timestamptz not null default clock_timestamp()
@@ -10,16 +10,16 @@ create table audit.begins (
 create table audit.renewals (
     transaction_id xid8 not null,
     renewed bigint not null,
-    -- Users who did not get the time of their round.
+    -- Users that did not get the time of their round.
     stale bigint not null
 );
 create table audit.choices (
     number bigserial primary key,
     transaction_id xid8 not null,
-    -- The round's users as an answer shows them.
+    -- The chosen users, in the format of an answer.
     users jsonb not null,
-    -- Whether they qualify, and are two if two can be had.
-    good boolean not null
+    -- Whether they qualify, and are two if at least two users do.
+    valid boolean not null
 );
 create table audit.rounds (
     transaction_id xid8 not null,
@@ -28,7 +28,7 @@ create table audit.rounds (
     at timestamptz not null default clock_timestamp()
 );
 create table audit.queries (
-    -- Drawn while the row of last_query is locked: the order of the chain.
+    -- Assigned while the row of last_query is locked, so it is the order of the chain.
     number bigserial primary key,
     previous_at timestamptz,
     queried_at timestamptz not null
@@ -56,7 +56,7 @@ create trigger audit after update on users
 
 create function audit.choice() returns trigger language plpgsql security definer as $$
 begin
-    insert into audit.choices (transaction_id, users, good)
+    insert into audit.choices (transaction_id, users, valid)
     select
         pg_current_xact_id(),
         coalesce(jsonb_agg(jsonb_build_object('id', id, 'points', points) order by id), '[]'),

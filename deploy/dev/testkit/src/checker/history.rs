@@ -1,4 +1,4 @@
-//! What clients saw, in the order of one clock: and what of it can't be true.
+//! Compares the answers that clients got with each other and with the audit, by the clients' clock.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Instant;
@@ -9,72 +9,79 @@ use serde_json::Value;
 #[derive(Clone, Debug)]
 pub struct Observation {
     /// Just before the request was sent.
-    pub asked_at: Instant,
-    /// Just after the answer was read.
-    pub answered_at: Instant,
+    pub sent_at: Instant,
+    /// Just after the response was read.
+    pub received_at: Instant,
     /// The body's `users`.
     pub users: Value,
     /// The body's `timestamp`.
     pub timestamp: Option<String>,
 }
 
-/// What the database's audit knows, for comparison.
+/// What the database's audit recorded.
 #[derive(Debug, Default)]
-pub(super) struct Known {
-    /// The users of each round, in the order of the rounds. Before the first there were none.
+pub(super) struct Audit {
+    /// The chosen users of each round, in the order of the rounds. Before the first there are none.
     pub(super) choices: Vec<Value>,
-    /// The seconds in which queries were answered, as an answer shows them.
+    /// The seconds in which queries were answered, in the format of an answer.
     pub(super) seconds: HashSet<String>,
 }
 
-/// The answers that contradict what is known, or each other, in words.
-pub(super) fn contradictions(observations: &[Observation], known: &Known) -> Vec<String> {
-    let mut complaints = Vec::new();
-    let first_ever = observations
+/// Describes each answer that contradicts the audit or an earlier answer.
+pub(super) fn contradictions(observations: &[Observation], audit: &Audit) -> Vec<String> {
+    let mut contradictions = Vec::new();
+    let without_timestamp = observations
         .iter()
         .filter(|observation| observation.timestamp.is_none());
-    if first_ever.count() > 1 {
-        complaints.push("two queries were the very first".to_owned());
+    if without_timestamp.count() > 1 {
+        contradictions.push("two answers are the very first".to_owned());
     }
-    // The numbers of the first and the last round that chose these users.
+    let rounds = rounds_by_users(&audit.choices);
+    let mut by_sending: Vec<_> = observations.iter().collect();
+    by_sending.sort_by_key(|observation| observation.sent_at);
+    let mut by_receipt = by_sending.clone();
+    by_receipt.sort_by_key(|observation| observation.received_at);
+    let mut by_receipt = by_receipt.into_iter().peekable();
+    // The latest timestamp and round among the answers received before this request was sent.
+    let (mut timestamp, mut round) = (&None, 0);
+    for observation in by_sending {
+        while let Some(earlier) =
+            by_receipt.next_if(|earlier| earlier.received_at < observation.sent_at)
+        {
+            timestamp = timestamp.max(&earlier.timestamp);
+            if let Some((first, _)) = rounds.get(&earlier.users.to_string()) {
+                round = round.max(*first);
+            }
+        }
+        if &observation.timestamp < timestamp {
+            contradictions.push(format!("time went back to {:?}", observation.timestamp));
+        }
+        if let Some(second) = &observation.timestamp
+            && !audit.seconds.contains(second)
+        {
+            contradictions.push(format!("no query was answered at {second}"));
+        }
+        match rounds.get(&observation.users.to_string()) {
+            None => contradictions.push(format!("no round chose {}", observation.users)),
+            Some((_, last)) if *last < round => contradictions.push(format!(
+                "users of an older round came back: {}",
+                observation.users
+            )),
+            Some(_) => {}
+        }
+    }
+    contradictions
+}
+
+/// The numbers of the first and the last round that chose each pair of users. Round 0 is the time
+/// before the first.
+fn rounds_by_users(choices: &[Value]) -> HashMap<String, (usize, usize)> {
     let mut rounds = HashMap::from([("[]".to_owned(), (0, 0))]);
-    for (number, users) in (1..).zip(&known.choices) {
+    for (number, users) in (1..).zip(choices) {
         rounds
             .entry(users.to_string())
             .and_modify(|(_, last)| *last = number)
             .or_insert((number, number));
     }
-    let mut asked: Vec<_> = observations.iter().collect();
-    asked.sort_by_key(|observation| observation.asked_at);
-    let mut answered = asked.clone();
-    answered.sort_by_key(|observation| observation.answered_at);
-    let mut answered = answered.into_iter().peekable();
-    // The latest of all that was answered before the one in hand was asked.
-    let (mut timestamp, mut round) = (&None, 0);
-    for observation in asked {
-        while let Some(before) =
-            answered.next_if(|before| before.answered_at < observation.asked_at)
-        {
-            timestamp = timestamp.max(&before.timestamp);
-            if let Some((first, _)) = rounds.get(&before.users.to_string()) {
-                round = round.max(*first);
-            }
-        }
-        if &observation.timestamp < timestamp {
-            complaints.push(format!("time went back to {:?}", observation.timestamp));
-        }
-        if let Some(second) = &observation.timestamp
-            && !known.seconds.contains(second)
-        {
-            complaints.push(format!("no query was answered at {second}"));
-        }
-        match rounds.get(&observation.users.to_string()) {
-            None => complaints.push(format!("no round chose {}", observation.users)),
-            Some((_, last)) if *last < round => {
-                complaints.push(format!("an older round's {} came back", observation.users));
-            }
-            Some(_) => {}
-        }
-    }
-    complaints
+    rounds
 }
