@@ -62,14 +62,14 @@ pub struct Fleet {
     pub workers: Vec<Member>,
     /// The replicas.
     pub replicas: Vec<Member>,
-    /// Where the replicas listen. A replica that is replaced keeps its address, so the addresses are
-    /// reserved.
+    /// Where the replicas listen. A replica that is replaced keeps its address, so the addresses
+    /// are reserved.
     addresses: Vec<ReservedAddress>,
 }
 
 impl Fleet {
-    /// Starts this many workers and replicas of `executable`, which has the subcommands `worker` and
-    /// `api`. Returns when every replica is connected.
+    /// Starts this many workers and replicas of `executable`, which has the subcommands `worker`
+    /// and `api`. Returns when every replica is connected.
     pub async fn start(
         executable: &Path,
         database: &TestDatabase,
@@ -129,8 +129,8 @@ impl Fleet {
     }
 }
 
-/// Starts clients that query the replicas at these addresses in rotation, until the returned set is dropped. The
-/// checker records what they get.
+/// Starts clients that query the replicas at these addresses in rotation, until the returned set
+/// is dropped. The checker records what they get.
 #[must_use]
 pub fn load(checker: &Checker, addresses: &[SocketAddr], clients: u16) -> JoinSet<()> {
     let mut load = JoinSet::new();

@@ -1,7 +1,7 @@
 //! Records every change in the database and every answer, and reports which promises were broken.
 //!
-//! It does not depend on how the programs work: it compares what was committed and what was answered
-//! with the promises.
+//! It does not depend on how the programs work: it compares what was committed and what was
+//! answered with the promises.
 
 mod history;
 

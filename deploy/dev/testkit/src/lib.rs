@@ -1,5 +1,5 @@
 //! What the tests of all packages share: a database for each test, programs as processes, a proxy
-//! with network faults, an HTTP client, and a checker of everything that was answered and committed.
+//! with network faults, an HTTP client, and a checker of what was answered and committed.
 //!
 //! Everything here panics where a test can't go on. The server that a test binary starts stops with
 //! it, however the binary ends.

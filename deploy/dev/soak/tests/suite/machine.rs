@@ -1,5 +1,5 @@
-//! Faults that need root, tools of the machine, or minutes: `cargo test --workspace -- --ignored` as
-//! root, with PgBouncer and faketime installed.
+//! Faults that need root, tools of the machine, or minutes: `cargo test --workspace -- --ignored`
+//! as root, with PgBouncer and faketime installed.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};

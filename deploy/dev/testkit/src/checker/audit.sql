@@ -1,8 +1,8 @@
--- The checker's data: triggers record every committed change of the tables. No program depends on them.
+-- The checker's data: triggers record every committed change of the tables.
 
 create schema audit;
 
--- When a transaction began to write `users`. It holds the worker's lock from before this until its end.
+-- When a transaction began to write users. A round holds the worker's lock by then.
 create table audit.begins (
     transaction_id xid8 not null,
     at timestamptz not null default clock_timestamp()

@@ -1,4 +1,4 @@
--- Compares what the audit recorded with the promises: one row per promise, with the number of violations.
+-- Compares the audit with the promises: one row per promise, with the number of violations.
 select finding, count
 from (
     -- Ticks for which more than one transaction was committed.
@@ -23,7 +23,8 @@ from (
     -- Rounds whose chosen users do not qualify, or are too few.
     select 'rounds with wrong users', count(*) from audit.choices where not valid
     union all
-    -- Users that a round skipped or gave a time other than its own, and users that the last round did not renew.
+    -- Users that a round skipped, or gave a time other than its own; and users without the time
+    -- of the last round.
     select 'users not renewed',
         (select coalesce(sum(stale + (select count(*) from users) - renewed), 0) from audit.renewals)
             + (select count(*) from users where updated_at < (select max(started_at) from rounds))
