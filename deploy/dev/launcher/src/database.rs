@@ -1,7 +1,6 @@
-//! The database that everything meets in: a private one, or that of `DATABASE_URL`.
+//! Prepares the database: a private server's, or the one of `DATABASE_URL`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 use std::{env, io};
 
 use anyhow::Context;
@@ -11,14 +10,13 @@ use shared::schema;
 use tokio::task::spawn_blocking;
 use tracing::info;
 
+use crate::CONNECT_TIMEOUT;
 use crate::settings::Settings;
 
-/// How long the database may take to be reached at the start.
-const CONNECT: Duration = Duration::from_secs(10);
-/// The name of the private server's database.
-const NAME: &str = "max_two";
+/// The database in the private server.
+const DATABASE_NAME: &str = "max_two";
 
-/// The URL of the same database for each of the roles.
+/// The database's URL for each role.
 #[derive(Clone)]
 pub(crate) struct Urls {
     pub(crate) owner: String,
@@ -26,10 +24,10 @@ pub(crate) struct Urls {
     pub(crate) api: String,
 }
 
-/// Makes the database ready: started if it is ours, with the roles and the schema.
+/// Starts a private server unless `DATABASE_URL` is set, and brings roles and schema up to date.
 ///
 /// # Errors
-/// When there is no Postgres, or it refuses.
+/// When Postgres can't be started, connected to or migrated.
 pub(crate) async fn prepare(settings: &Settings) -> anyhow::Result<(Option<Server>, Urls)> {
     if let Some(url) = &settings.database_url {
         let owner = Database::parse(url, "max-two")?;
@@ -47,7 +45,7 @@ pub(crate) async fn prepare(settings: &Settings) -> anyhow::Result<(Option<Serve
         .map_or_else(default_directory, Ok)?;
     info!(directory = %directory.display(), "starting a private Postgres");
     let binaries = settings.postgres_bin.clone();
-    // Beside this task, which may be asked to stop meanwhile.
+    // On a thread of its own, so that a stop signal is handled meanwhile.
     let server = spawn_blocking(move || {
         let binaries = Binaries::find(binaries.as_deref())?;
         Server::start(&directory, &binaries)
@@ -55,16 +53,16 @@ pub(crate) async fn prepare(settings: &Settings) -> anyhow::Result<(Option<Serve
     .await
     .context("starting Postgres")??;
     let superuser = |database| Database::parse(&server.url("postgres", database), "max-two");
-    let mut connection = superuser("postgres")?.connect(CONNECT).await?;
-    roles::create(&mut connection, server.password(), NAME).await?;
+    let mut connection = superuser("postgres")?.connect(CONNECT_TIMEOUT).await?;
+    roles::create(&mut connection, server.password(), DATABASE_NAME).await?;
     close(connection).await;
     let urls = Urls {
-        owner: server.url(roles::OWNER, NAME),
-        worker: server.url(roles::WORKER, NAME),
-        api: server.url(roles::API, NAME),
+        owner: server.url(roles::OWNER, DATABASE_NAME),
+        worker: server.url(roles::WORKER, DATABASE_NAME),
+        api: server.url(roles::API, DATABASE_NAME),
     };
     migrate(&Database::parse(&urls.owner, "max-two")?).await?;
-    let mut connection = superuser(NAME)?.connect(CONNECT).await?;
+    let mut connection = superuser(DATABASE_NAME)?.connect(CONNECT_TIMEOUT).await?;
     roles::grant(&mut connection).await?;
     close(connection).await;
     Ok((Some(server), urls))
@@ -72,9 +70,9 @@ pub(crate) async fn prepare(settings: &Settings) -> anyhow::Result<(Option<Serve
 
 async fn migrate(owner: &Database) -> anyhow::Result<()> {
     let mut connection = owner
-        .connect(CONNECT)
+        .connect(CONNECT_TIMEOUT)
         .await
-        .context("reaching the database")?;
+        .context("connecting to the database")?;
     schema::migrate(&mut connection)
         .await
         .context("migrating the database")?;
@@ -82,21 +80,21 @@ async fn migrate(owner: &Database) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `.max-two` in the current folder. Where root starts this in a folder of its own, as in /root, Postgres' account can't
-/// enter that: then a folder for this one in /var/lib/max-two.
+/// `.max-two` in the current folder. When root starts this in a folder that Postgres' account can't
+/// enter, such as /root: a folder in /var/lib/max-two, named for the current one.
 fn default_directory() -> anyhow::Result<PathBuf> {
     let current = env::current_dir().context("finding the current folder")?;
-    let here = current.join(".max-two");
-    if is_accessible(&here.join("cluster"))? {
-        return Ok(here);
+    let in_current = current.join(".max-two");
+    if is_accessible(&in_current.join("cluster"))? {
+        return Ok(in_current);
     }
-    let elsewhere = Path::new("/var/lib/max-two").join(name_of(&current)?);
-    info!(directory = %elsewhere.display(), "Postgres' account can't enter the current folder");
-    Ok(elsewhere)
+    let directory = Path::new("/var/lib/max-two").join(folder_name(&current)?);
+    info!(directory = %directory.display(), "Postgres' account can't enter the current folder; using another data directory");
+    Ok(directory)
 }
 
-/// A name for a folder's own data: its path, in one word.
-fn name_of(folder: &Path) -> io::Result<String> {
+/// A folder's path with `-` in place of `/`.
+fn folder_name(folder: &Path) -> io::Result<String> {
     let path = folder.canonicalize()?;
     Ok(path
         .to_string_lossy()

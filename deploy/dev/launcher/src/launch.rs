@@ -1,7 +1,6 @@
-//! From nothing to a service that answers, and back.
+//! Starts database, workers and replicas in this order, and stops them in reverse.
 
 use std::ffi::OsString;
-use std::io;
 use std::net::SocketAddr;
 use std::process::exit;
 use std::time::Duration;
@@ -17,26 +16,25 @@ use private_postgres::Server;
 use shared::db::{Database, close};
 use shared::rounds;
 use shared::shutdown::StopSignals;
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::{interval, sleep};
 use tracing::{error, info};
 use worker::Schedule;
 
+use crate::CONNECT_TIMEOUT;
+use crate::address::reserve;
 use crate::database::{self, Urls};
 use crate::programs::{Fleet, Program};
 use crate::settings::Settings;
 
-/// How often a condition is looked at while it is waited for.
-const GLANCE: Duration = Duration::from_millis(50);
-/// How often the private Postgres is looked after.
-const LOOK: Duration = Duration::from_secs(1);
-/// How long the database may take to be reached.
-const CONNECT: Duration = Duration::from_secs(10);
-/// Any free port, for the admin listeners: there are as many as processes.
+/// How often to check a condition while waiting for it.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
+/// How often to check that the private Postgres runs.
+const POSTGRES_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Any free port, for the admin listener of each process.
 const ANY_PORT: &str = "127.0.0.1:0";
 
-/// What runs, in the order in which it stops.
+/// What runs, in the order of stopping.
 #[derive(Default)]
 struct Running {
     replicas: Option<Fleet>,
@@ -44,7 +42,7 @@ struct Running {
     postgres: Option<Server>,
 }
 
-/// Starts everything, and stops it after a signal, or after an error.
+/// Starts everything, and stops it after a signal or an error.
 ///
 /// # Errors
 /// When something can't be started.
@@ -61,8 +59,8 @@ pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
     tokio::select! {
         () = running.stop() => {}
         signal = signals.next() => {
-            // Leashes end what is left.
-            info!(signal, "a second signal: not waiting any longer");
+            // The guards end the processes that are left.
+            info!(signal, "second signal: exiting at once");
             exit(1);
         }
     }
@@ -70,7 +68,8 @@ pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
-    let (reserved, listen) = reserve(settings.listen)
+    // Held to the end: the port must stay reserved while a replica is restarted.
+    let (_reservation, listen) = reserve(settings.listen)
         .with_context(|| format!("LISTEN {} can't be used", settings.listen))?;
     let (postgres, urls) = database::prepare(settings).await?;
     running.postgres = postgres;
@@ -79,22 +78,20 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
         .await
         .context("seeding")?;
     running.workers = Some(Fleet::start(workers(settings, &urls))?);
-    first_round(&owner, &settings.schedule).await?;
+    wait_for_first_round(&owner, &settings.schedule).await?;
     running.replicas = Some(Fleet::start(replicas(settings, listen, &urls))?);
-    answered(listen).await?;
+    wait_until_ready(listen).await?;
     println!("Max Two is ready: http://{listen}/");
     match running.postgres {
         Some(_) => println!("Its database: {}", urls.owner),
-        // Its URL is known to whoever gave it, and may hold a password.
+        // The URL may hold a password.
         None => println!("Its database: that of DATABASE_URL"),
     }
-    // The port is the replicas' now, and stays reserved while one of them is started again.
-    let _reserved = reserved;
-    look_after(running.postgres.as_mut()).await
+    supervise_postgres(running.postgres.as_mut()).await
 }
 
 impl Running {
-    /// Api, worker, Postgres.
+    /// Stops replicas, then workers, then Postgres.
     async fn stop(&mut self) {
         for fleet in [self.replicas.take(), self.workers.take()]
             .into_iter()
@@ -111,30 +108,7 @@ impl Running {
     }
 }
 
-/// Takes the address, without listening on it, so that replicas can share it and nobody else can take it.
-fn reserve(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
-    let bound = |address: SocketAddr, shared| {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(shared)?;
-        socket.bind(&address.into())?;
-        Ok::<_, io::Error>(socket)
-    };
-    // A socket that does not share finds out whether somebody else has the port, even one who would share it.
-    drop(bound(address, false)?);
-    let socket = bound(address, true)?;
-    let address = socket
-        .local_addr()?
-        .as_socket()
-        .expect("it was bound to one");
-    Ok((socket, address))
-}
-
-/// The log format of this program, if it was chosen, is that of all.
+/// Passes the log format on to the processes, if it is set.
 fn log_format(settings: &Settings) -> Option<(&'static str, OsString)> {
     let format = settings.log_format?.to_possible_value()?;
     Some(("LOG_FORMAT", format.get_name().into()))
@@ -160,7 +134,7 @@ fn replicas(settings: &Settings, listen: SocketAddr, urls: &Urls) -> impl Iterat
         ("LISTEN", listen.to_string().into()),
         ("REUSE_PORT", "true".into()),
         ("ADMIN_LISTEN", ANY_PORT.into()),
-        // No load balancer has to be told.
+        // There is no load balancer that must notice the stop.
         ("DRAIN_DELAY", "0s".into()),
     ];
     environment.extend(log_format(settings));
@@ -171,48 +145,49 @@ fn replicas(settings: &Settings, listen: SocketAddr, urls: &Urls) -> impl Iterat
     })
 }
 
-/// Waits until the tick that is due now has been done, by whichever worker; if the schedule has had none, not at all.
-async fn first_round(owner: &Database, schedule: &Schedule) -> anyhow::Result<()> {
+/// Waits until a worker has done the latest due tick. Returns at once if the schedule has had none.
+async fn wait_for_first_round(owner: &Database, schedule: &Schedule) -> anyhow::Result<()> {
     let mut connection = owner
-        .connect(CONNECT)
+        .connect(CONNECT_TIMEOUT)
         .await
-        .context("reaching the database")?;
+        .context("connecting to the database")?;
     let (now, _) = rounds::last_scheduled(&mut connection).await?;
     if let Some(due) = schedule.latest_tick(now) {
-        info!(tick_at = %due, "waiting for the round that is due");
+        info!(tick_at = %due, "waiting for the first round");
         while rounds::last_scheduled(&mut connection)
             .await?
             .1
             .is_none_or(|last| last.tick_at < due)
         {
-            sleep(GLANCE).await;
+            sleep(POLL_INTERVAL).await;
         }
     }
     close(connection).await;
     Ok(())
 }
 
-/// Waits until a GET is answered. It asks for readiness, not for users: the first query ever is for somebody else.
-async fn answered(listen: SocketAddr) -> anyhow::Result<()> {
+/// Waits until a replica is ready. It sends no query, because the very first query gets a special
+/// answer, which belongs to the user.
+async fn wait_until_ready(listen: SocketAddr) -> anyhow::Result<()> {
     let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
     let url: Uri = format!("http://{listen}/readyz")
         .parse()
-        .context("naming the replicas")?;
+        .context("building the URL of the replicas")?;
     while !client
         .get(url.clone())
         .await
         .is_ok_and(|response| response.status().is_success())
     {
-        sleep(GLANCE).await;
+        sleep(POLL_INTERVAL).await;
     }
     Ok(())
 }
 
-/// Starts the private Postgres again whenever it has died, and tries until it runs. Never ends.
-async fn look_after(mut postgres: Option<&mut Server>) -> anyhow::Result<()> {
-    let mut look = interval(LOOK);
+/// Starts the private Postgres again whenever it has died. Never returns.
+async fn supervise_postgres(mut postgres: Option<&mut Server>) -> anyhow::Result<()> {
+    let mut checks = interval(POSTGRES_CHECK_INTERVAL);
     loop {
-        look.tick().await;
+        checks.tick().await;
         if let Some(server) = &mut postgres
             && !server.is_running()
         {

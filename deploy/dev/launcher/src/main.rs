@@ -1,21 +1,27 @@
-//! `max-two`: the whole service on this machine, for a first look and for development.
+//! `max-two`: runs the whole service on this machine, for a first try and for development.
 //!
-//! Settings come in; a private Postgres (or the one of `DATABASE_URL`), workers and replicas go out as processes of
-//! their own, and end with this one. The processes are this program again, under a hidden name.
+//! Settings enter. A private Postgres (unless `DATABASE_URL` is set), workers and replicas leave,
+//! as processes that end with this one. Workers and replicas are this program again, started with
+//! a hidden subcommand.
 
+mod address;
 mod database;
 mod launch;
 mod programs;
 mod settings;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use settings::{Role, Settings};
 use tokio::runtime::Runtime;
 use tracing::error;
 
-/// What to log unless told otherwise: not each attempt at a download.
+/// The default log filters. They hide the retries of a download.
 const LOG_FILTERS: &str = "info,reqwest_retry=error";
+
+/// How long the launcher waits for a connection to the database.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let settings = match shared::cli::parse::<Settings>() {
@@ -39,7 +45,7 @@ fn main() -> ExitCode {
     match launched {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("max-two ends: {error:#}");
+            error!("max-two failed: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -1,4 +1,4 @@
-//! The processes of worker and api: started, watched, started again when they die, stopped.
+//! Starts the processes of worker and api, restarts those that die, and stops them.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -16,53 +16,58 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// The pause before a process that died is started again.
-const RESTART: Duration = Duration::from_secs(1);
+/// The delay before a process that died is started again.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// How long a process may take to stop before it is killed.
-const STOP: Duration = Duration::from_secs(20);
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How to start a process.
+/// A program to run as a process.
 #[derive(Clone)]
 pub(crate) struct Program {
-    /// For people.
+    /// Its name in log lines.
     pub(crate) name: String,
-    /// The hidden name that makes this program what it is to be.
+    /// The hidden subcommand of the launcher that runs it.
     pub(crate) role: &'static str,
     pub(crate) environment: Vec<(&'static str, OsString)>,
 }
 
-/// Processes that run, and stop together.
+/// Processes that are restarted when they die, and stopped together.
 pub(crate) struct Fleet {
-    watches: JoinSet<()>,
+    supervisors: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Fleet {
-    /// Starts the programs, and from here on again when they die.
+    /// Starts the programs, and restarts them when they die.
     ///
     /// # Errors
-    /// When one can't be started at all.
+    /// When one can't be started the first time.
     pub(crate) fn start(programs: impl IntoIterator<Item = Program>) -> anyhow::Result<Self> {
-        let executable = env::current_exe().context("finding this program")?;
+        let executable = env::current_exe().context("finding the path of this program")?;
         let stop = CancellationToken::new();
-        let mut watches = JoinSet::new();
+        let mut supervisors = JoinSet::new();
         for program in programs {
             let process = Process::start(&executable, &program)
                 .with_context(|| format!("starting {}", program.name))?;
-            watches.spawn(watch(program, process, executable.clone(), stop.clone()));
+            supervisors.spawn(supervise(
+                program,
+                process,
+                executable.clone(),
+                stop.clone(),
+            ));
         }
-        Ok(Self { watches, stop })
+        Ok(Self { supervisors, stop })
     }
 
     /// Stops all of them, and waits until they have ended.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.watches.join_all().await;
+        self.supervisors.join_all().await;
     }
 }
 
-/// Keeps a program running until it is to stop.
-async fn watch(
+/// Keeps a program running until `stop` is cancelled.
+async fn supervise(
     program: Program,
     mut process: Process,
     executable: PathBuf,
@@ -71,14 +76,14 @@ async fn watch(
     loop {
         tokio::select! {
             () = stop.cancelled() => return process.stop(&program.name).await,
-            status = process.ended() => {
+            status = process.wait() => {
                 warn!(status = status.map(|status| status.to_string()).unwrap_or_default(), "{} died; starting it again", program.name);
             }
         }
         process = loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = sleep(RESTART) => {}
+                () = sleep(RESTART_DELAY) => {}
             }
             match Process::start(&executable, &program) {
                 Ok(process) => break process,
@@ -91,7 +96,7 @@ async fn watch(
 struct Process {
     child: Child,
     id: Pid,
-    /// Taken off when the process has ended.
+    /// None once the process has ended.
     guard: Option<ParentDeathGuard>,
 }
 
@@ -99,7 +104,7 @@ impl Process {
     fn start(executable: &PathBuf, program: &Program) -> io::Result<Self> {
         let child = Command::new(executable)
             .arg(program.role)
-            // They get a URL; both would be one too many.
+            // The environment below sets DATABASE_URL, and having both is an error.
             .env_remove("DATABASE_URL_FILE")
             .envs(
                 program
@@ -107,7 +112,7 @@ impl Process {
                     .iter()
                     .map(|(name, value)| (name, value)),
             )
-            // Away from the terminal's Ctrl-C: they stop in order.
+            // A Ctrl-C in the terminal must not stop it: the launcher stops all in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
@@ -119,7 +124,7 @@ impl Process {
         })
     }
 
-    async fn ended(&mut self) -> io::Result<ExitStatus> {
+    async fn wait(&mut self) -> io::Result<ExitStatus> {
         let status = self.child.wait().await;
         if let Some(guard) = self.guard.take() {
             guard.dismiss();
@@ -128,12 +133,12 @@ impl Process {
     }
 
     async fn stop(mut self, name: &str) {
-        // It fails when the process has just ended, which is what the signal is for.
+        // It fails only when the process has already ended.
         let _ = kill(self.id, Signal::SIGTERM);
-        if timeout(STOP, self.ended()).await.is_err() {
-            warn!("{name} does not stop, and is killed");
+        if timeout(STOP_TIMEOUT, self.wait()).await.is_err() {
+            warn!("{name} did not stop in {STOP_TIMEOUT:?}; killing it");
             let _ = kill(self.id, Signal::SIGKILL);
-            let _ = self.ended().await;
+            let _ = self.wait().await;
         }
         info!("{name} has stopped");
     }

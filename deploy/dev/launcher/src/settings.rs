@@ -10,44 +10,46 @@ use shared::db::Database;
 use shared::telemetry::LogFormat;
 use worker::Schedule;
 
-/// Starts the whole of Max Two on this machine: a private Postgres, a million users, worker and replicas.
-#[derive(Debug, Parser)]
+/// Runs all of Max Two on this machine: a private Postgres, a million users, worker and replicas.
+// Without `Debug`, because `database_url` may hold a password.
+#[derive(Parser)]
 #[command(name = "max-two", version)]
 pub(crate) struct Settings {
-    /// Where queries are answered, by all replicas.
+    /// The address that all replicas share.
     #[arg(long, env, default_value = "127.0.0.1:4000")]
     pub(crate) listen: SocketAddr,
 
-    /// How many replicas of the api.
+    /// Number of replicas of the api.
     #[arg(long, env, default_value_t = 2, value_parser = value_parser!(u16).range(1..=64))]
     pub(crate) replicas: u16,
 
-    /// How many workers; one is enough, more are safe.
+    /// Number of workers; one is enough, more are safe.
     #[arg(long, env, default_value_t = 1, value_parser = value_parser!(u16).range(1..=64))]
     pub(crate) workers: u16,
 
-    /// How many users there are to be; those that exist stay.
+    /// Number of users to have; existing users stay.
     #[arg(long, env, default_value_t = 1_000_000, allow_negative_numbers = true, value_parser = value_parser!(i64).range(0..=10_000_000_000))]
     pub(crate) users: i64,
 
-    /// Where the private Postgres keeps its data: .max-two in the current folder, or, where root starts this and
-    /// Postgres' account can't enter that, a folder in /var/lib/max-two.
+    /// The folder of the private Postgres: by default .max-two in the current folder, or a folder
+    /// in /var/lib/max-two when root starts this and Postgres' account can't enter the current
+    /// folder.
     #[arg(long, env)]
     pub(crate) data_dir: Option<PathBuf>,
 
-    /// The folder of the Postgres binaries, instead of the ones that are found.
+    /// The folder of initdb and postgres; by default they are searched for.
     #[arg(long, env)]
     pub(crate) postgres_bin: Option<PathBuf>,
 
-    /// When rounds are due: a cron pattern with seconds, in UTC.
+    /// When ticks are due: a cron pattern with seconds, in UTC.
     #[arg(long, env, default_value = "0 * * * * *")]
     pub(crate) schedule: Schedule,
 
-    /// A database to use instead of a private one: its owner's URL.
+    /// The owner's URL of a database to use instead of a private Postgres.
     #[arg(long, env, hide_env_values = true)]
     pub(crate) database_url: Option<String>,
 
-    /// How log lines look; text on a terminal, else JSON.
+    /// The format of log lines; by default text on a terminal, else JSON.
     #[arg(long, env)]
     pub(crate) log_format: Option<LogFormat>,
 
@@ -56,10 +58,10 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// What can be told of the settings before anything is started.
+    /// Checks what can be checked before anything is started.
     ///
     /// # Errors
-    /// When the database's URL is none, or the folder of binaries has none.
+    /// When the database's URL is invalid, or the folder of binaries lacks them.
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         if let Some(url) = &self.database_url {
             Database::parse(url, "max-two").context("DATABASE_URL")?;
@@ -71,8 +73,8 @@ impl Settings {
     }
 }
 
-/// What this program is when it has started itself.
-#[derive(Debug, Subcommand)]
+/// The program that the launcher runs as a process of its own.
+#[derive(Subcommand)]
 pub(crate) enum Role {
     #[command(hide = true)]
     Api(Box<api::Settings>),

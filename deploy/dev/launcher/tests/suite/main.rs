@@ -1,4 +1,4 @@
-//! The launcher from an empty folder to an answered query and a clean stop.
+//! The launcher, from an empty folder to an answered query and a clean stop.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use testkit::{Client, Program, TestDatabase, eventually};
 
-/// The launcher, in `folder`, with few users and a tick that is long past.
+/// Starts the launcher in `folder`, with few users and one tick a year.
 fn launcher(folder: &Path, arguments: &[&str]) -> Program {
     let directory = folder.join("data");
     let mut all = vec![
@@ -34,7 +34,7 @@ fn launcher(folder: &Path, arguments: &[&str]) -> Program {
     )
 }
 
-/// A folder that the server's account can enter, too.
+/// A folder that the server's account can enter.
 fn folder() -> TempDir {
     let folder = TempDir::with_prefix("max-two-").unwrap();
     std::fs::set_permissions(
@@ -45,17 +45,18 @@ fn folder() -> TempDir {
     folder
 }
 
+/// Waits for the launcher's last line, and returns a client of its replicas.
 async fn ready(program: &mut Program) -> Client {
     program.wait_for_output("Its database: ").await;
-    let said = program.output();
-    let address = said
+    let output = program.output();
+    let address = output
         .lines()
         .find_map(|line| line.strip_prefix("Max Two is ready: http://"))
         .unwrap();
     Client::new(address.trim_end_matches('/').parse().unwrap())
 }
 
-/// The ids of the processes that `parent` has started and that run as `role`.
+/// The ids of the processes that `parent` has started with this subcommand or program.
 fn children(parent: Pid, role: &str) -> Vec<Pid> {
     let output = Command::new("ps")
         .args(["-eo", "pid,ppid,args"])
@@ -74,7 +75,7 @@ fn children(parent: Pid, role: &str) -> Vec<Pid> {
 }
 
 #[tokio::test]
-async fn from_an_empty_folder_to_users_and_back_and_again() {
+async fn it_starts_in_an_empty_folder_stops_in_order_and_starts_again() {
     let folder = folder();
     let mut program = launcher(folder.path(), &[]);
     let client = ready(&mut program).await;
@@ -94,15 +95,16 @@ async fn from_an_empty_folder_to_users_and_back_and_again() {
     for process in processes {
         assert!(kill(process, None).is_err(), "{process} is left");
     }
-    let said = program.output();
-    let stopped = |text| {
-        said.find(text)
-            .unwrap_or_else(|| panic!("{text} is not in {said}"))
+    let output = program.output();
+    let position = |text| {
+        output
+            .find(text)
+            .unwrap_or_else(|| panic!("{text} is not in {output}"))
     };
-    assert!(stopped("api replica 2 has stopped") < stopped("worker 1 has stopped"));
-    assert!(stopped("worker 1 has stopped") < stopped("Postgres has stopped"));
+    assert!(position("api replica 2 has stopped") < position("worker 1 has stopped"));
+    assert!(position("worker 1 has stopped") < position("Postgres has stopped"));
 
-    // The data are still there: no null any more, and nothing to seed.
+    // The data are kept: no `null` again, and no user to add.
     let mut program = launcher(folder.path(), &["--replicas", "1"]);
     let client = ready(&mut program).await;
     assert_eq!(program.field("added").await, 0);
@@ -113,7 +115,7 @@ async fn from_an_empty_folder_to_users_and_back_and_again() {
 }
 
 #[tokio::test]
-async fn a_second_one_on_the_same_folder_or_port_is_refused() {
+async fn a_second_launcher_on_the_same_folder_or_port_is_refused() {
     let folder = folder();
     let mut first = launcher(folder.path(), &["--replicas", "1"]);
     ready(&mut first).await;
@@ -149,7 +151,7 @@ async fn a_second_one_on_the_same_folder_or_port_is_refused() {
 }
 
 #[tokio::test]
-async fn whatever_dies_is_started_again() {
+async fn a_process_that_dies_is_restarted() {
     let folder = folder();
     let mut program = launcher(folder.path(), &["--replicas", "1"]);
     let client = ready(&mut program).await;
@@ -179,7 +181,7 @@ async fn whatever_dies_is_started_again() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_when_the_launcher_is_killed_and_the_next_one_starts() {
+async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
     let folder = folder();
     let mut program = launcher(folder.path(), &["--replicas", "1"]);
     let client = ready(&mut program).await;
@@ -191,7 +193,7 @@ async fn nothing_is_left_when_the_launcher_is_killed_and_the_next_one_starts() {
     program.signal(Signal::SIGKILL);
     program.wait().await;
     eventually("all processes are gone", async || {
-        // A process that nobody reaps stays as a zombie.
+        // An orphan that no init process reaps stays a zombie.
         processes.iter().all(|process| {
             std::fs::read_to_string(format!("/proc/{process}/stat"))
                 .map_or(true, |stat| stat.contains(") Z "))
@@ -205,7 +207,7 @@ async fn nothing_is_left_when_the_launcher_is_killed_and_the_next_one_starts() {
 }
 
 #[tokio::test]
-async fn with_a_database_url_no_server_is_started() {
+async fn with_a_database_url_no_server_starts() {
     let database = TestDatabase::new().await;
     let folder = folder();
     let mut program = launcher(folder.path(), &["--database-url", &database.owner]);
@@ -227,7 +229,7 @@ async fn with_a_database_url_no_server_is_started() {
 }
 
 #[tokio::test]
-async fn bad_settings_are_named_before_anything_is_started() {
+async fn a_bad_setting_is_named_before_anything_starts() {
     let folder = folder();
     for (arguments, names) in [
         (&["--replicas", "0"][..], "--replicas"),
