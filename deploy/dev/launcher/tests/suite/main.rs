@@ -6,6 +6,8 @@
     reason = "a test panics where it can't go on"
 )]
 
+mod settings;
+
 use std::path::Path;
 use std::process::Command;
 
