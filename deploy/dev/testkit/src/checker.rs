@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use hyper::Method;
 use serde_json::Value;
 use sqlx::AssertSqlSafe;
 
@@ -37,7 +36,7 @@ impl Checker {
     /// response arrived, as from a replica that was killed.
     pub async fn query(&self, client: &Client) -> Option<u16> {
         let sent_at = Instant::now();
-        let reply = client.send(Method::GET, "/").await.ok()?;
+        let reply = client.try_get("/").await?;
         let received_at = Instant::now();
         let status = reply.status.as_u16();
         if status != 200 {

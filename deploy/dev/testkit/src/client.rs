@@ -58,6 +58,11 @@ impl Client {
         })
     }
 
+    /// Sends a GET. `None` when no response arrives.
+    pub async fn try_get(&self, path: &str) -> Option<Reply> {
+        self.send(Method::GET, path).await.ok()
+    }
+
     /// Sends a GET, which must get a response of any status.
     pub async fn get(&self, path: &str) -> Reply {
         self.send(Method::GET, path)

@@ -173,9 +173,9 @@ async fn a_process_that_dies_is_restarted() {
         .await;
         eventually("queries are answered", async || {
             client
-                .send(hyper::Method::GET, "/")
+                .try_get("/")
                 .await
-                .is_ok_and(|reply| reply.status == 200)
+                .is_some_and(|reply| reply.status == 200)
         })
         .await;
     }
