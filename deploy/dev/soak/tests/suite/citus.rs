@@ -124,7 +124,7 @@ impl Coordinator {
     async fn replica(&self) -> (Program, Client) {
         let environment = [("LISTEN", "127.0.0.1:0"), ("DRAIN_DELAY", "0s")];
         let mut program = self.program(roles::API, &["api"], &environment);
-        program.wait_for_output("the database is reached").await;
+        program.wait_for_event("database_connected").await;
         let client = Client::new(program.address("listen").await);
         (program, client)
     }
@@ -186,9 +186,7 @@ impl Coordinator {
             .await;
         let environment = [("SCHEDULE", EVERY_SECOND), ("COOLDOWN", "1h")];
         let mut worker = self.program(roles::WORKER, &["worker"], &environment);
-        worker
-            .wait_for_output("the last round's cooldown is on")
-            .await;
+        worker.wait_for_event("round_cooling_down").await;
         assert!(worker.stop().await.success());
     }
 

@@ -97,7 +97,7 @@ async fn when_a_clock_that_is_set_back_stops_the_scheduler_livez_fails_and_round
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ];
     let mut program = worker(&database.worker, &clock_settings);
-    program.wait_for_output("round done").await;
+    program.wait_for_event("round_done").await;
     let admin = Client::new(program.address("admin").await);
     assert_eq!(admin.get("/livez").await.status, 200);
     fs::write(&clock, "-1h").unwrap();
@@ -256,7 +256,7 @@ async fn a_full_disk_stops_rounds_until_there_is_space_and_no_reader() {
         0
     );
     database.run("drop table filler").await;
-    worker.wait_for_output("round done").await;
+    worker.wait_for_event("round_done").await;
     assert!(worker.stop().await.success());
     assert!(replica.stop().await.success());
 }
@@ -322,6 +322,8 @@ async fn behind_a_pooler_both_programs_log_at_once_what_they_need() {
                 .await;
             program.wait_for_output("\"ERROR\"").await;
         }
+        worker.wait_for_event("round_failed").await;
+        replica.wait_for_event("database_refused").await;
         let client = Client::new(replica.address("listen").await);
         assert_eq!(client.get("/readyz").await.status, 503);
         assert!(worker.stop().await.success());
