@@ -1,4 +1,5 @@
-//! Log lines for the outcomes of rounds. A condition that lasts is logged once, not at each attempt.
+//! Log lines for the outcomes of rounds. A condition that lasts is logged once, not at each
+//! attempt.
 
 use shared::db::Error;
 use shared::rounds::Outcome;

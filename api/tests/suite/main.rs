@@ -16,7 +16,7 @@ mod stop;
 
 use shared::users::Layout;
 use shared::{MinPoints, rounds};
-use testkit::{Client, PATIENCE, Program, TestDatabase};
+use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase};
 
 /// A replica under its own role, on ports of its own, and a client of it. Its request timeout is
 /// long, because other tests use the server at the same time; `environment` may set another.
@@ -53,7 +53,7 @@ async fn round(database: &TestDatabase, minimum: &str) {
         &mut worker,
         Layout::SingleNode,
         minimum.parse::<MinPoints>().unwrap(),
-        PATIENCE,
+        TEST_TIMEOUT,
     )
     .await
     .unwrap();

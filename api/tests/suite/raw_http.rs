@@ -1,7 +1,7 @@
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use testkit::{PATIENCE, TestDatabase};
+use testkit::{TEST_TIMEOUT, TestDatabase};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -20,7 +20,7 @@ pub(crate) async fn send_raw(address: SocketAddr, bytes: &[u8]) -> String {
 /// Everything that the server sends until it closes.
 pub(crate) async fn read_until_closed(stream: &mut TcpStream) -> String {
     let mut received = Vec::new();
-    let end = timeout(PATIENCE, stream.read_to_end(&mut received)).await;
+    let end = timeout(TEST_TIMEOUT, stream.read_to_end(&mut received)).await;
     // A reset closes the connection as well.
     let _ = end.expect("the server closes the connection");
     String::from_utf8(received).unwrap()

@@ -7,15 +7,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use http_body_util::Empty;
-use hyper::Uri;
-use hyper::body::Bytes;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
 use private_postgres::Server;
 use shared::db::{Database, close};
-use shared::rounds;
 use shared::shutdown::StopSignals;
+use shared::{healthcheck, rounds};
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::{interval, sleep};
 use tracing::{error, info};
@@ -80,7 +75,7 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
     running.workers = Some(Fleet::start(workers(settings, &urls))?);
     wait_for_first_round(&owner, &settings.schedule).await?;
     running.replicas = Some(Fleet::start(replicas(settings, listen, &urls))?);
-    wait_until_ready(listen).await?;
+    wait_until_ready(listen).await;
     println!("Max Two is ready: http://{listen}/");
     match running.postgres {
         Some(_) => println!("Its database: {}", urls.owner),
@@ -168,19 +163,10 @@ async fn wait_for_first_round(owner: &Database, schedule: &Schedule) -> anyhow::
 
 /// Waits until a replica is ready. It sends no query, because the very first query gets a special
 /// answer, which belongs to the user.
-async fn wait_until_ready(listen: SocketAddr) -> anyhow::Result<()> {
-    let client = Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>();
-    let url: Uri = format!("http://{listen}/readyz")
-        .parse()
-        .context("building the URL of the replicas")?;
-    while !client
-        .get(url.clone())
-        .await
-        .is_ok_and(|response| response.status().is_success())
-    {
+async fn wait_until_ready(listen: SocketAddr) {
+    while healthcheck::check(listen, "/readyz").await.is_err() {
         sleep(POLL_INTERVAL).await;
     }
-    Ok(())
 }
 
 /// Starts the private Postgres again whenever it has died. Never returns.

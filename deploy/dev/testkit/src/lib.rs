@@ -30,10 +30,6 @@ use tokio::time::sleep;
 /// How long a test waits for anything before it fails: far longer than a slow machine takes.
 pub const TEST_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The former name of [`TEST_TIMEOUT`].
-#[doc(hidden)]
-pub use TEST_TIMEOUT as PATIENCE;
-
 /// How often to check a condition while waiting for it.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 

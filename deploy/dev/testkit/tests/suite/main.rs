@@ -52,7 +52,9 @@ async fn query(database: &TestDatabase, checker: &Checker) {
     checker.record(Observation {
         sent_at,
         received_at: Instant::now(),
-        users: json!(answer.users),
+        users: (answer.users.iter())
+            .map(|user| json!({"id": user.id, "points": user.points}))
+            .collect(),
         timestamp: answer
             .previous_at
             .map(|at| at.format("%Y-%m-%d %H:%M:%S").to_string()),
