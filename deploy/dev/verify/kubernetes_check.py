@@ -1,7 +1,9 @@
-"""What can be said of rendered manifests without a cluster, beyond that they are rendered at all.
+"""Checks rendered manifests without a cluster: schemas, references, arithmetic, secrets, and checkov's scan.
 
-Its arguments are files of what `kubectl kustomize` printed; verify calls it. It prints what it counted, a complaint for
-all that does not hold, and exits with 1 if there was one.
+    kubernetes_check.py FILE...      files that `kubectl kustomize` printed; called by kubernetes.sh
+
+Prints what it counted and each problem, and exits with 1 if there is a problem. What the pods are allowed to do is for
+checkov to check, and whether mounts and probes work for kubernetes_rehearse.py; neither is repeated here.
 """
 
 import base64
@@ -16,27 +18,21 @@ import kubernetes_validate
 import yaml
 from cloudcoil.models.prometheus_operator import v1 as prometheus_operator
 
-# The oldest release that the manifests are for, and the newest that is known here.
+# The oldest release that the manifests support, and the newest that the validator knows.
 RELEASES = ["1.30", kubernetes_validate.latest_version()]
 WORKLOADS = ["Deployment", "StatefulSet", "Job"]
-# What a container may do at the most.
-LEAST = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
-# Of a server's 100 connections, by default, 3 are for superusers alone.
-CONNECTIONS = 97
+# By default a server has 100 connections, and 3 of them are reserved for superusers.
+MAX_CONNECTIONS = 97
 
 
 def name(manifest):
     return f"{manifest['kind']} {manifest['metadata']['name']}"
 
 
-def containers(template):
-    return template["spec"].get("initContainers", []) + template["spec"]["containers"]
-
-
 def schema(manifest):
-    """Every field is one that Kubernetes, or the Prometheus Operator, knows, and holds what it may."""
+    """Every field is known to Kubernetes, or the Prometheus Operator, and its value is valid."""
     if manifest["apiVersion"].startswith("monitoring.coreos.com/"):
-        # These models refuse a wrong value, and leave out what they do not know.
+        # These models reject a wrong value, but drop an unknown field silently.
         model = getattr(prometheus_operator, manifest["kind"])
         try:
             known = model.model_validate(manifest).model_dump(mode="json", by_alias=True, exclude_unset=True)
@@ -44,7 +40,7 @@ def schema(manifest):
             yield f"{name(manifest)}: {error}"
             return
         if known != manifest:
-            yield f"{name(manifest)}: it has fields that are not known, or values of another kind: {known}"
+            yield f"{name(manifest)}: unknown fields, or values of another type; known are {known}"
         return
     for release in RELEASES:
         try:
@@ -54,93 +50,72 @@ def schema(manifest):
 
 
 def references(manifests):
-    """Labels select pods, ports have the name that is asked for, probes and mounts too."""
+    """Selectors match pods, and named ports and scale targets exist."""
     workloads = {name(manifest): manifest["spec"] for manifest in manifests if manifest["kind"] in WORKLOADS}
     templates = [spec["template"] for spec in workloads.values()]
 
     def pods(selector):
-        def fits(labels):
+        def matches(labels):
             expressions = selector.get("matchExpressions", [])
             return selector.get("matchLabels", {}).items() <= labels.items() and all(
                 labels.get(expression["key"]) in expression["values"] for expression in expressions
             )
 
-        return [template for template in templates if fits(template["metadata"]["labels"])]
+        return [template for template in templates if matches(template["metadata"]["labels"])]
 
     def ports(template):
         return {port["name"] for container in template["spec"]["containers"] for port in container.get("ports", [])}
 
-    def ends_at(selector, asked):
-        """What is wrong with a way to these ports of the pods that are selected."""
+    def selected(selector, wanted_ports):
         found = pods(selector)
         if not found:
-            yield "it selects no pod"
-        for port in set(asked) - {port for template in found for port in ports(template)}:
-            yield f"no pod that it selects has a port {port}"
+            yield "selects no pod"
+        for port in set(wanted_ports) - {port for template in found for port in ports(template)}:
+            yield f"no selected pod has a port {port}"
 
-    def wrong(manifest):
+    def dangling(manifest):
         kind, spec = manifest["kind"], manifest.get("spec")
         if kind == "Service":
-            yield from ends_at({"matchLabels": spec["selector"]}, [port["targetPort"] for port in spec["ports"]])
+            yield from selected({"matchLabels": spec["selector"]}, [port["targetPort"] for port in spec["ports"]])
         elif kind == "PodDisruptionBudget":
-            yield from ends_at(spec["selector"], [])
+            yield from selected(spec["selector"], [])
         elif kind == "HorizontalPodAutoscaler":
             if f"{spec['scaleTargetRef']['kind']} {spec['scaleTargetRef']['name']}" not in workloads:
-                yield "it scales nothing"
+                yield "its target does not exist"
         elif kind == "NetworkPolicy":
-            incoming, outgoing = spec.get("ingress", []), spec.get("egress", [])
-            yield from ends_at(spec["podSelector"], [port["port"] for rule in incoming for port in rule["ports"]])
-            for peer in [peer for rule in incoming + outgoing for peer in rule.get("from", []) + rule.get("to", [])]:
+            ingress, egress = spec.get("ingress", []), spec.get("egress", [])
+            yield from selected(spec["podSelector"], [port["port"] for rule in ingress for port in rule["ports"]])
+            for peer in [peer for rule in ingress + egress for peer in rule.get("from", []) + rule.get("to", [])]:
                 if peer.keys() == {"podSelector"} and not pods(peer["podSelector"]):
-                    yield "a peer of it selects no pod"
+                    yield "a peer selects no pod"
         elif kind == "ServiceMonitor":
-            served = [
+            service_ports = [
                 port["name"]
                 for service in manifests
                 if service["kind"] == "Service"
                 and spec["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
                 for port in service["spec"]["ports"]
             ]
-            if any(endpoint["port"] not in served for endpoint in spec["endpoints"]):
+            if any(endpoint["port"] not in service_ports for endpoint in spec["endpoints"]):
                 yield "no Service has such a port"
         elif kind in WORKLOADS:
             template = spec["template"]
             if pods(spec.get("selector", {"matchLabels": template["metadata"]["labels"]})) != [template]:
-                yield "its selector does not select its own pods alone"
-            claims = [claim["metadata"] for claim in spec.get("volumeClaimTemplates", [])]
-            volumes = {volume["name"] for volume in template["spec"]["volumes"] + claims}
-            for container in containers(template):
-                if {mount["name"] for mount in container["volumeMounts"]} - volumes:
-                    yield f"{container['name']} mounts a volume that is not there"
-                for probe in ["livenessProbe", "readinessProbe"]:
-                    asked = container.get(probe, {}).get("httpGet")
-                    if asked and asked["port"] not in ports(template):
-                        yield f"its {probe} asks at a port that is not there"
+                yield "its selector does not match exactly its own pods"
 
     for manifest in manifests:
-        yield from (f"{name(manifest)}: {complaint}" for complaint in wrong(manifest))
+        yield from (f"{name(manifest)}: {problem}" for problem in dangling(manifest))
 
 
 def restricted(manifests):
-    """The namespace admits these pods: no more is asked for than Pod Security's `restricted` gives, and less."""
+    """What Pod Security's `restricted` asks for and checkov accepts all the same."""
     for manifest in manifests:
-        if manifest["kind"] not in WORKLOADS:
-            continue
-        template = manifest["spec"]["template"]
-        pod, account = template["spec"], template["spec"].get("securityContext", {})
-        if not (account.get("runAsNonRoot") and account.get("runAsUser") and account.get("fsGroup")):
-            yield f"{name(manifest)}: it may be root"
-        if account.get("seccompProfile") != {"type": "RuntimeDefault"}:
-            yield f"{name(manifest)}: it may call whatever the kernel has"
-        if any(pod.get(shared) for shared in ["hostNetwork", "hostPID", "hostIPC"]):
-            yield f"{name(manifest)}: it shares something with its node"
-        if pod.get("automountServiceAccountToken", True):
-            yield f"{name(manifest)}: it has a token for the cluster"
-        if any(volume.keys() & {"projected", "configMap", "emptyDir"} == set() for volume in pod["volumes"]):
-            yield f"{name(manifest)}: it has a volume of a kind that it needs not"
-        for container in containers(template):
-            if container.get("securityContext") != LEAST:
-                yield f"{name(manifest)}: {container['name']} may do more than it has to"
+        if manifest["kind"] in WORKLOADS:
+            pod = manifest["spec"]["template"]["spec"]
+            if not pod.get("securityContext", {}).get("runAsNonRoot"):
+                yield f"{name(manifest)}: runAsNonRoot is not set"
+            if any(volume.keys().isdisjoint({"projected", "configMap", "emptyDir"}) for volume in pod["volumes"]):
+                yield f"{name(manifest)}: a volume of another type than projected, configMap or emptyDir"
 
 
 def seconds(text):
@@ -148,7 +123,7 @@ def seconds(text):
 
 
 def drain(manifest):
-    """A replica's grace is longer than all that it does after it was told to go."""
+    """A replica's grace period is longer than all steps of its shutdown."""
     spec = manifest["spec"]["template"]["spec"]
     container = spec["containers"][0]
     environment = {variable["name"]: variable["value"] for variable in container["env"]}
@@ -158,69 +133,70 @@ def drain(manifest):
         seconds(environment["CLOSE_TIMEOUT"]),
     ]
     grace = spec["terminationGracePeriodSeconds"]
-    print(f"  drain: {' + '.join(map(str, steps))} = {sum(steps)} s, within {grace} s")
+    print(f"  shutdown: {' + '.join(map(str, steps))} = {sum(steps)} s of {grace} s grace period")
     if sum(steps) >= grace:
-        yield f"{name(manifest)}: it is killed before it is done"
+        yield f"{name(manifest)}: killed before its shutdown is complete"
 
 
 def connections(autoscaler, api, worker):
-    """The most that all pods together can have, each beside one that is leaving; an operator's round is one more."""
-    at_work = {
+    """The most connections that all pods can have, each beside one that terminates, and an operator's round."""
+    pods = {
         "api": autoscaler["spec"]["maxReplicas"] + api["spec"]["strategy"]["rollingUpdate"]["maxSurge"],
         "worker": worker["spec"]["replicas"] + worker["spec"]["strategy"]["rollingUpdate"]["maxSurge"],
     }
-    # A worker that is leaving uses a second one, to cancel its round.
-    most = at_work["api"] * (1 + 1) + at_work["worker"] * (1 + 2) + 1 + 1
-    print(f"  connections: {most} at the most, of {CONNECTIONS}")
-    written = int(autoscaler["metadata"]["annotations"]["max-two/most-connections"])
-    if most > CONNECTIONS:
+    # A worker that terminates uses a second connection to cancel its round.
+    most = pods["api"] * (1 + 1) + pods["worker"] * (1 + 2) + 1 + 1
+    print(f"  connections: at most {most} of {MAX_CONNECTIONS}")
+    documented = int(autoscaler["metadata"]["annotations"]["max-two/most-connections"])
+    if most > MAX_CONNECTIONS:
         yield f"{most} connections are more than a server has"
-    if most != written:
-        yield f"{name(autoscaler)}: {written} connections are written down, but they can be {most}"
+    if most != documented:
+        yield f"{name(autoscaler)}: its annotation has {documented} connections, but there can be {most}"
 
 
 def secrets(manifests):
-    """No secret is in here: none at all, or URLs without a password."""
+    """No Secret holds a password."""
     for manifest in manifests:
         if manifest["kind"] == "Secret":
             for key, value in manifest["data"].items():
                 url = urlparse(base64.b64decode(value).decode())
                 if url.scheme != "postgres" or url.password:
-                    yield f"{name(manifest)}: {key} is a secret"
+                    yield f"{name(manifest)}: {key} is not a URL without a password"
 
 
 def scan(file, manifests):
-    """What checkov finds is what is excepted, each with its reason, beside the object: no more, and no less."""
-    excepted = set()
+    """The findings of checkov are exactly the exceptions that the objects' annotations give a reason for."""
+    exceptions = set()
     for manifest in manifests:
         annotations = manifest["metadata"].get("annotations", {})
         for key in [key for key in annotations if key.startswith("checkov.io/skip")]:
             check, _, reason = annotations.pop(key).partition("=")
             if len(reason) < 10:
-                yield f"{name(manifest)}: {check} is excepted for no reason"
-            excepted.add((check, name(manifest)))
-    bare = file.with_suffix(".scanned.yaml")
-    bare.write_text(yaml.safe_dump_all(manifests))
+                yield f"{name(manifest)}: the exception for {check} has no reason"
+            exceptions.add((check, name(manifest)))
+    # Without the annotations, so that an exception that is not needed shows too.
+    scanned = file.with_suffix(".scanned.yaml")
+    scanned.write_text(yaml.safe_dump_all(manifests))
     checkov = Path(sys.executable).parent / "checkov"
     options = ["--framework", "kubernetes", "--skip-download", "--output", "json", "--soft-fail"]
     outcome = json.loads(
-        subprocess.run([checkov, "--file", bare, *options], stdout=subprocess.PIPE, check=True).stdout
+        subprocess.run([checkov, "--file", scanned, *options], stdout=subprocess.PIPE, check=True).stdout
     )
-    found = {}
+    findings = {}
     for finding in outcome["results"]["failed_checks"]:
         kind, _, rest = finding["resource"].partition(".")
-        found[finding["check_id"], f"{kind} {rest.rpartition('.')[2]}"] = finding["check_name"]
+        findings[finding["check_id"], f"{kind} {rest.rpartition('.')[2]}"] = finding["check_name"]
     passed = outcome["summary"]["passed"]
-    print(f"  checkov: {passed} checks passed, {len(found)} did not, {len(excepted)} exceptions with a reason")
+    print(f"  checkov: {passed} checks passed, {len(findings)} failed, {len(exceptions)} exceptions with a reason")
     if passed == 0 or outcome["summary"]["parsing_errors"]:
         yield "checkov has not scanned it"
-    for check, where in found.keys() - excepted:
-        yield f"{where}: {check}, {found[check, where]}"
-    for check, where in excepted - found.keys():
-        yield f"{where}: {check} is excepted, but nothing would be found"
+    for check, where in findings.keys() - exceptions:
+        yield f"{where}: {check}, {findings[check, where]}"
+    for check, where in exceptions - findings.keys():
+        yield f"{where}: the exception for {check} is not needed"
 
 
-def complaints(file):
+def problems(file):
     manifests = list(yaml.safe_load_all(file.read_text()))
     by_name = {name(manifest): manifest for manifest in manifests}
     api, worker = by_name["Deployment max-two-api"], by_name["Deployment max-two-worker"]
@@ -234,7 +210,7 @@ def complaints(file):
     autoscaler = by_name.get("HorizontalPodAutoscaler max-two-api")
     if autoscaler:
         yield from connections(autoscaler, api, worker)
-    # The base names no release of its image, so it is for overlays alone, and those are scanned.
+    # The base is not scanned: it has no image tag, since overlays set it.
     if file.stem != "base":
         yield from scan(file, manifests)
 
@@ -242,8 +218,8 @@ def complaints(file):
 def main():
     found = False
     for file in map(Path, sys.argv[1:]):
-        for complaint in complaints(file):
-            print(f"  WRONG: {complaint}")
+        for problem in problems(file):
+            print(f"  WRONG: {problem}")
             found = True
     sys.exit(found)
 

@@ -1,10 +1,10 @@
-"""A rehearsal of an overlay without a cluster: what its pods would run is run here, as processes.
+"""Rehearses an overlay without a cluster: runs as processes what its pods would run.
 
-Commands, environment, mounted files, users, ports, probes, memory and grace are those of the rendered manifests; only
-paths, addresses and the database's host are turned to this machine. What is a cluster's own work (scheduling, policies,
-rolling out) is not seen.
+    kubernetes_rehearse.py MANIFESTS PROGRAMS PORT      called by kubernetes.sh; uses ten ports from PORT on
 
-    rehearse.py MANIFESTS PROGRAMS PORT      by verify; from PORT on, ten ports are used
+Commands, environment, mounted files, users, ports, probes, memory limits and grace periods are those of the rendered
+manifests; only paths, addresses and the database's host are replaced. Scheduling, network policies and rollouts are not
+covered.
 """
 
 import base64
@@ -27,20 +27,20 @@ SQL = Path(__file__).resolve().parents[2] / "postgres"
 ROOT = os.geteuid() == 0
 
 
-def expect(holds, what):
-    if not holds:
-        sys.exit(f"  WRONG: {what}")
+def expect(condition, problem):
+    if not condition:
+        sys.exit(f"  WRONG: {problem}")
 
 
-def until(holds, what, within=60):
-    deadline = time.monotonic() + within
-    while not holds():
-        expect(time.monotonic() < deadline, f"this never came true: {what}")
+def wait_until(condition, what, timeout=60):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        expect(time.monotonic() < deadline, f"not true within {timeout} s: {what}")
         time.sleep(0.05)
 
 
 def run(*command, **options):
-    # To a file, for a server that is started here keeps its standard output open.
+    # To a file: a server that is started here keeps its standard output open.
     with tempfile.TemporaryFile("w+") as output:
         ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, **options)
         output.seek(0)
@@ -50,7 +50,7 @@ def run(*command, **options):
 
 
 class Postgres:
-    """A server of its own at localhost, with a certificate of its own authority, that trusts all or wants passwords."""
+    """A server at localhost with a certificate authority of its own; `authentication` is a line of pg_hba.conf."""
 
     def __init__(self, folder, port, authentication):
         self.folder, self.port = folder, port
@@ -87,14 +87,15 @@ class Postgres:
 
 
 class Cluster:
-    """The rendered manifests, and what this machine has in the places that they name."""
+    """The rendered manifests, and what stands for their paths, ports and hosts on this machine."""
 
     def __init__(self, manifests, folder, programs, port, database):
         self.manifests, self.folder, self.programs = manifests, folder, programs
         self.ports, self.next_port, self.database = {}, port, database
 
     def find(self, kind, name):
-        return next(one for one in self.manifests if one["kind"] == kind and one["metadata"]["name"] == name)
+        return next(manifest for manifest in self.manifests
+                    if manifest["kind"] == kind and manifest["metadata"]["name"] == name)
 
     def files(self, volume):
         """The files of a projected volume or a ConfigMap's, by name."""
@@ -107,41 +108,42 @@ class Cluster:
                 yield item["path"], base64.b64decode(text).decode() if kind == "secret" else text
 
     def container(self, workload, name):
-        """What a container's process is started with, and whether as another user."""
+        """The command of a container, and the options of its process."""
         spec = workload["spec"]["template"]["spec"]
-        container = next(one for one in spec.get("initContainers", []) + spec["containers"] if one["name"] == name)
+        containers = spec.get("initContainers", []) + spec["containers"]
+        container = next(container for container in containers if container["name"] == name)
         account = spec["securityContext"]
-        place = self.folder / f"{workload['metadata']['name']}.{name}"
-        place.mkdir(exist_ok=True)
-        turned = {"/usr/local/bin": str(self.programs), "@postgres/": f"@localhost:{self.database}/"}
+        folder = self.folder / f"{workload['metadata']['name']}.{name}"
+        folder.mkdir(exist_ok=True)
+        replacements = {"/usr/local/bin": str(self.programs), "@postgres/": f"@localhost:{self.database}/"}
         for port in container.get("ports", []):
             self.next_port += 1
             self.ports[workload["metadata"]["name"], port["name"]] = self.next_port
-            turned[f"0.0.0.0:{port['containerPort']}"] = f"127.0.0.1:{self.next_port}"
+            replacements[f"0.0.0.0:{port['containerPort']}"] = f"127.0.0.1:{self.next_port}"
         mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-        turned |= {path: str(place / volume) for volume, path in mounts.items()}
+        replacements |= {path: str(folder / volume) for volume, path in mounts.items()}
 
-        def turn(text):
-            for there, here in turned.items():
+        def localize(text):
+            for there, here in replacements.items():
                 text = text.replace(there, here)
             return text
 
         for volume in spec["volumes"]:
             if volume["name"] in mounts:
-                (place / volume["name"]).mkdir(exist_ok=True)
+                (folder / volume["name"]).mkdir(exist_ok=True)
                 for file, text in self.files(volume):
-                    path = place / volume["name"] / file
+                    path = folder / volume["name"] / file
                     path.unlink(missing_ok=True)
-                    path.write_text(turn(text))
-                    # As the kubelet does it: root's, and the group's of the pod.
+                    path.write_text(localize(text))
+                    # As the kubelet does: owned by root and the pod's group.
                     if ROOT:
                         os.chown(path, 0, account["fsGroup"])
                     path.chmod(volume.get("projected", {}).get("defaultMode", 0o644))
-        environment = {variable["name"]: turn(variable["value"]) for variable in container.get("env", [])}
+        environment = {variable["name"]: localize(variable["value"]) for variable in container.get("env", [])}
         options = {"env": {"PATH": os.environ["PATH"]} | environment, "cwd": "/"}
         if ROOT:
             options |= {"user": account["runAsUser"], "group": account["runAsGroup"], "extra_groups": []}
-        return [turn(word) for word in container["command"]], options
+        return [localize(word) for word in container["command"]], options
 
     def complete(self, job):
         spec = job["spec"]["template"]["spec"]
@@ -151,7 +153,7 @@ class Cluster:
 
 
 class Pod:
-    """A pod of one container that goes on until it is told to stop."""
+    """A pod of one container that runs until it is stopped."""
 
     def __init__(self, cluster, workload):
         self.name, self.cluster = workload["metadata"]["name"], cluster
@@ -164,42 +166,43 @@ class Pod:
         )
 
     def get(self, port, path):
-        """The status of an answer, or 0 where there is none, and its body."""
+        """The status of the response, or 0 without one, and its body."""
         try:
             url = f"http://127.0.0.1:{self.cluster.ports[self.name, port]}{path}"
-            with urllib.request.urlopen(url, timeout=5) as answer:
-                return answer.status, answer.read().decode()
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, ""
         except OSError:
             return 0, ""
 
     def probe(self, which):
-        asked = self.container[f"{which}Probe"]["httpGet"]
-        return self.get(asked["port"], asked["path"])[0]
+        request = self.container[f"{which}Probe"]["httpGet"]
+        return self.get(request["port"], request["path"])[0]
 
     def stop(self):
-        """As the kubelet does it, after preStop; how long it took."""
+        """Stops it as the kubelet does after preStop, and prints how long that took."""
         grace = self.spec["terminationGracePeriodSeconds"]
         grace -= self.container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
         peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{self.process.pid}/status").read_text())
         mebibytes = int(peak[1]) // 1024
         limit = int(self.container["resources"]["limits"]["memory"].removesuffix("Mi"))
-        expect(mebibytes < limit, f"{self.name} had {mebibytes} MiB, and would be killed at {limit}")
+        expect(mebibytes < limit, f"{self.name} used {mebibytes} MiB, and would be killed at {limit}")
         began = time.monotonic()
         self.process.terminate()
         if "http" in [port["name"] for port in self.container["ports"]]:
-            until(lambda: self.probe("readiness") == 503, f"{self.name} says that it leaves", within=4)
-            expect(self.get("http", "/")[0] == 200, f"{self.name} does not serve on while it drains")
+            wait_until(lambda: self.probe("readiness") == 503, f"{self.name} is not ready any more", timeout=4)
+            expect(self.get("http", "/")[0] == 200, f"{self.name} does not answer queries while it drains")
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(grace)
-        expect(self.process.poll() == 0, f"{self.name} has not ended within {grace} s, but {self.process.poll()}")
+        status = self.process.poll()
+        expect(status == 0, f"{self.name} has not exited with 0 within {grace} s: its status is {status}")
         took = time.monotonic() - began
-        print(f"  {self.name}: ended well after {took:.1f} of {grace} s; {mebibytes} of {limit} MiB at its peak")
+        print(f"  {self.name}: exited with 0 after {took:.1f} of {grace} s; at most {mebibytes} of {limit} MiB")
 
 
-def given(secrets, authority):
-    """What the production overlay refers to, as README.md has it made."""
+def prerequisites(secrets, authority):
+    """The objects that the production overlay refers to and deploy/kubernetes/README.md has operators create."""
     for role, url in secrets.items():
         text = base64.b64encode(url.encode()).decode()
         yield {"kind": "Secret", "metadata": {"name": f"max-two-{role}"}, "data": {"url": text}}
@@ -207,7 +210,7 @@ def given(secrets, authority):
 
 
 def rehearse(manifests, programs, port, folder):
-    own_database = any(one["kind"] == "StatefulSet" for one in manifests)
+    own_database = any(manifest["kind"] == "StatefulSet" for manifest in manifests)
     authentication = "host all all all trust" if own_database else "hostssl all all all scram-sha-256"
     server = Postgres(folder / "postgres", port, authentication)
     cluster = Cluster(manifests, folder, programs, port, port)
@@ -215,7 +218,7 @@ def rehearse(manifests, programs, port, folder):
     try:
         if own_database:
             spec = cluster.find("StatefulSet", "postgres")["spec"]["template"]["spec"]
-            volume = next(one for one in spec["volumes"] if one["name"] == "initialization")
+            volume = next(volume for volume in spec["volumes"] if volume["name"] == "initialization")
             for name, text in sorted(cluster.files(volume)):
                 script = folder / name
                 script.write_text(text)
@@ -229,38 +232,39 @@ def rehearse(manifests, programs, port, folder):
                     f"postgres://max_two_{role}:of-{role}@localhost:{port}/max_two"
                     "?sslmode=verify-full&sslrootcert=/run/secrets/max-two/ca.crt\n"
                 )
-            cluster.manifests = manifests + list(given(urls, folder / "postgres/ca.crt"))
+            cluster.manifests = manifests + list(prerequisites(urls, folder / "postgres/ca.crt"))
 
         for name in ["max-two-worker", "max-two-api"]:
             pods.append(Pod(cluster, cluster.find("Deployment", name)))
         for pod in pods:
-            until(lambda: pod.probe("liveness") == 200, f"{pod.name} is alive")
+            wait_until(lambda: pod.probe("liveness") == 200, f"{pod.name} is alive")
             status = pod.probe("readiness")
-            expect(status == 503, f"{pod.name}, asked whether it is ready before the migration, says {status}")
+            expect(status == 503, f"before the migration the readiness probe of {pod.name} gets {status}")
         migrate = cluster.find("Job", "max-two-migrate")
         cluster.complete(migrate)
         for pod in pods:
-            until(lambda: pod.probe("readiness") == 200, f"{pod.name} is ready after the migration")
-        print("  all at once: nothing is ready before the migration is complete, and all of it soon after")
+            wait_until(lambda: pod.probe("readiness") == 200, f"{pod.name} is ready after the migration")
+        print("  all started at once: not ready before the migration is complete, ready soon after")
 
         worker, api = pods
         done = re.compile(r'max_two_worker_round_attempts_total\{outcome="done"\} [1-9]')
-        until(lambda: done.search(worker.get("admin", "/metrics")[1]), "the first round is done")
+        wait_until(lambda: done.search(worker.get("admin", "/metrics")[1]), "the first round is done")
         users = server.superuser("-d", "max_two", "-c", "select count(*) from users where updated_at > inserted_at")
-        seed = next(one for one in migrate["spec"]["template"]["spec"]["initContainers"] if one["name"] == "seed")
+        steps = migrate["spec"]["template"]["spec"]["initContainers"]
+        seed = next(container for container in steps if container["name"] == "seed")
         expect(users == seed["command"][-1], f"the first round renewed {users} users")
         status, body = api.get("http", "/")
-        expect(status == 200 and '"timestamp":null' in body, f"the first answer is {status} {body}")
-        print(f"  the first round renewed {users} users; the first answer is {body}")
+        expect(status == 200 and '"timestamp":null' in body, f"the first response is {status} {body}")
+        print(f"  the first round renewed {users} users; the first response is {body}")
 
-        # Once, by a superuser; the next release's Job leaves it as it is.
+        # A superuser does this once; the next release's Job must not undo it.
         server.superuser("-d", "max_two", "-f", SQL / "grants.sql")
         cluster.complete(migrate)
-        may = "select has_function_privilege('max_two_{}', 'pg_try_advisory_xact_lock(bigint)', 'execute')"
+        privilege = "select has_function_privilege('max_two_{}', 'pg_try_advisory_xact_lock(bigint)', 'execute')"
         for role, expected in [("worker", "t"), ("api", "f")]:
-            answer = server.superuser("-d", "max_two", "-c", may.format(role))
-            expect(answer == expected, f"may the {role} take the worker's lock: {answer}")
-        print("  the migration again: nothing to do, and the worker's lock stays closed to the api")
+            granted = server.superuser("-d", "max_two", "-c", privilege.format(role))
+            expect(granted == expected, f"the privilege of {role} to take the worker's lock: {granted}")
+        print("  the migration again: no change, and the api still can't take the worker's lock")
 
         for pod in pods:
             pod.stop()
@@ -281,7 +285,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        # Where any user may run them.
+        # A folder from which any user may run them.
         programs = folder / "programs"
         programs.mkdir()
         for program in ["max-two-api", "max-two-worker"]:

@@ -1,47 +1,48 @@
--- What `verify` has seen, checkerd by the last leader: prints a table of the failures, and writes whatever was not as
--- promised to the file "complaints". It reads the files "failures", "answers" and "writes" in the current folder, whose
--- times are seconds; the variable "findings" is the query of deploy/dev/testkit's checker.
+-- What patroni.sh has recorded, checked in the last leader's database: prints a table of the
+-- injected failures, and writes every broken promise to the file "violations". Reads the files
+-- "failures", "responses" and "writes" in the current folder, whose times are seconds. The variable
+-- "findings" is the query of deploy/dev/testkit's checker.
 
 create temp table failures (
-    began numeric, name text, answered bigint, refused bigint, other bigint,
+    began numeric, name text, ok bigint, refused bigint, wrong bigint,
     -- When the next one began.
     ended numeric
 );
-\copy failures (began, name, answered, refused, other) from 'failures'
+\copy failures (began, name, ok, refused, wrong) from 'failures'
 update failures
 set ended = coalesce((select min(next.began) from failures as next where next.began > failures.began), 'infinity');
 
-create temp table answers (
-    asked numeric, answered numeric, body text, status integer, type text, timestamp text, users jsonb
+create temp table responses (
+    sent numeric, received numeric, body text, status integer, type text, timestamp text, users jsonb
 );
-\copy answers (asked, answered, body, status, type) from 'answers'
-update answers set timestamp = body::jsonb->>'timestamp', users = body::jsonb->'users' where status = 200;
+\copy responses (sent, received, body, status, type) from 'responses'
+update responses set timestamp = body::jsonb->>'timestamp', users = body::jsonb->'users' where status = 200;
 
 create temp table writes (number integer, acknowledged numeric, node text);
 \copy writes from 'writes'
 
 create temp view write_pauses as
 select acknowledged as over, acknowledged - lag(acknowledged) over (order by acknowledged) as pause from writes;
-create temp view answer_pauses as
-select answered as over, answered - lag(answered) over (order by answered) as pause from answers where status = 200;
+create temp view response_pauses as
+select received as over, received - lag(received) over (order by received) as pause from responses where status = 200;
 
--- The leader serves again from the end of the longest pause between acknowledged writes, and it is answered again from
--- the end of that between answers. Less than a second is no pause.
+-- The leader is available again at the end of the longest pause between acknowledged writes, and
+-- the service at the end of the longest pause between responses. Less than a second is no pause.
 create temp view outcomes as
-select failures.*, served, answered_again, silence, late
+select failures.*, writes_again, responds_again, response_pause, late
 from failures
 left join lateral (
-    select over as served from write_pauses
+    select over as writes_again from write_pauses
     where over between began and ended and pause >= 1 order by pause desc limit 1
 ) as by_writes on true
 left join lateral (
-    select over as answered_again, pause as silence from answer_pauses
+    select over as responds_again, pause as response_pause from response_pauses
     where over between began and ended and pause >= 1 order by pause desc limit 1
-) as by_answers on true
--- The first tick that was due when the leader served again.
+) as by_responses on true
+-- The first tick that was due once the leader was available again.
 left join lateral (
     select extract(epoch from finished_at - tick_at) as late
-    from rounds where tick_at >= to_timestamp(coalesce(served, began)) order by tick_at limit 1
+    from rounds where tick_at >= to_timestamp(coalesce(writes_again, began)) order by tick_at limit 1
 ) as next_tick on true;
 
 create temp view findings as :findings;
@@ -51,59 +52,59 @@ create temp view findings as :findings;
 \pset footer off
 select
     name as "failure",
-    round(served - began, 1) as "writes again after, s",
-    round(answered_again - began, 1) as "answers again after, s",
+    round(writes_again - began, 1) as "writes again after, s",
+    round(responds_again - began, 1) as "responses again after, s",
     round(late, 1) as "next tick done after, s",
-    answered as "answers",
+    ok as "200",
     refused as "503",
-    other as "wrong"
+    wrong as "wrong"
 from outcomes order by began;
 
 select
     (select count(*) from audit.rounds where scheduled) as "ticks done",
-    (select count(*) from audit.queries) as "queries of the chain",
-    (select count(*) from answers where status = 200) as "answers checked",
+    (select count(*) from audit.queries) as "queries in the chain",
+    (select count(*) from responses where status = 200) as "responses checked",
     (select count(*) from writes) as "acknowledged writes checked";
 
 \pset tuples_only on
 \pset format unaligned
-\o complaints
+\o violations
 select count || ' ' || what
 from (
-    -- Where answers paused for less, they did not come later than that either.
-    select 'times answered again more than 3 s after the leader served again', count(*) from outcomes
-    where silence > 3 and answered_again > coalesce(served, began) + 3
+    -- A shorter pause between responses cannot have ended later than this either.
+    select 'failures with responses later than 3 s after the leader was available again', count(*) from outcomes
+    where response_pause > 3 and responds_again > coalesce(writes_again, began) + 3
     union all
-    select 'times next tick not done within 3 s', count(*) from outcomes where coalesce(late > 3, true)
+    select 'failures whose next tick was not done within 3 s', count(*) from outcomes where coalesce(late > 3, true)
     union all
-    select 'failures without an answer under load', count(*) from failures where answered = 0
+    select 'failures without a 200 under load', count(*) from failures where ok = 0
     union all
-    select 'responses that are neither an answer nor a 503 of a replica', sum(other) from failures
+    select 'responses to wrk that are neither a 200 nor a 503 of a replica', sum(wrong) from failures
     union all
-    select 'such responses to the client that takes notes', count(*) from answers
+    select 'responses to the recording client that are neither', count(*) from responses
     where status <> 200 and (status, type) is distinct from (503, 'application/problem+json')
     union all
     select 'acknowledged writes lost', count(*) from writes where number not in (select number from audit.writes)
     union all
-    select 'answers whose time goes back', count(*)
-    from (select timestamp, max(timestamp) over (order by asked) as latest from answers where status = 200) as times
+    select 'responses with a timestamp before an earlier one', count(*)
+    from (select timestamp, max(timestamp) over (order by sent) as latest from responses where status = 200) as times
     where timestamp < latest
     union all
-    select 'answers with a time at which no query was answered', count(*) from answers
+    select 'responses with a timestamp that is no query''s', count(*) from responses
     where timestamp not in (select to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') from audit.queries)
     union all
-    select 'answers with users of no round, or of an older one than the answer before', count(*)
+    select 'responses with users of no round, or of an older round than the response before', count(*)
     from (
-        select last, max(first) over (order by asked) as latest
-        from answers
+        select last, max(first) over (order by sent) as latest
+        from responses
         left join (
             select users, min(number) as first, max(number) as last from audit.choices group by users
         ) as rounds using (users)
         where status = 200
     ) as chosen
     where last is null or last < latest
-    -- And what the checker of deploy/dev/testkit asks.
+    -- And what the checker of deploy/dev/testkit finds.
     union all
     select finding, count from findings
-) as complaints (what, count)
+) as violations (what, count)
 where count is distinct from 0;

@@ -1,6 +1,6 @@
--- For wrk: counts answers, refusals, and whatever is neither. At the end it prints the three numbers.
+-- For wrk: counts responses with status 200, a replica's 503, and all others. Prints the three numbers at the end.
 
-answered, refused, other = 0, 0, 0
+ok, refused, wrong = 0, 0, 0
 local threads = {}
 
 function setup(thread)
@@ -9,22 +9,22 @@ end
 
 function response(status, headers, body)
    if status == 200 and body:find('^{"users":%[') then
-      answered = answered + 1
-   -- By a replica, and not by a load balancer that finds none.
+      ok = ok + 1
+   -- A load balancer that finds no replica sends another content type.
    elseif status == 503 and headers["content-type"] == "application/problem+json" then
       refused = refused + 1
    else
-      other = other + 1
+      wrong = wrong + 1
    end
 end
 
 function done(summary)
    local errors = summary.errors
-   local sum = {0, 0, errors.connect + errors.read + errors.write + errors.timeout}
+   local sums = {0, 0, errors.connect + errors.read + errors.write + errors.timeout}
    for _, thread in ipairs(threads) do
-      for place, count in ipairs({"answered", "refused", "other"}) do
-         sum[place] = sum[place] + thread:get(count)
+      for index, name in ipairs({"ok", "refused", "wrong"}) do
+         sums[index] = sums[index] + thread:get(name)
       end
    end
-   print(table.concat(sum, " "))
+   print(table.concat(sums, " "))
 end
