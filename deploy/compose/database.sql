@@ -1,5 +1,5 @@
--- The roles, their passwords (from the file that the variable `passwords` names), and the database. For a superuser; run
--- at every start, and again does no harm.
+-- Creates the roles, sets their passwords (from the file that the variable `passwords` names) and
+-- creates the database. Run by a superuser at every start; repeating it changes nothing.
 \ir ../postgres/roles.sql
 \i :passwords
 

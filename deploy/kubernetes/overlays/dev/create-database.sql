@@ -1,2 +1,2 @@
--- After the roles, at the server's first start.
+-- Run at the server's first start, after roles.sql.
 create database max_two owner max_two_owner;
