@@ -8,7 +8,7 @@
 # A script may redefine show_logs, before_cleanup and stop_signal, and set WAIT_TIMEOUT.
 # shellcheck shell=bash
 set -euo pipefail
-# Each background process gets a process group of its own: Ctrl-C reaches the script alone, which
+# Each background process gets a process group of its own: Ctrl-C goes to the script alone, which
 # ends them in order.
 set -m
 # With a decimal point in EPOCHREALTIME.

@@ -1,4 +1,5 @@
--- For wrk: counts responses with status 200, a replica's 503, and all others. Prints the three numbers at the end.
+-- For wrk: counts responses with status 200, a replica's 503, and all others. Prints the three
+-- numbers at the end.
 
 ok, refused, wrong = 0, 0, 0
 local threads = {}
