@@ -83,7 +83,7 @@ impl Metrics {
         registry.register(
             "build",
             "The running program",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+            Info::new(shared::BUILD_LABELS),
         );
         // Both series exist from the start, because a rate misses the first increment of a new
         // series.

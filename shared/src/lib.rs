@@ -18,3 +18,16 @@ pub mod telemetry;
 pub mod users;
 
 pub use choice::MinPoints;
+
+/// The labels of each program's `build_info`. The revision is that of git, which the build of an
+/// image passes in `REVISION`.
+pub const BUILD_LABELS: [(&str, &str); 2] = [
+    ("version", env!("CARGO_PKG_VERSION")),
+    (
+        "revision",
+        match option_env!("REVISION") {
+            Some(revision) => revision,
+            None => "unknown",
+        },
+    ),
+];

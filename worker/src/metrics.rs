@@ -133,7 +133,7 @@ impl Metrics {
         registry.register(
             "build",
             "The version of this program",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+            Info::new(shared::BUILD_LABELS),
         );
         self
     }

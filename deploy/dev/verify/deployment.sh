@@ -256,6 +256,11 @@ has_targets_up() { curl -sfG "$prometheus/query" --data-urlencode "query=sum(up{
 wait_until has_targets_up max-two-api 3
 wait_until has_targets_up max-two-worker 2
 wait_until has_targets_up load-balancer 1
+runs_revision() {
+    curl -sfG "$prometheus/query" --data-urlencode "query=count($1_build_info{revision=\"$REVISION\"})" | grep -qF ",\"$2\"]"
+}
+wait_until runs_revision max_two_api 3
+wait_until runs_revision max_two_worker 2
 alerts=$(curl -sf "$prometheus/rules" | grep -o '"name":"MaxTwo' | wc -l)
 [ "$alerts" -gt 0 ] || fail "Prometheus has no rules"
 report "Prometheus" "scrapes 3 replicas, 2 workers and the load balancer; $alerts alerts"
