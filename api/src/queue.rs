@@ -137,7 +137,7 @@ impl Batch {
             event = "requests_failed",
             requests = count,
             ?traceparents,
-            "requests failed: the database did not answer in time"
+            "requests failed: no answer from the database"
         );
     }
 }

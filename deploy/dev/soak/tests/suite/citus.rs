@@ -170,7 +170,7 @@ impl Coordinator {
             }
         }
     }
-    /// P2: once per tick. P3: one after the other, with a cooldown that the database measures.
+    /// Once per tick. One after the other, with a cooldown that the database measures.
     async fn assert_rounds_follow_the_ticks(&mut self) {
         let renewed: i64 = self.value("select min(users_updated) from rounds").await;
         assert_eq!(renewed, USERS);
@@ -249,13 +249,13 @@ async fn with_users_spread_over_nodes_every_promise_is_kept() {
         assert!(program.stop().await.success(), "{}", program.output());
     }
 
-    // P1: one truth.
+    // One truth.
     cluster.assert_one_round().await;
     cluster.assert_rounds_follow_the_ticks().await;
-    // P4: one chain, and the answers follow it.
+    // One chain, and the answers follow it.
     assert_eq!(cluster.value::<i64>(CHAIN_ERRORS).await, 0);
     assert!(timestamps.is_sorted(), "{timestamps:?}");
-    // P5: at both ends of the minimum's range, and when no user qualifies.
+    // At both ends of the minimum's range, and when no user qualifies.
     for minimum in ["0", "50", "99", "100"] {
         cluster
             .job(roles::WORKER, &["worker", "round", "--min-points", minimum])
@@ -263,6 +263,6 @@ async fn with_users_spread_over_nodes_every_promise_is_kept() {
         cluster.assert_one_round().await;
     }
     cluster.assert_an_answer_reads_the_coordinator_alone().await;
-    // P6: rounds do not make the table grow.
+    // Rounds do not make the table grow.
     cluster.assert_the_shards_do_not_grow().await;
 }
