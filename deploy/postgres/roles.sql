@@ -24,8 +24,9 @@ end
 $$;
 
 -- Defaults for sessions of these roles that do not set them. The programs set the same
--- (shared/src/db.rs). They make the server end a session, and free its locks, when its client is
--- gone, unreachable or stopped.
+-- (shared/src/db.rs, with the reasons). They prevail over the defaults of the database and the
+-- server: what the statements rely on, and timeouts that make the server end a session, and free
+-- its locks, when its client is gone, unreachable or stopped.
 do $$
 declare
     program text;
@@ -35,6 +36,13 @@ begin
         for setting in
             select *
             from (values
+                ('default_transaction_isolation', 'read committed'),
+                ('row_security', 'off'),
+                ('statement_timeout', '0'),
+                ('idle_session_timeout', '0'),
+                -- Since Postgres 17.
+                ('transaction_timeout', '0'),
+                ('client_min_messages', 'warning'),
                 ('jit', 'off'),
                 ('client_connection_check_interval', '2s'),
                 ('tcp_keepalives_idle', '5'),
@@ -44,6 +52,7 @@ begin
                 ('idle_in_transaction_session_timeout', '8s'),
                 ('lock_timeout', '5s')
             ) as settings (name, value)
+            where name in (select pg_settings.name from pg_settings)
         loop
             execute format('alter role %I set %I = %L', program, setting.name, setting.value);
         end loop;

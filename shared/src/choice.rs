@@ -49,12 +49,18 @@ impl fmt::Debug for MinPoints {
 pub struct InvalidMinPoints;
 
 /// Stores the new minimum and two users drawn from all that qualify, each pair equally likely.
+///
+/// # Errors
+/// [`Error::RowMissing`] when there is no row to store them in, otherwise when the statement fails.
 pub(crate) async fn renew(
     connection: &mut PgConnection,
     min_points: MinPoints,
 ) -> Result<(), Error> {
-    sqlx::query_file!("src/choice/renew.sql", min_points.0)
+    let renewed = sqlx::query_file!("src/choice/renew.sql", min_points.0)
         .execute(connection)
         .await?;
-    Ok(())
+    match renewed.rows_affected() {
+        1 => Ok(()),
+        _ => Err(Error::RowMissing("settings")),
+    }
 }

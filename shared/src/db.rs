@@ -28,14 +28,33 @@ pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a graceful close may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Settings that every session asks for. Most make the server end a session, and free its locks,
-/// when the client is gone, unreachable or stopped.
-const SESSION_SETTINGS: [(&str, &str); 9] = [
+/// Settings that every session asks for, whatever the defaults of the server, the database and the
+/// role are. `deploy/postgres/roles.sql` has the same.
+///
+/// These settings stay as the operator has them: `search_path` (the tables may be in any schema),
+/// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`Database::connect`]
+/// rejects such a server), `default_transaction_deferrable` (without effect at our isolation
+/// level), and all that change only how fast a plan is or how a value is printed.
+const SESSION_SETTINGS: [(&str, &str); 14] = [
     // A marker that `connect` reads back: a pooler drops or rejects the settings of a session.
     ("max_two.session", "own"),
+    // A query that waited for the row of `last_query` continues from its newest version, and a
+    // round reads the fence with a snapshot that is younger than its lock. At a higher level both
+    // fail or see old rows.
+    ("default_transaction_isolation", "read committed"),
+    // Otherwise a policy hides rows silently, and a round skips users. With this it fails.
+    ("row_security", "off"),
+    // Not the role's: see `Database::statement_timeout`.
+    ("statement_timeout", "0"),
+    // The session of a worker is idle between two checks.
+    ("idle_session_timeout", "0"),
+    // Below this level an extension may send us the plan or the parameters of a statement, and so
+    // the minimum. sqlx logs what the server sends.
+    ("client_min_messages", "warning"),
     // Compiling a plan costs more than any of our statements.
     ("jit", "off"),
-    // Notices a closed connection while a statement runs.
+    // Most of the rest make the server end a session, and free its locks, when the client is gone,
+    // unreachable or stopped. This one notices a closed connection while a statement runs.
     ("client_connection_check_interval", "2s"),
     // Notice a network that drops packets silently.
     ("tcp_keepalives_idle", "5"),
@@ -46,6 +65,18 @@ const SESSION_SETTINGS: [(&str, &str); 9] = [
     ("idle_in_transaction_session_timeout", "8s"),
     ("lock_timeout", "5s"),
 ];
+
+/// What [`Database::connect`] asks a new session. Its columns: is it ours, is the server in
+/// recovery, is it read-only? The last one switches off `transaction_timeout`, which a session
+/// can't ask for when it starts: servers older than 17 do not know it.
+const INSPECT_SESSION: &str = "\
+    with session as materialized ( \
+        select current_setting('max_two.session', true) is not distinct from 'own' as is_own \
+    ) \
+    select is_own, pg_is_in_recovery(), current_setting('transaction_read_only')::boolean, \
+           case when is_own and current_setting('transaction_timeout', true) is not null \
+                then set_config('transaction_timeout', '0', false) end \
+    from session";
 
 /// The address of a database, and the credentials for it. `Debug` hides the password.
 #[derive(Clone)]
@@ -105,27 +136,25 @@ impl Database {
     /// Opens a session with a writable server, and verifies that it has the session settings.
     ///
     /// # Errors
-    /// [`Error::Deadline`] after `limit`, [`Error::Standby`] or [`Error::Pooled`] if the server
-    /// does not fit, otherwise the error of the network or the server.
+    /// [`Error::Deadline`] after `limit`; [`Error::Standby`], [`Error::ReadOnly`] or
+    /// [`Error::Pooled`] if the server does not fit; otherwise the error of the network or the
+    /// server.
     pub async fn connect(&self, limit: Duration) -> Result<Connection, Error> {
         with_deadline(limit, async {
             let mut connection = self.0.connect().await.map_err(Error::on_connect)?;
             // Not prepared: a pooler may already hold another client's statement of that name.
-            let server = raw_sql(
-                "select pg_is_in_recovery(), \
-                 current_setting('max_two.session', true) is not distinct from 'own'",
-            )
-            .fetch_one(&mut connection)
-            .await?;
-            let (is_standby, is_own_session): (bool, bool) =
-                (server.try_get(0)?, server.try_get(1)?);
-            if !is_own_session {
-                return Err(Error::Pooled);
+            let server = raw_sql(INSPECT_SESSION).fetch_one(&mut connection).await?;
+            let [is_own, is_standby, is_read_only]: [bool; 3] =
+                [server.try_get(0)?, server.try_get(1)?, server.try_get(2)?];
+            if !is_own {
+                Err(Error::Pooled)
+            } else if is_standby {
+                Err(Error::Standby)
+            } else if is_read_only {
+                Err(Error::ReadOnly)
+            } else {
+                Ok(connection)
             }
-            if is_standby {
-                return Err(Error::Standby);
-            }
-            Ok(connection)
         })
         .await
     }

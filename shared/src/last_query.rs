@@ -47,14 +47,23 @@ pub async fn answer(connection: &mut PgConnection) -> Result<Answer, Error> {
     })
 }
 
-/// Verifies that the schema and our privileges suffice for [`answer`]: the server plans the
-/// statement without running it.
+/// Verifies that [`answer`] works: runs its statement and rolls it back, so that the chain does not
+/// move on. It is sent as one message, so the row's lock never waits for this program.
 ///
 /// # Errors
-/// When they do not, or the connection breaks.
+/// [`Error::RowMissing`] when there is no row to answer from; otherwise when the schema or our
+/// privileges do not suffice, the database is read-only, or the connection breaks. Drop the
+/// connection.
 pub async fn check(connection: &mut PgConnection) -> Result<(), Error> {
-    raw_sql(concat!("explain ", include_str!("last_query/answer.sql")))
-        .execute(connection)
-        .await?;
-    Ok(())
+    let answer = raw_sql(concat!(
+        "begin; ",
+        include_str!("last_query/answer.sql"),
+        "; rollback"
+    ))
+    .fetch_optional(connection)
+    .await?;
+    match answer {
+        Some(_) => Ok(()),
+        None => Err(Error::RowMissing("settings or last_query")),
+    }
 }

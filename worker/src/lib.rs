@@ -91,6 +91,7 @@ async fn migrate(database: &Database) -> Result<(), Error> {
 }
 
 async fn round(database: &Database, min_points: MinPoints, timeout: Duration) -> Result<(), Error> {
+    let database = database.clone().statement_timeout(timeout);
     let mut connection = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
     let layout = users::layout(&mut connection).await?;
     let round = rounds::run_now(&mut connection, layout, min_points, timeout).await?;

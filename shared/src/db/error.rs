@@ -11,9 +11,16 @@ pub enum Error {
     /// The schema does not match this program.
     #[error("the database schema does not match this program: {0}")]
     Schema(String),
+    /// A table that must have one row has none: somebody deleted it.
+    #[error("the only row of {0} is missing")]
+    RowMissing(&'static str),
     /// The server is in recovery. It may be promoted, or connections may soon lead to the primary.
     #[error("the database is a standby, which can't be written to")]
     Standby,
+    /// The server is a primary whose transactions are read-only by default, as some managed
+    /// services make it when its disk is full.
+    #[error("the database is read-only: its default_transaction_read_only is on")]
+    ReadOnly,
     /// A pooler between this program and the server drops the settings of the session.
     #[error(
         "the database is behind a pooler that drops session settings, such as PgBouncer: \
@@ -39,8 +46,8 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Deadline(_) | Self::Standby => true,
-            Self::Schema(_) | Self::Pooled => false,
+            Self::Deadline(_) | Self::Standby | Self::ReadOnly => true,
+            Self::Schema(_) | Self::RowMissing(_) | Self::Pooled => false,
             Self::Database(sqlx::Error::Database(error)) => {
                 error.code().is_some_and(|code| is_transient_state(&code))
             }

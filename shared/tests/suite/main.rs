@@ -11,6 +11,7 @@ use std::time::Duration;
 mod last_query;
 mod roles;
 mod rounds;
+mod session;
 mod storage;
 mod tls;
 mod users;

@@ -152,6 +152,8 @@ async fn the_api_cannot_take_any_advisory_lock() {
 async fn a_role_has_the_session_settings_of_the_programs_by_default() {
     const SETTINGS: &str = "select string_agg(name || ' = ' || setting, ', ' order by name) \
         from pg_settings where name in ( \
+            'default_transaction_isolation', 'row_security', 'statement_timeout', \
+            'idle_session_timeout', 'transaction_timeout', 'client_min_messages', \
             'jit', 'client_connection_check_interval', 'tcp_keepalives_idle', \
             'tcp_keepalives_interval', 'tcp_keepalives_count', 'tcp_user_timeout', \
             'idle_in_transaction_session_timeout', 'lock_timeout' \

@@ -115,6 +115,30 @@ async fn a_paused_worker_cannot_commit_a_stale_round() {
     assert_whole(&database).await;
 }
 
+/// The server ends the statement by itself, because the worker can't.
+#[tokio::test]
+async fn a_round_command_that_is_paused_does_not_run_for_longer_than_its_timeout() {
+    let database = TestDatabase::with_users(10).await;
+    database
+        .run(
+            "create function never_end() returns trigger language plpgsql as \
+             'begin perform pg_sleep(3600); return new; end'; \
+             create trigger slow before update on users for each row execute function never_end()",
+        )
+        .await;
+    let round = worker(&database, &["round"], &[("ROUND_TIMEOUT", "3s")]);
+    wait_for_session(&database, "wait_event = 'PgSleep'").await;
+    round.signal(Signal::SIGSTOP);
+    let is_free = "select not exists ( \
+                       select from pg_stat_activity \
+                       where datname = current_database() and wait_event = 'PgSleep' \
+                   )";
+    eventually("the statement has ended", async || {
+        database.value(is_free).await
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_network_that_goes_silent_does_not_keep_the_lock() {
     for while_idle in [true, false] {
