@@ -102,6 +102,7 @@ impl Coalescer {
                     with_deadline(self.deadline, ping(&mut connection)).await?;
                 },
             }
+            self.connector.on_answer();
         }
     }
 

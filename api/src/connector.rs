@@ -4,7 +4,7 @@
 //! never used again: nothing is known of what its last statement did.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::db::{CONNECT_TIMEOUT, Connection, Database, Error, backoff, with_deadline};
 use shared::last_query;
@@ -16,12 +16,22 @@ use crate::metrics::Metrics;
 
 /// The longest delay between two attempts to connect, without its jitter.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
+/// A session that fails sooner was never good: the backoff goes on.
+const STABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// Connects sessions, and publishes whether there is one.
+/// Connects sessions, and publishes whether the database answers.
 pub(crate) struct Connector {
     database: Database,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    delays: Box<dyn Iterator<Item = Duration> + Send>,
+    /// Before the next attempt to connect.
+    delay: Duration,
+    connected_at: Instant,
+    /// The session before this one was not stable: this one is not trusted until it is.
+    is_flapping: bool,
+    /// The reason that was logged since the database answered last.
+    logged_reason: Option<String>,
 }
 
 impl Connector {
@@ -30,56 +40,96 @@ impl Connector {
             database,
             health,
             metrics,
+            delays: Box::new(backoff(MAX_RECONNECT_DELAY)),
+            delay: Duration::ZERO,
+            connected_at: Instant::now(),
+            is_flapping: false,
+            logged_reason: None,
         }
     }
 
     /// Connects, and tries again until that succeeds.
-    pub(crate) async fn connect_with_backoff(&self) -> Connection {
-        let mut last_reason = String::new();
-        let mut delays = backoff(MAX_RECONNECT_DELAY);
+    pub(crate) async fn connect_with_backoff(&mut self) -> Connection {
         loop {
-            let error = match self.connect_and_check().await {
+            sleep(self.delay).await;
+            match connect_and_check(&self.database).await {
                 Ok(connection) => {
-                    info!(event = "database_connected", "connected to the database");
-                    self.health.set_database_connected();
-                    self.metrics.set_database_up(true);
+                    self.connected_at = Instant::now();
+                    if !self.is_flapping {
+                        self.publish();
+                    }
                     return connection;
                 }
-                Err(error) => error,
-            };
-            // One line per reason, however many attempts meet it.
-            let reason = error.to_string();
-            if reason != last_reason {
-                log_database_error(&error);
-                last_reason = reason;
+                Err(error) => {
+                    self.log_once(&error);
+                    self.back_off();
+                }
             }
-            sleep(delays.next().unwrap_or(MAX_RECONNECT_DELAY)).await;
         }
     }
 
-    /// Connects, and checks that schema and privileges are those that an answer needs.
-    async fn connect_and_check(&self) -> Result<Connection, Error> {
-        with_deadline(CONNECT_TIMEOUT, async {
-            let mut connection = self.database.connect(CONNECT_TIMEOUT).await?;
-            last_query::check(&mut connection).await?;
-            Ok(connection)
-        })
-        .await
+    /// The session has answered.
+    pub(crate) fn on_answer(&mut self) {
+        if self.is_flapping && self.is_stable() {
+            self.is_flapping = false;
+            self.publish();
+        }
     }
 
     /// Publishes that the session was lost.
-    pub(crate) fn on_lost(&self, error: &Error) {
+    pub(crate) fn on_lost(&mut self, error: &Error) {
         self.metrics.set_database_up(false);
-        log_database_error(error);
+        self.log_once(error);
+        self.is_flapping = !self.is_stable();
+        if self.is_flapping {
+            self.back_off();
+        } else {
+            self.delays = Box::new(backoff(MAX_RECONNECT_DELAY));
+            self.delay = Duration::ZERO;
+        }
+    }
+
+    fn is_stable(&self) -> bool {
+        self.connected_at.elapsed() >= STABLE_AFTER
+    }
+
+    fn back_off(&mut self) {
+        self.delay = self.delays.next().unwrap_or(MAX_RECONNECT_DELAY);
+    }
+
+    /// Publishes that the database answers.
+    fn publish(&mut self) {
+        info!(event = "database_connected", "connected to the database");
+        self.logged_reason = None;
+        self.health.set_database_connected();
+        self.metrics.set_database_up(true);
+    }
+
+    /// Logs why the database can't be used: a warning if that can pass by itself, else an error, on
+    /// which an operator must act. One line per reason, however many attempts meet it.
+    fn log_once(&mut self, error: &Error) {
+        let reason = error.to_string();
+        if self.logged_reason.as_ref() == Some(&reason) {
+            return;
+        }
+        if error.is_transient() {
+            warn!(event = "database_unavailable", %error, "the database does not answer");
+        } else {
+            error!(
+                event = "database_refused", %error,
+                "the database refuses the session or statement"
+            );
+        }
+        self.logged_reason = Some(reason);
     }
 }
 
-/// Logs why the database can't be used: a warning if that can pass by itself, else an error, on
-/// which an operator must act.
-fn log_database_error(error: &Error) {
-    if error.is_transient() {
-        warn!(event = "database_unavailable", %error, "the database does not answer");
-    } else {
-        error!(event = "database_refused", %error, "the database refuses the session or statement");
-    }
+/// Connects, and checks that the statement of an answer succeeds.
+async fn connect_and_check(database: &Database) -> Result<Connection, Error> {
+    with_deadline(CONNECT_TIMEOUT, async {
+        let mut connection = database.connect(CONNECT_TIMEOUT).await?;
+        last_query::check(&mut connection).await?;
+        Ok(connection)
+    })
+    .await
 }

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use testkit::{NetworkFault, Proxy, TestDatabase, eventually};
+use testkit::{Client, NetworkFault, Proxy, TestDatabase, eventually};
 
 use crate::raw_http::{assert_problem, send_raw};
 use crate::{admin, replica, round};
@@ -198,4 +198,99 @@ async fn a_network_that_drops_everything_is_noticed() {
         client.get("/").await.status == 200
     })
     .await;
+}
+
+async fn is_database_up(admin: &Client) -> bool {
+    String::from_utf8_lossy(&admin.get("/metrics").await.body)
+        .contains("max_two_api_database_up 1\n")
+}
+
+#[tokio::test]
+async fn a_replica_is_not_ready_while_a_row_that_it_answers_from_is_missing() {
+    for (missing, restore) in [
+        ("settings", "insert into settings (min_points) values (100)"),
+        ("last_query", "insert into last_query default values"),
+    ] {
+        let database = TestDatabase::new().await;
+        database.run(&format!("delete from {missing}")).await;
+        let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
+        program.wait_for_event("database_refused").await;
+        assert_eq!(client.get("/readyz").await.status, 503);
+        let admin = admin(&mut program).await;
+        assert!(!is_database_up(&admin).await);
+        assert!(program.output().contains(missing), "{}", program.output());
+        database.run(restore).await;
+        eventually("it is ready", async || {
+            client.get("/readyz").await.status == 200
+        })
+        .await;
+        assert!(is_database_up(&admin).await);
+        assert_eq!(program.count_events("database_refused"), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_read_only_primary_is_no_database_to_answer_from() {
+    let database = TestDatabase::new().await;
+    let alter = format!("alter role max_two_api in database {} ", database.name());
+    let read_only = format!("{alter} set default_transaction_read_only = on");
+    let writable = format!("{alter} reset default_transaction_read_only");
+    // From the start.
+    database.run(&read_only).await;
+    let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
+    program.wait_for_output("read-only").await;
+    assert_eq!(client.get("/readyz").await.status, 503);
+    assert_eq!(client.get("/").await.status, 503);
+    let admin = admin(&mut program).await;
+    assert!(!is_database_up(&admin).await);
+    database.run(&writable).await;
+    eventually("it answers", async || client.get("/").await.status == 200).await;
+    // Later, as when a disk fills up.
+    database.run(&read_only).await;
+    database
+        .run(
+            "select pg_terminate_backend(pid) from pg_stat_activity \
+             where usename = 'max_two_api' and datname = current_database()",
+        )
+        .await;
+    eventually("it notices", async || !is_database_up(&admin).await).await;
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await.status, 503);
+        assert!(!is_database_up(&admin).await);
+    }
+    assert_eq!(client.get("/readyz").await.status, 200);
+    database.run(&writable).await;
+    eventually("it answers", async || client.get("/").await.status == 200).await;
+    let lines = program
+        .output()
+        .matches("the database is read-only")
+        .count();
+    assert_eq!(lines, 2, "{}", program.output());
+}
+
+/// The statement passes the check, which rolls it back, and fails when it commits.
+#[tokio::test]
+async fn a_statement_that_fails_at_once_causes_backoff_and_one_line() {
+    let database = TestDatabase::new().await;
+    let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
+    eventually("it answers", async || client.get("/").await.status == 200).await;
+    database
+        .run(
+            "create function fail() returns trigger language plpgsql as \
+             'begin raise exception ''canary failure''; end'; \
+             create constraint trigger fail after update on last_query \
+             deferrable initially deferred for each row execute function fail()",
+        )
+        .await;
+    let admin = admin(&mut program).await;
+    for _ in 0..20 {
+        assert_eq!(client.get("/").await.status, 503);
+    }
+    assert!(!is_database_up(&admin).await);
+    let output = program.output();
+    let failures = output.matches("canary failure").count();
+    assert!((1..=2).contains(&failures), "{failures} lines: {output}");
+    database.run("drop trigger fail on last_query").await;
+    eventually("it answers", async || client.get("/").await.status == 200).await;
+    eventually("the database is up", async || is_database_up(&admin).await).await;
 }
