@@ -126,10 +126,7 @@ impl Connector {
 
 /// Connects, and checks that the statement of an answer succeeds.
 async fn connect_and_check(database: &Database) -> Result<Connection, Error> {
-    with_deadline(CONNECT_TIMEOUT, async {
-        let mut connection = database.connect(CONNECT_TIMEOUT).await?;
-        last_query::check(&mut connection).await?;
-        Ok(connection)
-    })
-    .await
+    let mut connection = database.connect(CONNECT_TIMEOUT).await?;
+    with_deadline(CONNECT_TIMEOUT, last_query::check(&mut connection)).await?;
+    Ok(connection)
 }

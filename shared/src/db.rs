@@ -2,21 +2,22 @@
 //!
 //! A URL enters, a connected session leaves. Nothing here retries: callers do, with [`backoff`].
 
+mod address;
 mod error;
+mod url;
 
-use std::error::Error as _;
 use std::fmt;
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{ConnectOptions, Connection as _, PgConnection, Row as _, raw_sql};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _, raw_sql};
 use tokio::time::timeout;
 use tracing::warn;
 
 pub use error::Error;
+pub use url::BadUrl;
 
 /// A session with the database.
 pub type Connection = PgConnection;
@@ -87,16 +88,10 @@ impl Database {
     /// Sessions show up in `pg_stat_activity` under `application_name`.
     ///
     /// # Errors
-    /// When the URL is not valid. The error does not repeat it, since it may hold a password.
+    /// When the URL is not valid, or a file of certificates that it names can't be read. The error
+    /// repeats no value of the URL but the file's name.
     pub fn parse(url: &str, application_name: &str) -> Result<Self, BadUrl> {
-        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
-            return Err(BadUrl("it does not start with postgres://".to_owned()));
-        }
-        let options = PgConnectOptions::from_str(url).map_err(|error| {
-            // The outer error may quote the value; the inner one only says what is wrong with it.
-            let reason = error.source().map(ToString::to_string);
-            BadUrl(reason.unwrap_or_else(|| "it can't be parsed".to_owned()))
-        })?;
+        let options = url::parse(url)?;
         Ok(Self(
             options
                 .application_name(application_name)
@@ -136,12 +131,14 @@ impl Database {
     /// Opens a session with a writable server, and verifies that it has the session settings.
     ///
     /// # Errors
-    /// [`Error::Deadline`] after `limit`; [`Error::Standby`], [`Error::ReadOnly`] or
-    /// [`Error::Pooled`] if the server does not fit; otherwise the error of the network or the
-    /// server.
+    /// [`Error::Connect`] with [`Error::Deadline`] after `limit`; with [`Error::Standby`],
+    /// [`Error::ReadOnly`] or [`Error::Pooled`] if the server does not fit; otherwise with the
+    /// error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Connection, Error> {
-        with_deadline(limit, async {
-            let mut connection = self.0.connect().await.map_err(Error::on_connect)?;
+        let connect = async {
+            let mut connection = address::connect(&self.0, limit)
+                .await
+                .map_err(Error::on_connect)?;
             // Not prepared: a pooler may already hold another client's statement of that name.
             let server = raw_sql(INSPECT_SESSION).fetch_one(&mut connection).await?;
             let [is_own, is_standby, is_read_only]: [bool; 3] =
@@ -155,8 +152,23 @@ impl Database {
             } else {
                 Ok(connection)
             }
-        })
-        .await
+        };
+        with_deadline(limit, connect)
+            .await
+            .map_err(|error| Error::Connect {
+                server: self.server(),
+                error: Box::new(error),
+            })
+    }
+
+    /// Host and port, or the folder of the Unix socket and the port.
+    fn server(&self) -> String {
+        let port = self.0.get_port();
+        match (self.0.get_socket(), self.0.get_host()) {
+            (Some(folder), _) => format!("{}:{port}", folder.display()),
+            (None, address) if address.contains(':') => format!("[{address}]:{port}"),
+            (None, host) => format!("{host}:{port}"),
+        }
     }
 
     /// Cancels the running statement of another session of the same role, over a new connection.
@@ -187,11 +199,6 @@ impl fmt::Debug for Database {
             .finish_non_exhaustive()
     }
 }
-
-/// The URL is not a valid Postgres URL.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("not a Postgres URL: {0}")]
-pub struct BadUrl(String);
 
 /// The server's process id of a session, for [`Database::cancel`].
 #[derive(Clone, Copy, Debug)]

@@ -1,10 +1,19 @@
 //! Database errors, and which of them can pass without action.
 
+use std::io;
 use std::time::Duration;
 
 /// Why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// No session with this server.
+    #[error("{server}: {error}")]
+    Connect {
+        /// Host and port.
+        server: String,
+        /// Why not.
+        error: Box<Error>,
+    },
     /// The operation exceeded this deadline.
     #[error("the database did not answer within {0:?}")]
     Deadline(Duration),
@@ -23,7 +32,7 @@ pub enum Error {
     ReadOnly,
     /// A pooler between this program and the server drops the settings of the session.
     #[error(
-        "the database is behind a pooler that drops session settings, such as PgBouncer: \
+        "the database is behind a pooler that drops session settings, such as PgBouncer or RDS Proxy: \
          point DATABASE_URL at the server itself, this program needs one session only"
     )]
     Pooled,
@@ -46,27 +55,35 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
+            Self::Connect { error, .. } => error.is_transient(),
             Self::Deadline(_) | Self::Standby | Self::ReadOnly => true,
             Self::Schema(_) | Self::RowMissing(_) | Self::Pooled => false,
-            Self::Database(sqlx::Error::Database(error)) => {
-                error.code().is_some_and(|code| is_transient_state(&code))
-            }
-            Self::Database(error) => matches!(
-                error,
-                sqlx::Error::Io(_)
-                    | sqlx::Error::Tls(_)
-                    | sqlx::Error::Protocol(_)
-                    | sqlx::Error::WorkerCrashed
-            ),
+            Self::Database(error) => match error {
+                sqlx::Error::Database(error) => {
+                    error.code().is_some_and(|code| is_transient_state(&code))
+                }
+                // rustls reports a certificate that it rejects in this way.
+                sqlx::Error::Io(error) => error.kind() != io::ErrorKind::InvalidData,
+                // Only a refusal to open a session comes in the server's own encoding. sqlx does
+                // not keep its SQLSTATE. Most refusals last, and whoever reads the log must look
+                // at the server's.
+                sqlx::Error::Protocol(reason) => !reason.contains("non-UTF-8"),
+                // Not `Tls`: a server without TLS, or a bad file.
+                error => matches!(error, sqlx::Error::WorkerCrashed),
+            },
         }
     }
 
-    /// Classifies an error of connecting: PgBouncer rejects our session settings with a protocol
-    /// violation.
+    /// Classifies an error of connecting: a pooler rejects our session settings. PgBouncer does so
+    /// with a protocol violation, RDS Proxy with a feature that it does not support.
     pub(super) fn on_connect(error: sqlx::Error) -> Self {
         let is_pooler = error.as_database_error().is_some_and(|error| {
-            error.code().as_deref() == Some("08P01")
-                && error.message().contains("unsupported startup parameter")
+            let rejection = match error.code().as_deref() {
+                Some("08P01") => "unsupported startup parameter",
+                Some("0A000") => "command-line options",
+                _ => return false,
+            };
+            error.message().contains(rejection)
         });
         if is_pooler {
             Self::Pooled

@@ -9,11 +9,13 @@
 use std::time::Duration;
 
 mod last_query;
+mod refusals;
 mod roles;
 mod rounds;
 mod session;
 mod storage;
 mod tls;
+mod url;
 mod users;
 
 /// How long the writes of a round may take in a test: far longer than on a slow machine.

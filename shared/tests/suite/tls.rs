@@ -99,6 +99,7 @@ async fn verify_full_accepts_only_the_server_itself() {
         authority.certify(&database, name, until).await;
         let error = ours.connect(&database, "verify-full").await.unwrap_err();
         assert!(error.to_string().contains("certificate"), "{what}: {error}");
+        assert!(!error.is_transient(), "{what}: {error}");
         // Only the certificate is wrong: a mode that does not verify it connects.
         let mut unverified = ours.connect(&database, "require").await.unwrap();
         assert!(is_encrypted(&mut unverified).await, "{what}");
@@ -107,6 +108,7 @@ async fn verify_full_accepts_only_the_server_itself() {
     restart_with_tls(&database, "off").await;
     let error = ours.connect(&database, "verify-full").await.unwrap_err();
     assert!(error.to_string().contains("TLS"), "without TLS: {error}");
+    assert!(!error.is_transient(), "without TLS: {error}");
     let mut unencrypted = ours.connect(&database, "prefer").await.unwrap();
     assert!(!is_encrypted(&mut unencrypted).await);
 }

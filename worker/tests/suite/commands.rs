@@ -132,6 +132,27 @@ async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
             ),
             "DATABASE_URL",
         ),
+        (
+            &["migrate"][..],
+            (
+                "DATABASE_URL",
+                "postgres://role@nowhere.invalid/x?sslpassword=canary-password",
+            ),
+            "sslpassword",
+        ),
+        (
+            &["migrate"][..],
+            ("DATABASE_URL", "postgres://role:/7M?canary-password@host/x"),
+            "DATABASE_URL",
+        ),
+        (
+            &["migrate"][..],
+            (
+                "DATABASE_URL",
+                "postgres://role@nowhere.invalid/x?sslmode=verify-full&sslrootcert=/no/ca.crt",
+            ),
+            "/no/ca.crt",
+        ),
         (&["run"][..], ("DATABASE_URL", ""), "DATABASE_URL"),
         (&["run"][..], ("COOLDOWN", "1s"), "DATABASE_URL_FILE"),
         (

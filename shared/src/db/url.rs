@@ -1,0 +1,99 @@
+//! The URL of a database. It is checked here before sqlx parses it: sqlx ignores a parameter that
+//! it does not know, and logs its name and value; its errors quote values.
+//!
+//! An unescaped `/`, `?` or `#` turns the rest of a password into a path, a parameter or a
+//! fragment. So an error names a known parameter, an unknown one that looks like a parameter, or a
+//! file, and no other part of the URL.
+
+use std::fs;
+use std::net::IpAddr;
+
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use tracing::subscriber::{NoSubscriber, with_default};
+use url::{Host, Position, Url};
+
+/// The URL is not valid, or a file that it names can't be used.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadUrl(String);
+
+pub(super) fn parse(text: &str) -> Result<PgConnectOptions, BadUrl> {
+    if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+        return bad("not a Postgres URL: it does not start with postgres://");
+    }
+    // Its errors are constant sentences.
+    let url = Url::parse(text).or_else(|error| bad(&format!("not a Postgres URL: {error}")))?;
+    if url[Position::BeforePath..].contains('@') {
+        return bad(
+            "it has an @ behind the host: write /, ? and # in a password as %2F, %3F and %23, \
+             and an @ anywhere as %40",
+        );
+    }
+    if url.fragment().is_some() {
+        return bad("it has a fragment: write # as %23");
+    }
+    for (name, value) in url.query_pairs() {
+        check_parameter(&name, &value)?;
+    }
+    // Nothing that sqlx logs meanwhile may appear: it also quotes lines of a `.pgpass`.
+    let options = with_default(NoSubscriber::default(), || PgConnectOptions::from_url(&url))
+        .or_else(|_| bad("it has a % that encodes no UTF-8 text"))?;
+    Ok(match url.host() {
+        // sqlx keeps the brackets, which belong to the URL and not to the address.
+        Some(Host::Ipv6(address)) if Some(options.get_host()) == url.host_str() => {
+            options.host(&address.to_string())
+        }
+        _ => options,
+    })
+}
+
+/// Checks a parameter. The names are those that sqlx knows.
+fn check_parameter(name: &str, value: &str) -> Result<(), BadUrl> {
+    let is_valid = match name {
+        "sslmode" | "ssl-mode" => value.parse::<PgSslMode>().is_ok(),
+        "hostaddr" => value.parse::<IpAddr>().is_ok(),
+        "port" => value.parse::<u16>().is_ok(),
+        "statement-cache-capacity" => value.parse::<usize>().is_ok(),
+        "sslrootcert" | "ssl-root-cert" | "ssl-ca" if value == "system" => {
+            return bad(&format!(
+                "{name}=system is not supported: without {name} this machine's certificate \
+                 authorities are trusted"
+            ));
+        }
+        "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" => {
+            return check_pem_file(name, value, "CERTIFICATE-----");
+        }
+        "sslkey" | "ssl-key" => return check_pem_file(name, value, "PRIVATE KEY-----"),
+        "host" | "dbname" | "user" | "password" | "application_name" | "options" => true,
+        _ if name.starts_with("options[") && name.ends_with(']') => true,
+        _ if name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || b"_-".contains(&byte)) =>
+        {
+            return bad(&format!("unknown parameter {name}"));
+        }
+        _ => return bad("it has a parameter that is none of Postgres'"),
+    };
+    if is_valid {
+        Ok(())
+    } else {
+        bad(&format!("the value of {name} is not valid"))
+    }
+}
+
+/// Checks that a file can be read now. Each connection reads it again, so it may be renewed.
+fn check_pem_file(name: &str, path: &str, label: &str) -> Result<(), BadUrl> {
+    match fs::read_to_string(path) {
+        Ok(text) if text.contains(label) => Ok(()),
+        Ok(_) => bad(&format!(
+            "{name} {path}: it holds no PEM {}",
+            label.trim_end_matches('-')
+        )),
+        Err(error) => bad(&format!("{name} {path}: {error}")),
+    }
+}
+
+fn bad<T>(reason: &str) -> Result<T, BadUrl> {
+    Err(BadUrl(reason.to_owned()))
+}
