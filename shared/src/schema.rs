@@ -1,25 +1,77 @@
 //! The database schema: migrations, forward only, embedded in the program.
+//!
+//! A migration gives way: a statement that waits for a table's lock also holds up all queries that
+//! come after it. So it waits for a moment only, rolls back, lets the queries pass and tries again.
+
+use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 use sqlx::migrate::{MigrateError, Migrator};
+use tokio::time::sleep;
+use tracing::warn;
 
-use crate::db::Error;
+use crate::db::{Error, backoff};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
-/// Applies the migrations that are missing. Concurrent calls run one after the other.
+/// How long [`migrate`] tries to get its locks: longer than a dump of some million users takes.
+const RETRY_TIMEOUT: Duration = Duration::from_mins(10);
+/// The longest delay, before jitter, until the next attempt.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Applies the migrations that are missing. Concurrent calls run one after the other. While other
+/// sessions use a table that a migration changes, it retries for ten minutes.
 ///
 /// Needs a direct connection: it holds a session lock, which a pooler in transaction mode would
 /// lose.
 ///
 /// # Errors
-/// When a migration fails, the role may not create tables, or the database has migrations that this
-/// program does not know.
+/// When a migration fails or does not get its locks, the role may not create tables, or the
+/// database has migrations that this program does not know.
 pub async fn migrate(connection: &mut PgConnection) -> Result<(), Error> {
-    // A concurrent migration may hold sqlx's lock for longer than our lock_timeout.
-    sqlx::query!("set lock_timeout = 0")
+    migrate_within(connection, RETRY_TIMEOUT).await
+}
+
+/// The same, with another limit for the time that it tries to get its locks.
+///
+/// # Errors
+/// As for [`migrate`].
+pub async fn migrate_within(connection: &mut PgConnection, limit: Duration) -> Result<(), Error> {
+    // Far below the shortest time that a query may wait: it waits behind each lock of a migration.
+    // It holds for sqlx's own lock too, because a statement that waits has a snapshot, and with an
+    // old one open `users` grows.
+    sqlx::query!("set lock_timeout = '200ms'")
         .execute(&mut *connection)
         .await?;
+    let started_at = Instant::now();
+    let mut delays = backoff(MAX_RETRY_DELAY);
+    let mut is_logged = false;
+    loop {
+        let error = match run(connection).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        // Ends the failed transaction. Another migration may go first.
+        sqlx::query!("select pg_advisory_unlock_all()")
+            .execute(&mut *connection)
+            .await?;
+        if !error.is_lock_timeout() || started_at.elapsed() >= limit {
+            return Err(error);
+        }
+        if !is_logged {
+            is_logged = true;
+            warn!(
+                event = "migration_waiting",
+                limit_seconds = limit.as_secs(),
+                "other sessions use a table that a migration changes, or migrate; retrying"
+            );
+        }
+        sleep(delays.next().unwrap_or(MAX_RETRY_DELAY)).await;
+    }
+}
+
+/// Applies the migrations that are missing.
+async fn run(connection: &mut PgConnection) -> Result<(), Error> {
     MIGRATIONS
         .run(connection)
         .await

@@ -74,6 +74,18 @@ impl Error {
         }
     }
 
+    /// True if a statement ended because it did not get a lock within `lock_timeout`.
+    #[must_use]
+    pub fn is_lock_timeout(&self) -> bool {
+        const LOCK_NOT_AVAILABLE: &str = "55P03";
+        let Self::Database(error) = self else {
+            return false;
+        };
+        error
+            .as_database_error()
+            .is_some_and(|error| error.code().as_deref() == Some(LOCK_NOT_AVAILABLE))
+    }
+
     /// Classifies an error of connecting: a pooler rejects our session settings. PgBouncer does so
     /// with a protocol violation, RDS Proxy with a feature that it does not support.
     pub(super) fn on_connect(error: sqlx::Error) -> Self {

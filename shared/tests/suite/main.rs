@@ -12,6 +12,7 @@ mod last_query;
 mod refusals;
 mod roles;
 mod rounds;
+mod schema;
 mod session;
 mod storage;
 mod tls;
