@@ -1,5 +1,6 @@
 //! The users and their points.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use rand::RngExt;
@@ -18,19 +19,31 @@ pub struct User {
 
 /// Adds the users of `ids` that are missing, with 0 points, and returns how many it added.
 ///
-/// Concurrent calls are safe: both insert in the order of the ids, so one waits for the other and
-/// then finds its users.
+/// It does not wait for a round, which holds the rows of the users that exist. Concurrent calls are
+/// safe: both insert in the order of the ids, so one waits for the other and then finds its users.
 ///
 /// # Errors
-/// When the connection breaks or the role may not insert; nothing was added then.
+/// When the connection breaks, the role may not insert, or a lock is not free in time; nothing was
+/// added then.
 pub async fn seed(connection: &mut PgConnection, ids: RangeInclusive<i64>) -> Result<u64, Error> {
-    let added = sqlx::query!(
-        "insert into users (id) \
-         select id from generate_series($1::bigint, $2::bigint) as id \
-         order by id \
-         on conflict do nothing",
+    let present = sqlx::query!(
+        r#"select coalesce(array_agg(id), '{}') as "ids!" from users where id between $1 and $2"#,
         ids.start(),
         ids.end(),
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    let present: HashSet<i64> = present.ids.into_iter().collect();
+    let missing: Vec<i64> = ids.filter(|id| !present.contains(id)).collect();
+    if missing.is_empty() {
+        return Ok(0);
+    }
+    // `on conflict` is for a concurrent call only. For a user that exists it would wait until a
+    // running round has ended. That is why the missing ones are not found by the insert itself, nor
+    // by a join, which a Citus cluster could not run.
+    let added = sqlx::query!(
+        "insert into users (id) select unnest($1::bigint[]) on conflict do nothing",
+        &missing,
     )
     .execute(connection)
     .await?;

@@ -1,19 +1,21 @@
 //! Adding users, in batches, with a progress bar.
 
 use std::io::{IsTerminal, stderr};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, close};
+use shared::db::{COMMAND_CONNECT_TIMEOUT, Connection, Database, Error, close};
 use shared::users;
-use tracing::info;
+use tracing::{info, warn};
 
 /// Users per transaction: large enough for speed, small enough to show progress.
 const BATCH_SIZE: i64 = 20_000;
 /// How often progress is logged where there is no terminal for the bar.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Adds the users 1 to `users` that are missing, with 0 points.
+/// Adds the users 1 to `users` that are missing, with 0 points. Those that exist are only read.
+/// While another session locks the table, it waits.
 ///
 /// # Errors
 /// When the connection fails or the role may not insert. Batches that were added before stay; call
@@ -26,7 +28,7 @@ pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
     let mut first = 1;
     while first <= users {
         let last = users.min(first + BATCH_SIZE - 1);
-        added += users::seed(&mut connection, first..=last).await?;
+        added += seed_batch(&mut connection, first..=last).await?;
         progress.update(last);
         first = last + 1;
     }
@@ -40,6 +42,27 @@ pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
         "seeded"
     );
     Ok(())
+}
+
+/// Adds the missing users of a batch, and waits for the locks for as long as it takes.
+async fn seed_batch(connection: &mut Connection, ids: RangeInclusive<i64>) -> Result<u64, Error> {
+    let mut is_logged = false;
+    loop {
+        match users::seed(connection, ids.clone()).await {
+            // The session's `lock_timeout` is the pause between two attempts.
+            Err(error) if error.is_lock_timeout() => {
+                if !is_logged {
+                    is_logged = true;
+                    warn!(
+                        event = "seed_waiting",
+                        first_user = ids.start(),
+                        "users are locked; retrying"
+                    );
+                }
+            }
+            result => return result,
+        }
+    }
 }
 
 /// A bar on a terminal, a log line from time to time elsewhere.

@@ -1,4 +1,5 @@
 use shared::users::{self, Layout, seed};
+use sqlx::raw_sql;
 use testkit::TestDatabase;
 
 #[tokio::test]
@@ -19,6 +20,36 @@ async fn seeding_adds_only_the_missing_users() {
             .await,
     );
     assert_eq!((kept, all), (97, 120));
+}
+
+#[tokio::test]
+async fn seeding_does_not_wait_for_a_running_round() {
+    let database = TestDatabase::with_users(100).await;
+    database.run("delete from users where id = 50").await;
+    // Holds all rows until it ends, as a round does.
+    let mut round = database.superuser().await;
+    raw_sql("begin; update users set points = 1")
+        .execute(&mut round)
+        .await
+        .unwrap();
+    let mut owner = database.connect(&database.owner).await;
+    assert_eq!(seed(&mut owner, 1..=120).await.unwrap(), 21);
+    raw_sql("commit").execute(&mut round).await.unwrap();
+}
+
+#[tokio::test]
+async fn seeding_writes_nothing_where_no_user_is_missing() {
+    let database = TestDatabase::with_users(100).await;
+    database
+        .run(
+            "create function refuse() returns trigger language plpgsql as \
+                 $$ begin raise 'an insert'; end $$; \
+             create trigger refuse before insert on users \
+                 for each statement execute function refuse()",
+        )
+        .await;
+    let mut owner = database.connect(&database.owner).await;
+    assert_eq!(seed(&mut owner, 1..=100).await.unwrap(), 0);
 }
 
 #[tokio::test]

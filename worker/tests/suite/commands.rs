@@ -62,6 +62,25 @@ async fn a_seed_that_was_killed_is_resumed() {
 }
 
 #[tokio::test]
+async fn seed_waits_while_users_is_locked() {
+    let database = TestDatabase::with_users(10).await;
+    let mut blocker = database.superuser().await;
+    sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table users")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
+    let mut program = start(
+        &["seed", "--users", "20"],
+        &[("DATABASE_URL", &*database.owner)],
+    );
+    // After the first lock_timeout.
+    program.wait_for_event("seed_waiting").await;
+    shared::db::close(blocker).await;
+    assert_eq!(program.field("added").await, 10);
+    assert!(program.wait().await.success(), "{}", program.output());
+}
+
+#[tokio::test]
 async fn round_does_one_round_now_and_prints_its_duration() {
     let database = TestDatabase::with_users(1_000).await;
     for _ in 0..2 {
