@@ -49,7 +49,12 @@ pub fn main(mut settings: Settings) -> ExitCode {
         .enable_all()
         .build()
         .context("starting the runtime")
-        .and_then(|runtime| runtime.block_on(run(job, settings, database)));
+        .and_then(|runtime| {
+            let result = runtime.block_on(run(job, settings, database));
+            // Without waiting for a DNS lookup that is still running.
+            runtime.shutdown_background();
+            result
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

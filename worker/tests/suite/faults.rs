@@ -1,9 +1,12 @@
 //! Workers that are killed, paused or cut off: each tick's round is still done once and whole.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use testkit::{NetworkFault, Program, Proxy, TestDatabase, eventually};
+use tokio::net::UdpSocket;
+use tokio::process::Command;
 
 use crate::{start, worker};
 
@@ -232,4 +235,35 @@ async fn a_locked_table_delays_a_round_and_does_not_end_the_worker() {
     program.wait_for_event("round_done").await;
     assert!(program.stop().await.success());
     assert_whole(&database).await;
+}
+
+#[tokio::test]
+#[ignore = "needs root, for a name server of its own"]
+async fn a_stop_does_not_wait_for_a_name_server_that_is_silent() {
+    const NAME_SERVER: &str = "127.0.0.211";
+    let name_server = UdpSocket::bind((NAME_SERVER, 53)).await.unwrap();
+    let resolv_conf = concat!(env!("CARGO_TARGET_TMPDIR"), "/resolv.conf");
+    let content = format!("nameserver {NAME_SERVER}\noptions timeout:30 attempts:1\n");
+    fs::write(resolv_conf, content).unwrap();
+    for command in ["run", "migrate"] {
+        let mut program = Command::new("unshare");
+        program
+            .args(["--mount", "sh", "-c"])
+            .arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"")
+            .args([resolv_conf, env!("CARGO_BIN_EXE_max-two-worker"), command])
+            .env_remove("DATABASE_URL_FILE")
+            .env(
+                "DATABASE_URL",
+                "postgres://max_two_worker@max-two.invalid/max_two",
+            )
+            .env("ADMIN_LISTEN", "127.0.0.1:0");
+        let mut program = Program::spawn(program);
+        let mut question = [0; 512];
+        name_server.recv_from(&mut question).await.unwrap();
+        let stopped_at = Instant::now();
+        program.stop().await;
+        // At once. The test allows more, because other tests load the machine.
+        let delay = stopped_at.elapsed();
+        assert!(delay < Duration::from_secs(8), "{command}: {delay:?}");
+    }
 }
