@@ -4,7 +4,9 @@
 
 begin;
 
-revoke all on all tables in schema public from public, max_two_worker, max_two_api;
+-- These tables only: others in the schema are not ours.
+revoke all on users, settings, rounds, last_query, _sqlx_migrations
+    from public, max_two_worker, max_two_api;
 
 grant select on settings, last_query to max_two_api;
 grant update (previous_at, queried_at) on last_query to max_two_api;
@@ -21,6 +23,17 @@ do $$
 declare
     lock regprocedure;
 begin
+    -- The functions belong to the superuser that created the server. A grant by another role fails
+    -- with a warning for each function.
+    if not (
+        select pg_has_role(proowner, 'usage')
+        from pg_proc where oid = 'pg_advisory_lock(bigint)'::regprocedure
+    ) then
+        if has_function_privilege('max_two_api', 'pg_advisory_lock(bigint)', 'execute') then
+            raise warning 'every role can still take advisory locks: only a superuser can revoke that';
+        end if;
+        return;
+    end if;
     for lock in
         select oid from pg_proc
         where pronamespace = 'pg_catalog'::regnamespace and proname like 'pg%advisory%'
@@ -28,9 +41,6 @@ begin
         execute format('revoke execute on function %s from public', lock);
         execute format('grant execute on function %s to max_two_owner, max_two_worker', lock);
     end loop;
-exception
-    when insufficient_privilege then
-        raise warning 'every role can still take advisory locks: only a superuser can revoke that';
 end
 $$;
 

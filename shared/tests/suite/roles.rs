@@ -1,5 +1,9 @@
+use std::fs;
+use std::sync::Arc;
+
 use sqlx::error::DatabaseError;
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, raw_sql};
+use tempfile::NamedTempFile;
 use testkit::TestDatabase;
 
 const VERBS: [&str; 7] = [
@@ -145,6 +149,72 @@ async fn the_api_cannot_take_any_advisory_lock() {
             error.to_string().contains("permission denied"),
             "{function}: {error}"
         );
+    }
+}
+
+/// Runs `grants.sql`, and returns the server's warnings, one a line.
+async fn grant(url: &str) -> String {
+    let warnings = NamedTempFile::new().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(Arc::new(warnings.reopen().unwrap()))
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    raw_sql(include_str!("../../../deploy/postgres/grants.sql"))
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    drop(guard);
+    fs::read_to_string(warnings.path()).unwrap()
+}
+
+#[tokio::test]
+async fn an_owner_who_runs_the_grants_is_told_once_what_only_a_superuser_can_revoke() {
+    let database = TestDatabase::new().await;
+    // As in a new database.
+    database
+        .run(
+            "do $$ \
+             declare lock regprocedure; \
+             begin \
+                 for lock in select oid from pg_proc where proname like 'pg%advisory%' loop \
+                     execute format('grant execute on function %s to public', lock); \
+                 end loop; \
+             end $$",
+        )
+        .await;
+    let warnings = grant(&database.owner).await;
+    assert_eq!(warnings.lines().count(), 1, "{warnings}");
+    assert!(
+        warnings.contains("only a superuser can revoke that"),
+        "{warnings}"
+    );
+    let superuser = database
+        .server
+        .lock()
+        .await
+        .url("postgres", database.name());
+    assert_eq!(grant(&superuser).await, "");
+    // Now there is nothing left that only a superuser can do.
+    assert_eq!(grant(&database.owner).await, "");
+}
+
+#[tokio::test]
+async fn the_grants_leave_other_tables_in_the_schema_alone() {
+    let database = TestDatabase::new().await;
+    database
+        .run("create table not_ours (); grant select on not_ours to public, max_two_worker")
+        .await;
+    let superuser = database
+        .server
+        .lock()
+        .await
+        .url("postgres", database.name());
+    grant(&superuser).await;
+    for role in ["max_two_api", "max_two_worker"] {
+        let may_select = format!("select has_table_privilege('{role}', 'not_ours', 'select')");
+        assert!(database.value::<bool>(&may_select).await, "{role}");
     }
 }
 
