@@ -51,10 +51,9 @@ impl Authority {
 
     /// Connects as the api, with this `sslmode` and only this authority.
     async fn connect(&self, database: &TestDatabase, mode: &str) -> Result<Connection, Error> {
-        let url = format!(
-            "{}?sslmode={mode}&sslrootcert={}",
-            database.api,
-            self.file.path().display()
+        let url = database.api.replace(
+            "sslmode=disable",
+            &format!("sslmode={mode}&sslrootcert={}", self.file.path().display()),
         );
         let database = Database::parse(&url, "test").unwrap();
         database.connect(Duration::from_secs(10)).await

@@ -10,9 +10,12 @@ mod launch;
 mod programs;
 mod settings;
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
+use std::{env, io};
 
+use private_postgres::postgres_variables;
 use settings::{Role, Settings};
 use tokio::runtime::Runtime;
 use tracing::error;
@@ -39,6 +42,13 @@ fn main() -> ExitCode {
     if let Err(error) = settings.check() {
         return shared::cli::bad_setting(&format_args!("{error:#}"));
     }
+    // With DATABASE_URL they complete that URL, as in any other client.
+    if settings.database_url.is_none()
+        && let Err(error) = restart_without_postgres_variables()
+    {
+        error!("max-two can't start itself again without the variables PG*: {error}");
+        return ExitCode::FAILURE;
+    }
     let launched = Runtime::new()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(launch::launch(settings)));
@@ -49,4 +59,20 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Replaces this process by the same program without the variables `PG*`, if there are any: they
+/// are meant for another server than the private one, and sqlx would read them here, in the workers
+/// and in the replicas.
+fn restart_without_postgres_variables() -> io::Result<()> {
+    let variables = postgres_variables();
+    if variables.is_empty() {
+        return Ok(());
+    }
+    let mut command = Command::new(env::current_exe()?);
+    command.args(env::args_os().skip(1));
+    for variable in variables {
+        command.env_remove(variable);
+    }
+    Err(command.exec())
 }

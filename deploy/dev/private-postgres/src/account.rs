@@ -8,7 +8,7 @@ use std::process::Command;
 
 use nix::unistd::{Uid, User};
 
-use crate::Error;
+use crate::{Error, postgres_variables};
 
 /// The account that the server runs as.
 #[derive(Debug)]
@@ -38,10 +38,14 @@ impl Account {
         }
     }
 
-    /// A command that runs as this account, from a directory that every account can enter.
+    /// A command that runs as this account, from a directory that every account can enter, and
+    /// without the environment of another server.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command.current_dir("/");
+        for variable in postgres_variables() {
+            command.env_remove(variable);
+        }
         if let Self::Unprivileged(user) = self {
             command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
         }

@@ -16,6 +16,8 @@ pub use binaries::Binaries;
 pub use parent_death_guard::ParentDeathGuard;
 pub use server::Server;
 
+use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -105,4 +107,14 @@ impl Error {
 /// [`Error::NoAccount`] when there is no account for the server.
 pub fn is_accessible(directory: &Path) -> Result<bool, Error> {
     Ok(account::Account::for_server()?.can_enter(directory))
+}
+
+/// The names of all variables `PG*` in this process's environment, such as `PGOPTIONS`. libpq, sqlx
+/// and Postgres' own programs read them, but they are meant for another server than a private one.
+#[must_use]
+pub fn postgres_variables() -> Vec<OsString> {
+    env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.as_encoded_bytes().starts_with(b"PG"))
+        .collect()
 }

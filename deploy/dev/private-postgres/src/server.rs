@@ -162,11 +162,11 @@ impl Server {
         Ok(())
     }
 
-    /// The URL of `database` for `role`.
+    /// The URL of `database` for `role`. It leaves nothing to `PGSSLMODE` and its like.
     #[must_use]
     pub fn url(&self, role: &str, database: &str) -> String {
         format!(
-            "postgres://{role}:{}@127.0.0.1:{}/{database}",
+            "postgres://{role}:{}@127.0.0.1:{}/{database}?sslmode=disable",
             self.password, self.port
         )
     }

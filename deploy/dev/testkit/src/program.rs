@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use private_postgres::ParentDeathGuard;
+use private_postgres::{ParentDeathGuard, postgres_variables};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -29,7 +29,7 @@ pub struct Program {
 
 impl Program {
     /// Starts `executable`, and keeps everything that it prints. `DATABASE_URL`,
-    /// `DATABASE_URL_FILE`, `LOG_FORMAT` and `RUST_LOG` are not inherited.
+    /// `DATABASE_URL_FILE`, `LOG_FORMAT`, `RUST_LOG` and `PG*` are not inherited.
     pub fn start<Name: AsRef<OsStr>, Text: AsRef<OsStr>>(
         executable: impl AsRef<Path>,
         arguments: &[&str],
@@ -42,6 +42,9 @@ impl Program {
             .env_remove("DATABASE_URL_FILE")
             .env_remove("LOG_FORMAT")
             .env_remove("RUST_LOG");
+        for variable in postgres_variables() {
+            command.env_remove(variable);
+        }
         command.envs(environment).stdin(Stdio::null());
         Self::spawn(command)
     }

@@ -147,7 +147,7 @@ impl Env {
         let url = if durable {
             self.database.api.clone()
         } else {
-            format!("{}?options[synchronous_commit]=off", self.database.api)
+            format!("{}&options[synchronous_commit]=off", self.database.api)
         };
         let mut programs = Vec::new();
         for _ in 0..count {

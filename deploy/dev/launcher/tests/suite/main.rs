@@ -16,8 +16,25 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 use testkit::{Client, Program, TestDatabase, eventually};
 
+/// An environment that is meant for another server: this one has neither TLS nor that setting.
+const FOREIGN_ENVIRONMENT: [(&str, &str); 8] = [
+    ("PGSSLMODE", "require"),
+    ("PGOPTIONS", "-cno_such_setting=1"),
+    ("PGHOST", "nowhere"),
+    ("PGHOSTADDR", "192.0.2.1"),
+    ("PGPORT", "1"),
+    ("PGUSER", "nobody"),
+    ("PGDATA", "/nowhere"),
+    ("PGDATESTYLE", "no such style"),
+];
+
 /// Starts the launcher in `folder`, with few users and one tick a year.
 fn launcher(folder: &Path, arguments: &[&str]) -> Program {
+    launcher_in(&[], folder, arguments)
+}
+
+/// The same with more variables in its environment.
+fn launcher_in(environment: &[(&str, &str)], folder: &Path, arguments: &[&str]) -> Program {
     let directory = folder.join("data");
     let mut all = vec![
         "--users",
@@ -32,7 +49,10 @@ fn launcher(folder: &Path, arguments: &[&str]) -> Program {
     Program::start(
         env!("CARGO_BIN_EXE_max-two"),
         &all,
-        [("SCHEDULE", "0 0 0 1 1 *")],
+        environment
+            .iter()
+            .copied()
+            .chain([("SCHEDULE", "0 0 0 1 1 *")]),
     )
 }
 
@@ -113,6 +133,27 @@ async fn it_starts_in_an_empty_folder_stops_in_order_and_starts_again() {
     let third = client.get("/").await.json();
     assert_eq!(third["users"], first["users"]);
     assert!(third["timestamp"].is_string());
+    assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn the_environment_of_another_server_changes_nothing() {
+    let folder = folder();
+    let mut program = launcher_in(&FOREIGN_ENVIRONMENT, folder.path(), &["--replicas", "1"]);
+    let client = ready(&mut program).await;
+    assert_eq!(client.get("/").await.status, 200);
+    for role in ["api", "worker", "postgres"] {
+        let [process] = children(program.id(), role)[..] else {
+            panic!("one {role}")
+        };
+        let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap();
+        let inherited: Vec<_> = environment
+            .split(|byte| *byte == 0)
+            .filter(|variable| variable.starts_with(b"PG"))
+            .map(String::from_utf8_lossy)
+            .collect();
+        assert_eq!(inherited, Vec::<&str>::new(), "{role}");
+    }
     assert!(program.stop().await.success());
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use shared::users::Layout;
 use shared::{MinPoints, last_query, rounds};
 use sqlx::raw_sql;
-use testkit::{Checker, Observation, Report, TEST_TIMEOUT, TestDatabase, eventually};
+use testkit::{Checker, Observation, Program, Report, TEST_TIMEOUT, TestDatabase, eventually};
 
 /// The writes of a worker's round without the fence: the tick is always due.
 const ROUND_WITHOUT_FENCE: &str = "
@@ -246,4 +246,21 @@ async fn answers_that_contradict_are_detected() {
             "{contradiction}: {report}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_test_ignores_the_environment_of_another_server() {
+    // A test of this binary, in a process with that environment.
+    let mut program = Program::spawn({
+        let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
+        command
+            .args(["--exact", "a_correct_history_is_clean"])
+            .env("PGSSLMODE", "require")
+            .env("PGOPTIONS", "-cwork_mem=1MB")
+            .env("PGHOST", "nowhere")
+            .env("PGDATESTYLE", "no such style");
+        command
+    });
+    program.wait_for_output("1 passed").await;
+    assert!(program.wait().await.success());
 }
