@@ -14,7 +14,7 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use testkit::{Client, Program, TestDatabase, eventually};
+use testkit::{Client, Program, TestDatabase, eventually, free_address};
 
 /// An environment that is meant for another server: this one has neither TLS nor that setting.
 const FOREIGN_ENVIRONMENT: [(&str, &str); 8] = [
@@ -191,6 +191,35 @@ async fn a_second_launcher_on_the_same_folder_or_port_is_refused() {
         third.output()
     );
     assert!(first.stop().await.success());
+}
+
+#[tokio::test]
+async fn of_two_launchers_that_start_at_once_on_a_port_one_is_refused() {
+    let folder = folder();
+    let address = free_address().to_string();
+    let arguments = ["--replicas", "1", "--listen", &address];
+    let mut first = launcher(&folder.path().join("first"), &arguments);
+    let mut second = launcher(&folder.path().join("second"), &arguments);
+    let (status, is_first) = tokio::select! {
+        status = first.wait() => (status, true),
+        status = second.wait() => (status, false),
+    };
+    assert_eq!(status.code(), Some(1));
+    let (refused, mut other) = if is_first {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    assert_eq!(refused.output().lines().count(), 1, "{}", refused.output());
+    assert!(
+        refused
+            .output()
+            .contains(&format!("LISTEN {address} can't be used")),
+        "{}",
+        refused.output()
+    );
+    ready(&mut other).await;
+    assert!(other.stop().await.success());
 }
 
 #[tokio::test]
