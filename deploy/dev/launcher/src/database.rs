@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 use std::{env, io};
 
 use anyhow::Context;
-use private_postgres::{Binaries, Server, is_accessible, roles};
+use private_postgres::{Binaries, is_accessible, roles};
 use shared::db::{Database, close};
 use shared::schema;
 use tokio::task::spawn_blocking;
 use tracing::info;
 
 use crate::CONNECT_TIMEOUT;
+use crate::postgres::Postgres;
 use crate::settings::Settings;
 
 /// The database in the private server.
@@ -28,16 +29,15 @@ pub(crate) struct Urls {
 ///
 /// # Errors
 /// When Postgres can't be started, connected to or migrated.
-pub(crate) async fn prepare(settings: &Settings) -> anyhow::Result<(Option<Server>, Urls)> {
+pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> anyhow::Result<Urls> {
     if let Some(url) = &settings.database_url {
         let owner = Database::parse(url, "max-two")?;
         migrate(&owner).await?;
-        let urls = Urls {
+        return Ok(Urls {
             owner: url.clone(),
             worker: url.clone(),
             api: url.clone(),
-        };
-        return Ok((None, urls));
+        });
     }
     let directory = settings
         .data_dir
@@ -45,13 +45,11 @@ pub(crate) async fn prepare(settings: &Settings) -> anyhow::Result<(Option<Serve
         .map_or_else(default_directory, Ok)?;
     info!(directory = %directory.display(), "starting a private Postgres");
     let binaries = settings.postgres_bin.clone();
-    // On a thread of its own, so that a stop signal is handled meanwhile.
-    let server = spawn_blocking(move || {
-        let binaries = Binaries::find(binaries.as_deref())?;
-        Server::start(&directory, &binaries)
-    })
-    .await
-    .context("starting Postgres")??;
+    // On a thread of its own, since a download may take long.
+    let binaries = spawn_blocking(move || Binaries::find(binaries.as_deref()))
+        .await
+        .context("finding Postgres")??;
+    let server = postgres.start(directory, binaries).await?;
     let superuser = |database| Database::parse(&server.url("postgres", database), "max-two");
     let mut connection = superuser("postgres")?.connect(CONNECT_TIMEOUT).await?;
     roles::create(&mut connection, server.password(), DATABASE_NAME).await?;
@@ -65,7 +63,7 @@ pub(crate) async fn prepare(settings: &Settings) -> anyhow::Result<(Option<Serve
     let mut connection = superuser(DATABASE_NAME)?.connect(CONNECT_TIMEOUT).await?;
     roles::grant(&mut connection).await?;
     close(connection).await;
-    Ok((Some(server), urls))
+    Ok(urls)
 }
 
 async fn migrate(owner: &Database) -> anyhow::Result<()> {

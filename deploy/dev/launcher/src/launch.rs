@@ -7,25 +7,22 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use private_postgres::Server;
 use shared::db::{Database, close};
 use shared::shutdown::StopSignals;
 use shared::{healthcheck, rounds};
-use tokio::task::{block_in_place, spawn_blocking};
-use tokio::time::{interval, sleep};
-use tracing::{error, info};
+use tokio::time::sleep;
+use tracing::info;
 use worker::Schedule;
 
 use crate::CONNECT_TIMEOUT;
 use crate::address::reserve;
 use crate::database::{self, Urls};
+use crate::postgres::Postgres;
 use crate::programs::{Fleet, Program};
 use crate::settings::Settings;
 
 /// How often to check a condition while waiting for it.
 const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// How often to check that the private Postgres runs.
-const POSTGRES_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// Any free port, for the admin listener of each process.
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -34,7 +31,7 @@ const ANY_PORT: &str = "127.0.0.1:0";
 struct Running {
     replicas: Option<Fleet>,
     workers: Option<Fleet>,
-    postgres: Option<Server>,
+    postgres: Postgres,
 }
 
 /// Starts everything, and stops it after a signal or an error.
@@ -66,8 +63,7 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
     // Held to the end: the port must stay reserved while a replica is restarted.
     let (_reservation, listen) = reserve(settings.listen)
         .with_context(|| format!("LISTEN {} can't be used", settings.listen))?;
-    let (postgres, urls) = database::prepare(settings).await?;
-    running.postgres = postgres;
+    let urls = database::prepare(settings, &mut running.postgres).await?;
     let owner = Database::parse(&urls.owner, "max-two")?;
     worker::seed(&owner, settings.users)
         .await
@@ -77,12 +73,13 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
     running.replicas = Some(Fleet::start(replicas(settings, listen, &urls))?);
     wait_until_ready(listen).await;
     println!("Max Two is ready: http://{listen}/");
-    match running.postgres {
-        Some(_) => println!("Its database: {}", urls.owner),
+    if running.postgres.is_private() {
+        println!("Its database: {}", urls.owner);
+    } else {
         // The URL may hold a password.
-        None => println!("Its database: that of DATABASE_URL"),
+        println!("Its database: that of DATABASE_URL");
     }
-    supervise_postgres(running.postgres.as_mut()).await
+    running.postgres.supervise().await
 }
 
 impl Running {
@@ -94,12 +91,7 @@ impl Running {
         {
             fleet.stop().await;
         }
-        if let Some(mut postgres) = self.postgres.take() {
-            match spawn_blocking(move || postgres.stop()).await {
-                Ok(()) => info!("Postgres has stopped"),
-                Err(error) => error!("Postgres did not stop: {error}"),
-            }
-        }
+        self.postgres.stop().await;
     }
 }
 
@@ -166,21 +158,5 @@ async fn wait_for_first_round(owner: &Database, schedule: &Schedule) -> anyhow::
 async fn wait_until_ready(listen: SocketAddr) {
     while healthcheck::check(listen, "/readyz").await.is_err() {
         sleep(POLL_INTERVAL).await;
-    }
-}
-
-/// Starts the private Postgres again whenever it has died. Never returns.
-async fn supervise_postgres(mut postgres: Option<&mut Server>) -> anyhow::Result<()> {
-    let mut checks = interval(POSTGRES_CHECK_INTERVAL);
-    loop {
-        checks.tick().await;
-        if let Some(server) = &mut postgres
-            && !server.is_running()
-        {
-            error!("Postgres died; starting it again");
-            if let Err(error) = block_in_place(|| server.start_again()) {
-                error!("{error}");
-            }
-        }
     }
 }

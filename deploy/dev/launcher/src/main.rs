@@ -7,6 +7,7 @@
 mod address;
 mod database;
 mod launch;
+mod postgres;
 mod programs;
 mod settings;
 
@@ -51,7 +52,12 @@ fn main() -> ExitCode {
     }
     let launched = Runtime::new()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(launch::launch(settings)));
+        .and_then(|runtime| {
+            let launched = runtime.block_on(launch::launch(settings));
+            // All that has to be stopped has stopped. A download may still be going on.
+            runtime.shutdown_background();
+            launched
+        });
     match launched {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,13 +1,17 @@
 //! The folder of a server: the cluster is created here, its password is kept here.
 
 use std::fs::{self, File, Permissions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
 
 use rand::distr::{Alphanumeric, SampleString};
+use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
+use crate::postmaster::POLL_INTERVAL;
 use crate::{Binaries, Error};
 
 /// Whether data must survive a crash of the machine. They survive a crash of the server in both
@@ -29,6 +33,8 @@ pub(crate) struct DataDir {
     pub(crate) account: Account,
     pub(crate) durability: Durability,
     pub(crate) settings: Vec<String>,
+    /// Ends a start that is going on, and refuses later ones.
+    pub(crate) cancel: CancellationToken,
 }
 
 impl DataDir {
@@ -49,9 +55,8 @@ impl DataDir {
         fs::create_dir(&unfinished).map_err(Error::io("creating", &unfinished))?;
         self.account.take_ownership(&unfinished)?;
         let initdb = self.binaries.program("initdb");
-        let output = self
-            .account
-            .command(&initdb)
+        let mut command = self.account.command(&initdb);
+        command
             .args([
                 "--username=postgres",
                 "--auth=scram-sha-256",
@@ -63,8 +68,15 @@ impl DataDir {
             .arg(&password_file)
             .arg("--pgdata")
             .arg(&unfinished)
-            .output()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let output = self
+            .run_to_end(&mut command)
             .map_err(Error::io("running", &initdb))?;
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         if !output.status.success() {
             return Err(Error::Initdb {
                 directory: unfinished,
@@ -73,6 +85,18 @@ impl DataDir {
         }
         fs::rename(&unfinished, &self.cluster).map_err(Error::io("renaming", &unfinished))?;
         Ok(password)
+    }
+
+    /// Runs a program that prints little, and kills it when the start is cancelled.
+    fn run_to_end(&self, command: &mut Command) -> io::Result<Output> {
+        let mut process = command.spawn()?;
+        while process.try_wait()?.is_none() {
+            if self.cancel.is_cancelled() {
+                process.kill()?;
+            }
+            sleep(POLL_INTERVAL);
+        }
+        process.wait_with_output()
     }
 
     /// Creates the cluster as a standby of the server at this superuser's URL.

@@ -67,6 +67,19 @@ pub enum Error {
         /// What the program printed.
         output: String,
     },
+    /// The start was cancelled.
+    #[error("the start of the Postgres server was cancelled")]
+    Cancelled,
+    /// The server of a previous owner did not stop.
+    #[error(
+        "a Postgres server that was started earlier still runs in {directory}, as process {id}"
+    )]
+    StillRuns {
+        /// The cluster's directory.
+        directory: PathBuf,
+        /// Its process id.
+        id: i32,
+    },
     /// The server ended before it was ready.
     #[error("the Postgres server in {directory} did not start: {log}")]
     Start {

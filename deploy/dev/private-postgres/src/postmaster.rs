@@ -94,6 +94,9 @@ impl DataDir {
         signal(&process, Signal::SIGQUIT);
         let _ = process.wait();
         guard.dismiss();
+        if self.cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         let log = fs::read_to_string(&log_path).unwrap_or_default();
         if log.contains(PORT_IN_USE_MESSAGE) {
             return Err(Error::PortInUse(port));
@@ -105,10 +108,11 @@ impl DataDir {
     }
 
     /// Waits for `ready` in the last line of `postmaster.pid`, as `pg_ctl` does. There is no
-    /// timeout, because a recovery may take long. False when the process has ended instead.
+    /// timeout, because a recovery may take long. False when the process has ended instead, or the
+    /// start was cancelled.
     fn wait_until_ready(&self, process: &mut Child) -> bool {
         let own_id = process.id().to_string();
-        while matches!(process.try_wait(), Ok(None)) {
+        while matches!(process.try_wait(), Ok(None)) && !self.cancel.is_cancelled() {
             let text = self.pid_file();
             let mut lines = text.lines();
             if lines.next() == Some(&own_id)

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
 use crate::data_dir::{DataDir, Durability};
@@ -37,16 +38,30 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server whose data stay in `directory`, which is created if it is missing.
+    /// Starts a server whose data stay in `directory`, which is created if it is missing. `cancel`
+    /// ends this start or a later one, which may take long: a recovery has no time limit.
     ///
     /// # Errors
     /// [`Error::InUse`] when another server runs there; see [`Error`] for the others.
-    pub fn start(directory: &Path, binaries: &Binaries) -> Result<Self, Error> {
+    pub fn start(
+        directory: &Path,
+        binaries: &Binaries,
+        cancel: CancellationToken,
+    ) -> Result<Self, Error> {
         fs::create_dir_all(directory).map_err(Error::io("creating", directory))?;
         let directory = directory
             .canonicalize()
             .map_err(Error::io("finding", directory))?;
-        Self::start_in(&directory, binaries, Durability::Full, &[], None)
+        let data_dir = DataDir {
+            cluster: directory.join("cluster"),
+            directory,
+            binaries: binaries.clone(),
+            account: Account::for_server()?,
+            durability: Durability::Full,
+            settings: Vec::new(),
+            cancel,
+        };
+        Self::start_in(data_dir, None)
     }
 
     /// Starts a server without `fsync` in a new folder, which is removed with it. `settings` have
@@ -56,8 +71,18 @@ impl Server {
     /// See [`Error`].
     pub fn start_temporary(binaries: &Binaries, settings: &[&str]) -> Result<Self, Error> {
         let folder = temporary_folder()?;
-        let path = folder.path().to_owned();
-        Self::start_in(&path, binaries, Durability::Test, settings, Some(folder))
+        let directory = folder.path().to_owned();
+        let data_dir = DataDir {
+            cluster: directory.join("cluster"),
+            directory,
+            binaries: binaries.clone(),
+            account: Account::for_server()?,
+            durability: Durability::Test,
+            settings: settings.iter().map(ToString::to_string).collect(),
+            cancel: CancellationToken::new(),
+        };
+        data_dir.account.take_ownership(&data_dir.directory)?;
+        Self::start_in(data_dir, Some(folder))
     }
 
     /// Starts a streaming standby of this server, in a new folder, with the same password and
@@ -75,6 +100,7 @@ impl Server {
             account: Account::for_server()?,
             durability: self.data_dir.durability,
             settings: self.data_dir.settings.clone(),
+            cancel: self.data_dir.cancel.clone(),
         };
         data_dir.account.take_ownership(&data_dir.directory)?;
         let lock = lock(&data_dir.directory)?;
@@ -82,31 +108,14 @@ impl Server {
         Self::start_at(data_dir, self.password.clone(), lock, Some(folder))
     }
 
-    fn start_in(
-        directory: &Path,
-        binaries: &Binaries,
-        durability: Durability,
-        settings: &[&str],
-        folder: Option<TempDir>,
-    ) -> Result<Self, Error> {
-        let data_dir = DataDir {
-            directory: directory.to_owned(),
-            cluster: directory.join("cluster"),
-            binaries: binaries.clone(),
-            account: Account::for_server()?,
-            durability,
-            settings: settings.iter().map(ToString::to_string).collect(),
-        };
+    fn start_in(data_dir: DataDir, folder: Option<TempDir>) -> Result<Self, Error> {
         if !data_dir.account.can_enter(&data_dir.cluster) {
             return Err(Error::Inaccessible {
-                directory: directory.to_owned(),
+                directory: data_dir.directory,
                 account: data_dir.account.name().to_owned(),
             });
         }
-        if folder.is_some() {
-            data_dir.account.take_ownership(directory)?;
-        }
-        let lock = lock(directory)?;
+        let lock = lock(&data_dir.directory)?;
         let password = data_dir.initialize()?;
         Self::start_at(data_dir, password, lock, folder)
     }

@@ -8,11 +8,12 @@
 
 mod settings;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use private_postgres::Binaries;
 use tempfile::TempDir;
 use testkit::{Client, Program, TestDatabase, eventually, free_address};
 
@@ -250,6 +251,70 @@ async fn a_process_that_dies_is_restarted() {
         .await;
     }
     assert!(program.stop().await.success());
+}
+
+/// A folder of Postgres' programs whose server never becomes ready once `hang` exists in it.
+fn binaries_that_hang(folder: &Path) -> PathBuf {
+    let setting = std::env::var_os("POSTGRES_BIN").map(PathBuf::from);
+    let real = Binaries::find(setting.as_deref()).unwrap();
+    let binaries = folder.join("bin");
+    std::fs::create_dir(&binaries).unwrap();
+    let hang = binaries.join("hang");
+    for (name, first) in [
+        ("initdb", String::new()),
+        (
+            "postgres",
+            format!("[ ! -e '{}' ] || exec sleep 600", hang.display()),
+        ),
+    ] {
+        let script = format!(
+            "#!/bin/sh\n{first}\nexec '{}' \"$@\"\n",
+            real.program(name).display()
+        );
+        let path = binaries.join(name);
+        std::fs::write(&path, script).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&path, mode).unwrap();
+    }
+    binaries
+}
+
+/// Waits until the server hangs, and stops the launcher with Ctrl-C.
+async fn interrupt_hanging_start(mut program: Program) {
+    eventually("the server hangs", async || {
+        !children(program.id(), "600").is_empty()
+    })
+    .await;
+    let server = children(program.id(), "600")[0];
+    program.signal(Signal::SIGINT);
+    assert!(program.wait().await.success(), "{}", program.output());
+    assert!(kill(server, None).is_err(), "the server is left");
+}
+
+#[tokio::test]
+async fn ctrl_c_is_heard_while_postgres_starts() {
+    let folder = folder();
+    let binaries = binaries_that_hang(folder.path());
+    std::fs::write(binaries.join("hang"), "").unwrap();
+    let arguments = ["--postgres-bin", binaries.to_str().unwrap()];
+    interrupt_hanging_start(launcher(folder.path(), &arguments)).await;
+}
+
+#[tokio::test]
+async fn ctrl_c_is_heard_while_postgres_starts_again() {
+    let folder = folder();
+    let binaries = binaries_that_hang(folder.path());
+    let arguments = [
+        "--replicas",
+        "1",
+        "--postgres-bin",
+        binaries.to_str().unwrap(),
+    ];
+    let mut program = launcher(folder.path(), &arguments);
+    ready(&mut program).await;
+    std::fs::write(binaries.join("hang"), "").unwrap();
+    kill(children(program.id(), "postgres")[0], Signal::SIGKILL).unwrap();
+    interrupt_hanging_start(program).await;
 }
 
 #[tokio::test]
