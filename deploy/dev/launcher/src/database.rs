@@ -32,6 +32,12 @@ pub(crate) struct Urls {
 pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> anyhow::Result<Urls> {
     if let Some(url) = &settings.database_url {
         let owner = Database::parse(url, "max-two")?;
+        // It may be set for another project, in which this is about to create tables.
+        info!(
+            event = "database_url_used",
+            database = ?owner,
+            "migrating and seeding the database of DATABASE_URL"
+        );
         migrate(&owner).await?;
         return Ok(Urls {
             owner: url.clone(),

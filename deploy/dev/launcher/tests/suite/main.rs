@@ -356,6 +356,18 @@ async fn with_a_database_url_no_server_starts() {
         "{}",
         program.output()
     );
+    let output = program.output();
+    let named = output.find("\"event\":\"database_url_used\"").unwrap();
+    let line = output[..named].rfind('\n').map_or(0, |end| end + 1);
+    let line = output[line..].lines().next().unwrap();
+    for part in [
+        "127.0.0.1".to_owned(),
+        database.server.lock().await.port().to_string(),
+        database.name().to_owned(),
+    ] {
+        assert!(line.contains(&part), "{line}");
+    }
+    assert!(named < output.find("\"event\":\"seeded\"").unwrap());
     assert_eq!(children(program.id(), "postgres"), []);
     assert!(!folder.path().join("data").exists());
     assert!(program.stop().await.success());
