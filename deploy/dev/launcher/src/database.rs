@@ -23,6 +23,8 @@ pub(crate) struct Urls {
     pub(crate) owner: String,
     pub(crate) worker: String,
     pub(crate) api: String,
+    /// The file with the owner's URL of a private server.
+    pub(crate) file: Option<PathBuf>,
 }
 
 /// Starts a private server unless `DATABASE_URL` is set, and brings roles and schema up to date.
@@ -43,6 +45,7 @@ pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> any
             owner: url.clone(),
             worker: url.clone(),
             api: url.clone(),
+            file: None,
         });
     }
     let directory = settings
@@ -64,6 +67,7 @@ pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> any
         owner: server.url(roles::OWNER, DATABASE_NAME),
         worker: server.url(roles::WORKER, DATABASE_NAME),
         api: server.url(roles::API, DATABASE_NAME),
+        file: Some(server.write_url(roles::OWNER, DATABASE_NAME)?),
     };
     migrate(&Database::parse(&urls.owner, "max-two")?).await?;
     let mut connection = superuser(DATABASE_NAME)?.connect(CONNECT_TIMEOUT).await?;

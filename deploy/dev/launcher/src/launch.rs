@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::exit;
 use std::time::Duration;
 
@@ -73,11 +74,10 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
     running.replicas = Some(Fleet::start(replicas(settings, listen, &urls))?);
     wait_until_ready(listen).await;
     println!("Max Two is ready: http://{listen}/");
-    if running.postgres.is_private() {
-        println!("Its database: {}", urls.owner);
-    } else {
-        // The URL may hold a password.
-        println!("Its database: that of DATABASE_URL");
+    // A URL may hold a password.
+    match urls.file {
+        Some(file) => println!("Its database: psql \"$(cat {})\"", shell_word(&file)),
+        None => println!("Its database: that of DATABASE_URL"),
     }
     running.postgres.supervise().await
 }
@@ -158,5 +158,17 @@ async fn wait_for_first_round(owner: &Database, schedule: &Schedule) -> anyhow::
 async fn wait_until_ready(listen: SocketAddr) {
     while healthcheck::check(listen, "/readyz").await.is_err() {
         sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// A path as one word for a shell.
+fn shell_word(path: &Path) -> String {
+    let path = path.to_string_lossy();
+    let is_plain =
+        |character: char| character.is_ascii_alphanumeric() || "/._-".contains(character);
+    if path.chars().all(is_plain) {
+        path.into_owned()
+    } else {
+        format!("'{}'", path.replace('\'', r"'\''"))
     }
 }

@@ -57,11 +57,6 @@ impl Postgres {
         }
     }
 
-    /// Whether one was started.
-    pub(crate) fn is_private(&self) -> bool {
-        self.server.is_some()
-    }
-
     /// Stops it; a start that is going on is cancelled.
     pub(crate) async fn stop(&mut self) {
         self.cancel.cancel();

@@ -1,13 +1,13 @@
 //! The folder of a server: the cluster is created here, its password is kept here.
 
-use std::fs::{self, File, Permissions};
+use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 
 use rand::distr::{Alphanumeric, SampleString};
+use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
@@ -122,12 +122,16 @@ impl DataDir {
     }
 }
 
-fn write_secret(path: &Path, secret: &str) -> Result<(), Error> {
-    File::create(path)
+/// Writes a file that only the account of this process can read, all of it or nothing.
+pub(crate) fn write_secret(path: &Path, secret: &str) -> Result<(), Error> {
+    let folder = path.parent().expect("it is in a server's directory");
+    // Created with mode 600: nobody can open it before the mode is set.
+    NamedTempFile::new_in(folder)
         .and_then(|mut file| {
-            file.set_permissions(Permissions::from_mode(0o600))?;
             file.write_all(secret.as_bytes())?;
-            file.sync_all()
+            file.as_file().sync_all()?;
+            file.persist(path)?;
+            Ok(())
         })
         .map_err(Error::io("writing", path))
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
-use crate::data_dir::{DataDir, Durability};
+use crate::data_dir::{DataDir, Durability, write_secret};
 use crate::postmaster::{POLL_INTERVAL, signal};
 use crate::{Binaries, Error, ParentDeathGuard};
 
@@ -178,6 +178,17 @@ impl Server {
             "postgres://{role}:{}@127.0.0.1:{}/{database}?sslmode=disable",
             self.password, self.port
         )
+    }
+
+    /// Writes [`Self::url`] to the file `database-url` in the server's directory, which only the
+    /// account of this process can read. Returns the file's path.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when it can't be written.
+    pub fn write_url(&self, role: &str, database: &str) -> Result<PathBuf, Error> {
+        let path = self.data_dir.directory.join("database-url");
+        write_secret(&path, &format!("{}\n", self.url(role, database)))?;
+        Ok(path)
     }
 
     /// The password of all its roles. It consists of letters and digits.

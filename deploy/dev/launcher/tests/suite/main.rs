@@ -14,8 +14,9 @@ use std::process::Command;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use private_postgres::Binaries;
+use shared::db::{Database, close};
 use tempfile::TempDir;
-use testkit::{Client, Program, TestDatabase, eventually, free_address};
+use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually, free_address};
 
 /// An environment that is meant for another server: this one has neither TLS nor that setting.
 const FOREIGN_ENVIRONMENT: [(&str, &str); 8] = [
@@ -57,9 +58,9 @@ fn launcher_in(environment: &[(&str, &str)], folder: &Path, arguments: &[&str]) 
     )
 }
 
-/// A folder that the server's account can enter.
+/// A folder that the server's account can enter. A shell needs quotes around its name.
 fn folder() -> TempDir {
-    let folder = TempDir::with_prefix("max-two-").unwrap();
+    let folder = TempDir::with_prefix("max two ").unwrap();
     std::fs::set_permissions(
         folder.path(),
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
@@ -97,6 +98,27 @@ fn children(parent: Pid, role: &str) -> Vec<Pid> {
         .collect()
 }
 
+/// The owner's URL stands in a file for the owner of the file alone, and the password nowhere else.
+async fn assert_url_file(program: &Program, directory: &Path) {
+    let file = directory.canonicalize().unwrap().join("database-url");
+    let url = std::fs::read_to_string(&file).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+    let database = Database::parse(url.trim_end(), "test").unwrap();
+    close(database.connect(TEST_TIMEOUT).await.unwrap()).await;
+    let output = program.output();
+    let argument = (output.lines())
+        .find_map(|line| line.strip_prefix("Its database: psql "))
+        .unwrap_or_else(|| panic!("no command in {output}"));
+    let printed = Command::new("sh")
+        .args(["-c", &format!("printf %s {argument}")])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(printed.stdout).unwrap(), url.trim_end());
+    let password = std::fs::read_to_string(directory.join("password")).unwrap();
+    assert!(!output.contains(&password), "{output}");
+}
+
 #[tokio::test]
 async fn it_starts_in_an_empty_folder_stops_in_order_and_starts_again() {
     let folder = folder();
@@ -107,6 +129,7 @@ async fn it_starts_in_an_empty_folder_stops_in_order_and_starts_again() {
     let second = client.get("/").await.json();
     assert_eq!(second["users"], first["users"]);
     assert!(second["timestamp"].is_string());
+    assert_url_file(&program, &folder.path().join("data")).await;
     let processes: Vec<_> = ["api", "worker", "postgres"]
         .iter()
         .flat_map(|role| children(program.id(), role))
