@@ -111,4 +111,4 @@ start_launcher() {
     wait_until grep -q "^Its database: " "$work/launcher.log"
 }
 # Prints the URL of the launcher's database for a role: owner, worker or api.
-database_url() { sed -n "s/^Its database: \(.*\)max_two_owner/\1max_two_$1/p" "$work/launcher.log"; }
+database_url() { sed "s/max_two_owner/max_two_$1/" "$work/data/database-url"; }
