@@ -4,6 +4,8 @@
 //! reads the fence, in a statement of its own, so that the snapshot is younger than the lock. Then
 //! it writes. A worker that was paused or cut off in between has lost its transaction by the time
 //! another worker holds the lock. Every time is the database's.
+//!
+//! That clock may be wrong. A fence in the future counts only within [`CLOCK_TOLERANCE`].
 
 mod statements;
 
@@ -19,8 +21,13 @@ use crate::db::{Error, with_deadline};
 use crate::users::{self, Layout};
 use statements::{insert_round, old_snapshot_open, try_lock};
 
-pub use statements::last_scheduled;
+pub use statements::{TimeAhead, last_scheduled, time_ahead};
 
+/// How far a recorded time may be ahead of the database's clock and still count. Longer than the
+/// clocks of a server and of its successor differ, if anything sets them: so the successor does not
+/// do a tick again. Short, because rounds wait until the clock has passed the fence. Beyond it the
+/// clock was wrong, and a tick may be done again.
+pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 /// How long a statement may take that only reads, or takes a free lock.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a commit may take: a disk that is busy with a checkpoint can delay it.
@@ -111,10 +118,12 @@ async fn claim_tick(
     };
     if let Some(last_round) = last {
         let outlasted_its_tick = latest_tick(last_round.finished_at) > Some(last_round.tick_at);
+        let since_its_end = now - last_round.finished_at;
+        let is_cooling_down = -CLOCK_TOLERANCE <= since_its_end && since_its_end < cooldown;
         if last_round.tick_at >= tick_at {
             return Ok(ControlFlow::Break(Outcome::NotDue { now, last }));
         }
-        if outlasted_its_tick && now - last_round.finished_at < cooldown {
+        if outlasted_its_tick && is_cooling_down {
             return Ok(ControlFlow::Break(Outcome::CoolingDown));
         }
     }

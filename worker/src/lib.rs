@@ -4,6 +4,7 @@
 //! may be late or silent: the worker also checks for a due round every two seconds.
 
 mod admin;
+mod clock;
 mod health;
 mod log;
 mod metrics;

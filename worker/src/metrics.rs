@@ -14,7 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use shared::rounds::{Outcome, Round};
+use shared::rounds::{Outcome, Round, TimeAhead};
 
 use crate::schedule::Schedule;
 
@@ -28,6 +28,7 @@ pub(crate) struct Metrics {
     duration: Histogram,
     last_round: Gauge<f64, AtomicU64>,
     lag: Gauge<f64, AtomicU64>,
+    time_ahead: Family<TableLabels, Gauge<f64, AtomicU64>>,
     database_up: Gauge,
     schedule: Schedule,
     progress: Mutex<Progress>,
@@ -70,6 +71,11 @@ enum OutcomeLabel {
     failed,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabels {
+    table: &'static str,
+}
+
 impl OutcomeLabel {
     const ALL: [Self; 6] = [
         Self::done,
@@ -89,6 +95,7 @@ impl Metrics {
             duration: Histogram::new(DURATION_BUCKETS),
             last_round: Gauge::default(),
             lag: Gauge::default(),
+            time_ahead: Family::default(),
             database_up: Gauge::default(),
             schedule,
             progress: Mutex::default(),
@@ -125,6 +132,12 @@ impl Metrics {
             Unit::Seconds,
             self.lag.clone(),
         );
+        registry.register_with_unit(
+            "time_ahead",
+            "How far the newest time in this table is ahead of the database's clock",
+            Unit::Seconds,
+            self.time_ahead.clone(),
+        );
         registry.register(
             "database_up",
             "1 if the last attempt got an outcome from the database, 0 if it failed",
@@ -155,6 +168,18 @@ impl Metrics {
             Outcome::Busy => self.count(OutcomeLabel::busy),
             Outcome::CoolingDown => self.count(OutcomeLabel::cooling_down),
             Outcome::OldSnapshot => self.count(OutcomeLabel::old_snapshot),
+        }
+    }
+
+    /// Records how far times lie ahead of the database's clock.
+    pub(crate) fn record_time_ahead(&self, ahead: &TimeAhead) {
+        for (table, seconds) in [
+            ("rounds", ahead.rounds_seconds),
+            ("last_query", ahead.last_query_seconds),
+        ] {
+            self.time_ahead
+                .get_or_create(&TableLabels { table })
+                .set(seconds);
         }
     }
 

@@ -16,6 +16,7 @@ use tokio::pin;
 use tokio::time::{interval, timeout};
 use tracing::{debug, info};
 
+use crate::clock::ClockCheck;
 use crate::health::Health;
 use crate::log::OutcomeLog;
 use crate::metrics::Metrics;
@@ -46,6 +47,7 @@ pub(crate) struct Runner {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     log: OutcomeLog,
+    clock: ClockCheck,
     session: Option<Session>,
 }
 
@@ -70,6 +72,7 @@ impl Runner {
             schedule: settings.schedule,
             round_timeout,
             health,
+            clock: ClockCheck::new(Arc::clone(&metrics)),
             metrics,
             log: OutcomeLog::default(),
             session: None,
@@ -94,6 +97,15 @@ impl Runner {
                 }
             }
         };
+        // Before the round, which deletes rows that are far ahead.
+        let checked = tokio::select! {
+            checked = self.clock.run(&mut session.connection) => checked,
+            signal = signals.next() => return Next::Stop(signal),
+        };
+        if let Err(error) = checked {
+            self.on_error(&error);
+            return Next::Retry;
+        }
         let (result, signal) = self.run_due(&mut session, signals).await;
         let next = match result {
             Ok(outcome) => {

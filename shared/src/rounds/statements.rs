@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::Round;
+use super::{CLOCK_TOLERANCE, Round};
 use crate::db::Error;
 
 /// The key of the advisory lock: the letters "max two".
@@ -20,7 +20,9 @@ pub(super) async fn try_lock(transaction: &mut PgConnection) -> Result<bool, Err
     Ok(row.held)
 }
 
-/// The database's time, and the newest round that was done for a tick: the fence.
+/// The database's time, and the newest round that was done for a tick: the fence. A tick further
+/// ahead than [`CLOCK_TOLERANCE`] does not count. Ahead of the clock, not of the transaction's
+/// begin: a worker that was paused must meet the round that was done meanwhile.
 ///
 /// # Errors
 /// When the statement fails or the connection breaks.
@@ -33,8 +35,12 @@ pub async fn last_scheduled(
                   finished_at as "finished_at?", users_updated as "users_updated?"
            from (values (true)) as one_row
            left join (
-               select * from rounds where scheduled order by tick_at desc limit 1
-           ) as last on true"#
+               select * from rounds
+               where scheduled and tick_at <= (select clock_timestamp()) + make_interval(secs => $1)
+               order by tick_at desc
+               limit 1
+           ) as last on true"#,
+        CLOCK_TOLERANCE.as_seconds_f64(),
     )
     .fetch_one(connection)
     .await?;
@@ -49,6 +55,35 @@ pub async fn last_scheduled(
     Ok((row.now, last()))
 }
 
+/// How far the newest times that are recorded lie ahead of the database's clock. Zero, unless the
+/// clock was ahead before, or the database has failed over to a server whose clock is behind.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TimeAhead {
+    /// Of the rounds, in seconds.
+    pub rounds_seconds: f64,
+    /// Of the last query, in seconds.
+    pub last_query_seconds: f64,
+}
+
+/// Reads how far the newest times lie ahead.
+///
+/// # Errors
+/// When the statement fails or the connection breaks.
+pub async fn time_ahead(connection: &mut PgConnection) -> Result<TimeAhead, Error> {
+    let row = sqlx::query!(
+        r#"select greatest(0, extract(epoch from (select max(finished_at) from rounds)
+                                                 - clock_timestamp()))::float8 as "rounds!",
+                  greatest(0, extract(epoch from (select queried_at from last_query where only_row)
+                                                 - clock_timestamp()))::float8 as "last_query!""#
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(TimeAhead {
+        rounds_seconds: row.rounds,
+        last_query_seconds: row.last_query,
+    })
+}
+
 /// True while a snapshot older than the last round is open: the next round could not prune, and
 /// `users` would grow.
 ///
@@ -56,17 +91,23 @@ pub async fn last_scheduled(
 /// server, other databases included. The check only covers the two seconds after a round, in which
 /// ordinary queries end. A longer snapshot, such as a dump's, makes the table grow. So do
 /// replication slots and `hot_standby_feedback`, which are not checked: they do not end within
-/// seconds either.
+/// seconds either. A round that ended further ahead than [`CLOCK_TOLERANCE`] does not count.
 pub(super) async fn old_snapshot_open(transaction: &mut PgConnection) -> Result<bool, Error> {
     let row = sqlx::query!(
         r#"select exists (
                select
-               from (select xmin, finished_at from rounds order by finished_at desc limit 1) as last
+               from (
+                   select xmin, finished_at from rounds
+                   where finished_at <= now() + make_interval(secs => $1)
+                   order by finished_at desc
+                   limit 1
+               ) as last
                join pg_stat_activity as session
                  on greatest(age(session.backend_xmin), age(session.backend_xid)) >= age(last.xmin)
                where session.datname = current_database()
                  and last.finished_at > now() - interval '2 seconds'
-           ) as "old_snapshot_open!""#
+           ) as "old_snapshot_open!""#,
+        CLOCK_TOLERANCE.as_seconds_f64(),
     )
     .fetch_one(transaction)
     .await?;
@@ -74,7 +115,8 @@ pub(super) async fn old_snapshot_open(transaction: &mut PgConnection) -> Result<
 }
 
 /// Inserts the round's row; without a tick it stands for an operator's round. Deletes rows older
-/// than a week, but never the fence.
+/// than a week, but never the fence. The round of a tick is the new fence. So it also deletes rows
+/// further ahead than [`CLOCK_TOLERANCE`], whose ticks would otherwise count once they are near.
 pub(super) async fn insert_round(
     transaction: &mut PgConnection,
     tick_at: Option<DateTime<Utc>>,
@@ -84,13 +126,23 @@ pub(super) async fn insert_round(
         "with expired as ( \
              delete from rounds \
              where finished_at < now() - interval '7 days' \
-               and tick_at < (select max(tick_at) from rounds where scheduled) \
+               and tick_at < ( \
+                   select max(tick_at) from rounds \
+                   where scheduled \
+                     and tick_at <= (select clock_timestamp()) + make_interval(secs => $3) \
+               ) \
+         ), \
+         ahead as ( \
+             delete from rounds \
+             where $1::timestamptz is not null \
+               and finished_at > (select clock_timestamp()) + make_interval(secs => $3) \
          ) \
          insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
          values (coalesce($1, now()), $1 is not null, now(), clock_timestamp(), $2) \
          returning tick_at, started_at, finished_at",
         tick_at,
         users_updated.cast_signed(),
+        CLOCK_TOLERANCE.as_seconds_f64(),
     )
     .fetch_one(transaction)
     .await?;

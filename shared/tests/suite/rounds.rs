@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use shared::MinPoints;
 use shared::last_query::answer;
-use shared::rounds::{self, Outcome};
+use shared::rounds::{self, Outcome, TimeAhead, time_ahead};
 use shared::users::Layout;
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
 use testkit::TestDatabase;
@@ -221,6 +221,114 @@ async fn a_round_that_outlasted_its_tick_is_followed_by_a_cooldown() {
             "{began} {ended}: {outcome:?}"
         );
     }
+}
+
+/// Inserts a round for a tick. Each argument is a time in SQL.
+async fn insert_round(database: &TestDatabase, tick_at: &str, finished_at: &str) {
+    database
+        .run(&format!(
+            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+             values ({tick_at}, true, {tick_at}, {finished_at}, 10)"
+        ))
+        .await;
+}
+
+#[tokio::test]
+async fn a_fence_of_a_clock_that_was_ahead_does_not_stop_rounds() {
+    let database = TestDatabase::with_users(10).await;
+    let ahead = "now() + interval '2 hours'";
+    insert_round(&database, ahead, ahead).await;
+    let mut worker = database.connect(&database.worker).await;
+    let done = run_only_tick(&mut worker).await;
+    assert!(matches!(done, Outcome::Done(_)), "{done:?}");
+    let again = run_only_tick(&mut worker).await;
+    assert!(
+        matches!(again, Outcome::NotDue { last: Some(_), .. }),
+        "{again:?}"
+    );
+    // Otherwise it would stop rounds when the clock comes near it.
+    let rounds: i64 = database.value("select count(*) from rounds").await;
+    assert_eq!(rounds, 1, "the fence ahead is gone");
+}
+
+#[tokio::test]
+async fn a_fence_ahead_by_no_more_than_clocks_differ_counts() {
+    let database = TestDatabase::with_users(10).await;
+    let ahead = "now() + interval '30 seconds'";
+    insert_round(&database, ahead, ahead).await;
+    let mut worker = database.connect(&database.worker).await;
+    let outcome = run_only_tick(&mut worker).await;
+    assert!(
+        matches!(outcome, Outcome::NotDue { last: Some(_), .. }),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_tick_stays_done_when_the_clock_went_ahead_during_its_round() {
+    let database = TestDatabase::with_users(10).await;
+    insert_round(&database, "'epoch'", "now() + interval '2 hours'").await;
+    let mut worker = database.connect(&database.worker).await;
+    rounds::run_now(
+        &mut worker,
+        Layout::SingleNode,
+        min_points(0),
+        ROUND_TIMEOUT,
+    )
+    .await
+    .unwrap();
+    let outcome = run_only_tick(&mut worker).await;
+    assert!(
+        matches!(outcome, Outcome::NotDue { last: Some(_), .. }),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_round_that_ended_by_a_clock_that_was_ahead_causes_no_cooldown() {
+    let database = TestDatabase::with_users(10).await;
+    let an_hour_ago = "date_trunc('minute', now()) - interval '1 hour'";
+    insert_round(&database, an_hour_ago, "now() + interval '2 hours'").await;
+    let mut worker = database.connect(&database.worker).await;
+    let outcome = rounds::run_due(
+        &mut worker,
+        Layout::SingleNode,
+        |at| DateTime::from_timestamp(at.timestamp() / 60 * 60, 0),
+        TimeDelta::seconds(10),
+        ROUND_TIMEOUT,
+    )
+    .await
+    .unwrap();
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn times_ahead_of_the_clock_are_noticed() {
+    let database = TestDatabase::with_users(10).await;
+    let mut worker = database.connect(&database.worker).await;
+    let none = TimeAhead {
+        rounds_seconds: 0.0,
+        last_query_seconds: 0.0,
+    };
+    assert_eq!(time_ahead(&mut worker).await.unwrap(), none);
+    insert_round(&database, "'epoch'", "now() - interval '1 second'").await;
+    database
+        .run("update last_query set queried_at = now()")
+        .await;
+    assert_eq!(time_ahead(&mut worker).await.unwrap(), none);
+    insert_round(&database, "now()", "now() + interval '1 hour'").await;
+    database
+        .run("update last_query set queried_at = now() + interval '2 hours'")
+        .await;
+    let ahead = time_ahead(&mut worker).await.unwrap();
+    assert!(
+        (3_400.0..=3_600.0).contains(&ahead.rounds_seconds),
+        "{ahead:?}"
+    );
+    assert!(
+        (7_000.0..=7_200.0).contains(&ahead.last_query_seconds),
+        "{ahead:?}"
+    );
 }
 
 #[tokio::test]
@@ -527,28 +635,28 @@ async fn only_a_week_of_rounds_is_kept() {
 
 #[tokio::test]
 async fn the_round_that_is_the_fence_is_kept_however_old_it_is() {
-    let database = TestDatabase::with_users(10).await;
-    database
-        .run(
-            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
-             select at, true, at, at, 10 \
-             from (values (date_trunc('day', now()) - interval '30 days')) as round (at)",
+    let a_month_ago = "date_trunc('day', now()) - interval '30 days'";
+    for ahead in [None, Some("now() + interval '2 hours'")] {
+        let database = TestDatabase::with_users(10).await;
+        insert_round(&database, a_month_ago, a_month_ago).await;
+        if let Some(ahead) = ahead {
+            insert_round(&database, ahead, ahead).await;
+        }
+        let mut worker = database.connect(&database.worker).await;
+        rounds::run_now(
+            &mut worker,
+            Layout::SingleNode,
+            min_points(0),
+            ROUND_TIMEOUT,
         )
-        .await;
-    let mut worker = database.connect(&database.worker).await;
-    rounds::run_now(
-        &mut worker,
-        Layout::SingleNode,
-        min_points(0),
-        ROUND_TIMEOUT,
-    )
-    .await
-    .unwrap();
-    let done = run_only_tick(&mut worker).await;
-    assert!(
-        matches!(done, Outcome::NotDue { last: Some(_), .. }),
-        "{done:?}"
-    );
+        .await
+        .unwrap();
+        let outcome = run_only_tick(&mut worker).await;
+        assert!(
+            matches!(outcome, Outcome::NotDue { last: Some(_), .. }),
+            "{ahead:?}: {outcome:?}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -634,6 +742,11 @@ async fn a_round_waits_two_seconds_for_a_snapshot_older_than_the_last_round() {
             .await;
         assert!(matches!(run_due().await, Outcome::Done(_)), "{begin}");
         assert_eq!(run_due().await, Outcome::OldSnapshot, "{begin}");
+        // The same snapshot, but the last round ended by a clock that was ahead.
+        database
+            .run("update rounds set finished_at = finished_at + interval '2 h'")
+            .await;
+        assert!(matches!(run_due().await, Outcome::Done(_)), "{begin}");
         raw_sql("rollback").execute(&mut reader).await.unwrap();
         assert!(matches!(run_due().await, Outcome::Done(_)), "{begin}");
     }

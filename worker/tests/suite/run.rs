@@ -244,3 +244,57 @@ async fn metrics_count_what_became_of_ticks() {
         404
     );
 }
+
+#[tokio::test]
+async fn a_worker_reports_times_of_a_clock_that_was_ahead_and_goes_on() {
+    let database = TestDatabase::with_users(100).await;
+    database
+        .run(
+            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+             select at, true, at, at, 100 \
+             from (select date_trunc('second', now()) + interval '2 hours' as at) as ahead; \
+             update last_query set queried_at = now() + interval '3 hours'",
+        )
+        .await;
+    let mut program = worker(&database, &[], &[EVERY_SECOND, NO_COOLDOWN]);
+    program.wait_for_event("clock_was_ahead").await;
+    let rounds_ahead = program.field("rounds_ahead_seconds").await;
+    assert!(
+        (7_000.0..=7_200.0).contains(&rounds_ahead.as_f64().unwrap()),
+        "{rounds_ahead}"
+    );
+    let admin = Client::new(program.address("admin").await);
+    wait_for_attempts(&admin, "done", 2).await;
+    let metrics = String::from_utf8(admin.get("/metrics").await.body.to_vec()).unwrap();
+    let ahead = |table| {
+        let name = format!("max_two_worker_time_ahead_seconds{{table=\"{table}\"}} ");
+        let seconds = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        seconds.unwrap().parse::<f64>().unwrap()
+    };
+    // The first round has deleted the row that was ahead.
+    assert!(ahead("rounds") < 1.0, "{metrics}");
+    assert!(ahead("last_query") > 10_000.0, "{metrics}");
+    // The runbook's statement.
+    database
+        .run("update last_query set previous_at = null, queried_at = now()")
+        .await;
+    program.wait_for_event("clock_has_caught_up").await;
+    assert!(program.stop().await.success());
+    assert_eq!(program.count_events("clock_was_ahead"), 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_may_not_read_the_last_query_does_rounds() {
+    let database = TestDatabase::with_users(100).await;
+    // As by the grants of the release before.
+    database
+        .run("revoke all on last_query from max_two_worker")
+        .await;
+    let mut program = worker(&database, &[], &[EVERY_SECOND, NO_COOLDOWN]);
+    program.wait_for_event("clock_check_failed").await;
+    let admin = Client::new(program.address("admin").await);
+    wait_for_attempts(&admin, "done", 2).await;
+    assert!(program.stop().await.success());
+    assert_eq!(program.count_events("clock_check_failed"), 1);
+    assert_eq!(program.count_events("round_failed"), 0);
+}

@@ -4,7 +4,8 @@
 //! A worker may begin at any time, whatever its own clock shows, and may be paused between any two
 //! steps. The server may abort any transaction between any two steps. That covers timeouts, lost
 //! connections, crashes of Postgres, and killed workers that are started again. The reply to a
-//! commit may be lost. The database's clock may advance at any moment, and may go back once.
+//! commit may be lost. The database's clock may advance at any moment, and may go back once. It may
+//! have been far ahead before: then there is a round whose tick, or only its end, is far ahead.
 
 use stateright::{Model, Property};
 
@@ -12,6 +13,10 @@ use stateright::{Model, Property};
 const TICK: i8 = 2;
 /// How long a cooldown lasts.
 const COOLDOWN: i8 = 3;
+/// How far a recorded time may be ahead of the clock and still count. The clock goes back by this.
+const TOLERANCE: i8 = 2;
+/// The time of a clock that was ahead: never reached here.
+const FAR_AHEAD: i8 = 20;
 /// The clock stops here, during the third tick. It bounds the exploration.
 const LAST_MOMENT: i8 = 5;
 
@@ -32,6 +37,14 @@ pub enum Variant {
     TwoCommits,
     /// Each worker keeps the end of its last round in its own memory.
     CooldownInMemory,
+    /// A fence counts, however far ahead of the clock it is.
+    FenceFarAhead,
+    /// A cooldown is counted from the end of a round, however far ahead of the clock that is.
+    CooldownFarAhead,
+    /// A fence ahead of the clock never counts.
+    NoTolerance,
+    /// How far ahead a fence is, is counted from the begin of the transaction.
+    AheadOfBegin,
 }
 
 /// Workers over one database.
@@ -90,6 +103,8 @@ pub struct State {
     /// The worker and the begin of the round that committed the minimum.
     minimum: Option<(usize, i8)>,
     rows: Vec<Row>,
+    /// The ticks of all rounds, those included whose rows are gone.
+    done: Vec<i8>,
     workers: Vec<Worker>,
 }
 
@@ -115,12 +130,31 @@ impl Rounds {
     fn is_due(&self, began: i8, last: Option<Row>) -> bool {
         let Some(last) = last else { return true };
         let fenced = self.variant != Variant::NoFence && last.tick >= began / TICK;
-        !fenced && !is_cooling_down(last, began)
+        let cooling_down = match self.variant {
+            Variant::CooldownFarAhead => {
+                outlasted_its_tick(last) && began - last.finished < COOLDOWN
+            }
+            _ => is_cooling_down(last, began),
+        };
+        !fenced && !cooling_down
+    }
+
+    /// The latest time that counts, for a transaction that began at this time.
+    fn horizon(&self, clock: i8, began: Option<i8>) -> i8 {
+        match self.variant {
+            Variant::FenceFarAhead => clock + FAR_AHEAD,
+            Variant::NoTolerance => clock,
+            Variant::AheadOfBegin => began.unwrap_or(clock) + TOLERANCE,
+            _ => clock + TOLERANCE,
+        }
     }
 
     /// The last round, as this worker sees it now.
     fn last_round(&self, state: &State, number: usize) -> Option<Row> {
-        let committed = state.rows.iter().copied().max_by_key(|row| row.tick);
+        let transaction = state.workers[number].transaction;
+        let horizon = self.horizon(state.clock, transaction.map(|open| open.began));
+        let counted = (state.rows.iter()).filter(|row| row.tick * TICK <= horizon);
+        let committed = counted.copied().max_by_key(|row| row.tick);
         let remembered = state.workers[number].remembered;
         match self.variant {
             Variant::FenceInMemory => remembered,
@@ -188,7 +222,11 @@ impl Rounds {
                 if reply == CommitReply::Arrives {
                     worker.remembered = transaction.row;
                 }
+                // The new row is the fence. Those far ahead would only count later.
+                let horizon = self.horizon(clock, Some(began));
+                state.rows.retain(|row| row.finished <= horizon);
                 state.rows.extend(transaction.row);
+                state.done.extend(transaction.row.map(|row| row.tick));
                 state.points = Some((number, began));
                 state.minimum = Some((number, began));
                 end(state, number);
@@ -228,7 +266,17 @@ fn outlasted_its_tick(row: Row) -> bool {
 }
 
 fn is_cooling_down(last: Row, began: i8) -> bool {
-    outlasted_its_tick(last) && began - last.finished < COOLDOWN
+    outlasted_its_tick(last) && (-TOLERANCE..COOLDOWN).contains(&(began - last.finished))
+}
+
+/// Whether something holds a round back that is no further ahead than clocks differ: a round for
+/// the tick that is due or for a later one, or a cooldown.
+fn is_held_back(state: &State) -> bool {
+    let horizon = state.clock + TOLERANCE;
+    state.rows.iter().any(|&row| {
+        let is_fence = row.tick >= state.clock / TICK && row.tick * TICK <= horizon;
+        is_fence || row.finished <= horizon && is_cooling_down(row, state.clock)
+    })
 }
 
 impl Model for Rounds {
@@ -236,15 +284,32 @@ impl Model for Rounds {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State {
+        let start = State {
             clock: 0,
             clock_went_back: false,
             lock_holder: None,
             points: None,
             minimum: None,
             rows: Vec::new(),
+            done: Vec::new(),
             workers: vec![Worker::default(); self.workers],
-        }]
+        };
+        let fence_ahead = Row {
+            tick: FAR_AHEAD / TICK,
+            started: FAR_AHEAD,
+            finished: FAR_AHEAD,
+        };
+        let end_ahead = Row {
+            tick: 0,
+            started: 0,
+            finished: FAR_AHEAD,
+        };
+        let with_row = |row| State {
+            rows: vec![row],
+            done: vec![row.tick],
+            ..start.clone()
+        };
+        vec![with_row(fence_ahead), with_row(end_ahead), start.clone()]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -299,7 +364,7 @@ impl Model for Rounds {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("each tick is done once", |_, state: &State| {
-                let mut ticks: Vec<_> = state.rows.iter().map(|row| row.tick).collect();
+                let mut ticks = state.done.clone();
                 ticks.sort_unstable();
                 ticks.windows(2).all(|pair| pair[0] != pair[1])
             }),
@@ -316,6 +381,13 @@ impl Model for Rounds {
                         .all(|pair| !is_cooling_down(pair[0], pair[1].started))
                 },
             ),
+            Property::always(
+                "a time far ahead of the clock does not stop rounds",
+                |model: &Self, state: &State| {
+                    let last_round = model.last_round(state, 0);
+                    is_held_back(state) || model.is_due(state.clock, last_round)
+                },
+            ),
             Property::sometimes("every tick is done", |_, state: &State| {
                 state.rows.len() == 3
             }),
@@ -326,7 +398,7 @@ impl Model for Rounds {
                 state
                     .rows
                     .first()
-                    .is_some_and(|&row| outlasted_its_tick(row))
+                    .is_some_and(|&row| outlasted_its_tick(row) && row.finished <= LAST_MOMENT)
                     && state.clock == LAST_MOMENT
             }),
         ]

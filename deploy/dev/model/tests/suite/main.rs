@@ -76,6 +76,26 @@ fn a_cooldown_in_memory_is_lost_at_a_restart() {
 }
 
 #[test]
+fn a_fence_slightly_ahead_of_the_clock_must_count() {
+    for variant in [rounds::Variant::NoTolerance, rounds::Variant::AheadOfBegin] {
+        assert_refuted(rounds_of(variant), "each tick is done once");
+    }
+}
+
+#[test]
+fn without_a_limit_a_clock_that_was_ahead_stops_rounds() {
+    for variant in [
+        rounds::Variant::FenceFarAhead,
+        rounds::Variant::CooldownFarAhead,
+    ] {
+        assert_refuted(
+            rounds_of(variant),
+            "a time far ahead of the clock does not stop rounds",
+        );
+    }
+}
+
+#[test]
 fn queries_form_one_chain_in_every_interleaving() {
     assert_kept(Chain {
         variant: chain::Variant::AsImplemented,
