@@ -47,9 +47,10 @@ pub fn main(settings: Settings) -> ExitCode {
     if let Some(Command::Healthcheck) = settings.command {
         return healthcheck::run(settings.admin_listen);
     }
-    if let Err(error) = telemetry::start(settings.log_format, "info") {
-        return cli::bad_setting(&error);
-    }
+    let _log = match telemetry::start(settings.log_format, "info") {
+        Ok(log) => log,
+        Err(error) => return cli::bad_setting(&error),
+    };
     let database = match settings.database.database("max-two-api") {
         Ok(database) => database,
         Err(error) => return cli::bad_setting(&error),

@@ -1,6 +1,7 @@
 //! The replica's metrics, for Prometheus. The edge counts responses, the coalescer observes
 //! batches.
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use shared::telemetry;
 use warp::http::StatusCode;
 
 /// A replica's metrics.
@@ -24,6 +26,7 @@ pub(crate) struct Metrics {
     waiting_queries: Gauge,
     connections: Gauge,
     database_up: Gauge,
+    log_lines_dropped: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -80,6 +83,12 @@ impl Metrics {
             "Whether the database answers",
             database_up.clone(),
         );
+        let log_lines_dropped = Counter::default();
+        registry.register(
+            "log_lines_dropped",
+            "Log lines that could not be written, or waited too long for a reader",
+            log_lines_dropped.clone(),
+        );
         registry.register(
             "build",
             "The running program",
@@ -101,6 +110,7 @@ impl Metrics {
             waiting_queries,
             connections,
             database_up,
+            log_lines_dropped,
         }
     }
 
@@ -132,10 +142,14 @@ impl Metrics {
         self.database_up.set(up.into());
     }
 
-    /// All metrics in the `OpenMetrics` text format, with two gauges that are read only here.
+    /// All metrics in the `OpenMetrics` text format. Some values are counted elsewhere, and read
+    /// here.
     pub(crate) fn encode(&self, waiting_queries: usize, connections: usize) -> String {
         self.waiting_queries.set(gauge_value(waiting_queries));
         self.connections.set(gauge_value(connections));
+        self.log_lines_dropped
+            .inner()
+            .store(telemetry::dropped_lines(), Ordering::Relaxed);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::fs;
-use std::io;
+use std::io::{self, Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -35,7 +35,7 @@ pub fn parse<Settings: Parser>() -> Result<Settings, ExitCode> {
                 .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"))
                 .filter(|line| !line.is_empty())
                 .collect();
-            eprintln!("{}", lines.join(" "));
+            print_error(&lines.join(" "));
             ExitCode::from(BAD_SETTING)
         }
     })
@@ -43,8 +43,21 @@ pub fn parse<Settings: Parser>() -> Result<Settings, ExitCode> {
 
 /// Names a bad setting in one line on standard error, and returns the status to exit with.
 pub fn bad_setting(error: &dyn Display) -> ExitCode {
-    eprintln!("error: {error}");
+    print_error(&format_args!("error: {error}"));
     ExitCode::from(BAD_SETTING)
+}
+
+/// Prints a line on standard output.
+///
+/// An error is ignored: standard output may be closed or full, which is no reason to fail after the
+/// work is done. `println!` would panic.
+pub fn print(line: &dyn Display) {
+    let _ = writeln!(stdout(), "{line}");
+}
+
+/// Prints a line on standard error, and ignores an error as [`print`] does.
+pub(crate) fn print_error(line: &dyn Display) {
+    let _ = writeln!(stderr(), "{line}");
 }
 
 /// The database's URL, or a file that holds it. `Debug` shows neither.

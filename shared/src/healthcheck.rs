@@ -16,6 +16,8 @@ use tokio::runtime;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::cli::print_error;
+
 /// How long a check may take. Two of them fit in the usual three seconds of a container's check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -38,7 +40,7 @@ pub fn run(admin: SocketAddr) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err((what, error)) => {
-            eprintln!("{what}: {error}");
+            print_error(&format_args!("{what}: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -1,11 +1,19 @@
 //! Logs on standard error: text on a terminal, one JSON object per line elsewhere.
+//!
+//! Lines leave over `log_queue`, so logging never blocks and never fails. Lines that can't be
+//! written are dropped and counted.
+
+mod log_queue;
 
 use std::env;
 use std::io::{IsTerminal, stderr};
+use std::thread;
 
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+
+use log_queue::{LogWriter, QUEUE};
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,24 +31,53 @@ pub enum LogFormat {
 ///
 /// # Errors
 /// When `RUST_LOG` is not valid.
-pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<(), BadFilters> {
+pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuard, BadFilters> {
     let terminal = stderr().is_terminal();
     let filters = env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| default_filters.to_owned());
     let filter = EnvFilter::builder().parse(filters).map_err(BadFilters)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(stderr);
+        // It would print its own errors, and panic where standard error can't be written.
+        .log_internal_errors(false)
+        .with_writer(|| LogWriter);
     let default = if terminal {
         LogFormat::Text
     } else {
         LogFormat::Json
     };
-    // Fails only if logging has been started before, as by another test in this process.
-    let _ = match format.unwrap_or(default) {
+    let started = match format.unwrap_or(default) {
         LogFormat::Text => lines.with_ansi(terminal).with_target(false).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
-    Ok(())
+    // Fails only if logging has been started before, as by another test in this process.
+    if started.is_ok() {
+        thread::spawn(|| QUEUE.write_lines(stderr()));
+    }
+    Ok(LogGuard(()))
+}
+
+/// Waits until everything that was logged is written, for a second at most. For a program that
+/// exits without dropping its [`LogGuard`].
+pub fn flush() {
+    QUEUE.flush();
+}
+
+/// How many log lines were dropped since the start: standard error could not be written, or was not
+/// read for too long.
+#[must_use]
+pub fn dropped_lines() -> u64 {
+    QUEUE.dropped_lines()
+}
+
+/// Flushes the log when it is dropped, so `main` holds it to the end.
+#[derive(Debug)]
+#[must_use = "without it the last lines may be lost"]
+pub struct LogGuard(());
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        flush();
+    }
 }
 
 /// `RUST_LOG` is not a valid list of filters.

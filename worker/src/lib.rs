@@ -38,9 +38,10 @@ pub fn main(mut settings: Settings) -> ExitCode {
         Some(Command::Job(job)) => job,
         None => Job::Run,
     };
-    if let Err(error) = telemetry::start(settings.log_format, schedule::LOG_FILTERS) {
-        return cli::bad_setting(&error);
-    }
+    let _log = match telemetry::start(settings.log_format, schedule::LOG_FILTERS) {
+        Ok(log) => log,
+        Err(error) => return cli::bad_setting(&error),
+    };
     let database = match settings.database.database("max-two-worker") {
         Ok(database) => database,
         Err(error) => return cli::bad_setting(&error),
@@ -102,10 +103,10 @@ async fn round(database: &Database, min_points: MinPoints, timeout: Duration) ->
     let layout = users::layout(&mut connection).await?;
     let round = rounds::run_now(&mut connection, layout, min_points, timeout).await?;
     close(connection).await;
-    println!(
+    cli::print(&format_args!(
         "round done: {} users renewed in {} ms",
         round.users_updated,
         (round.finished_at - round.started_at).num_milliseconds()
-    );
+    ));
     Ok(())
 }

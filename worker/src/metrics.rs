@@ -1,7 +1,7 @@
 //! The worker's metrics: outcomes of rounds enter, an OpenMetrics text leaves. All times are the
 //! database's.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
@@ -15,6 +15,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use shared::rounds::{Outcome, Round, TimeAhead};
+use shared::telemetry;
 
 use crate::schedule::Schedule;
 
@@ -30,6 +31,7 @@ pub(crate) struct Metrics {
     lag: Gauge<f64, AtomicU64>,
     time_ahead: Family<TableLabels, Gauge<f64, AtomicU64>>,
     database_up: Gauge,
+    log_lines_dropped: Counter,
     schedule: Schedule,
     progress: Mutex<Progress>,
 }
@@ -97,6 +99,7 @@ impl Metrics {
             lag: Gauge::default(),
             time_ahead: Family::default(),
             database_up: Gauge::default(),
+            log_lines_dropped: Counter::default(),
             schedule,
             progress: Mutex::default(),
         };
@@ -142,6 +145,11 @@ impl Metrics {
             "database_up",
             "1 if the last attempt got an outcome from the database, 0 if it failed",
             self.database_up.clone(),
+        );
+        registry.register(
+            "log_lines_dropped",
+            "Log lines that could not be written, or waited too long for a reader",
+            self.log_lines_dropped.clone(),
         );
         registry.register(
             "build",
@@ -194,6 +202,9 @@ impl Metrics {
         if let Some(lag) = self.lag_seconds() {
             self.lag.set(lag);
         }
+        self.log_lines_dropped
+            .inner()
+            .store(telemetry::dropped_lines(), Ordering::Relaxed);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text

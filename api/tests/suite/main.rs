@@ -10,6 +10,7 @@ mod clients;
 mod contract;
 mod database;
 mod fuzz;
+mod logs;
 mod raw_http;
 mod settings;
 mod stop;

@@ -1,4 +1,4 @@
-use testkit::TestDatabase;
+use testkit::{Program, TestDatabase};
 
 use crate::{start, worker};
 
@@ -207,4 +207,38 @@ async fn healthcheck_reports_the_workers_health_by_its_exit_status() {
     let mut check = start(&["healthcheck"], &environment);
     assert_eq!(check.wait().await.code(), Some(1));
     assert!(check.output().starts_with("/livez: "), "{}", check.output());
+}
+
+/// The program with standard output and standard error on a full disk.
+fn start_with_full_output(
+    arguments: &[&str],
+    environment: impl IntoIterator<Item = (&'static str, String)>,
+) -> Program {
+    let program = env!("CARGO_BIN_EXE_max-two-worker");
+    let redirected = ["-c", "exec \"$0\" \"$@\" >/dev/full 2>&1", program];
+    Program::start("sh", &[&redirected, arguments].concat(), environment)
+}
+
+#[tokio::test]
+async fn output_that_cannot_be_written_fails_no_command() {
+    let database = TestDatabase::with_users(10).await;
+    let url = ("DATABASE_URL", database.worker.clone());
+    let mut round = start_with_full_output(&["round"], [url.clone()]);
+    assert_eq!(round.wait().await.code(), Some(0));
+    let rounds = "select count(*) from rounds";
+    assert_eq!(database.value::<i64>(rounds).await, 1);
+
+    let mut bad = start_with_full_output(&["run"], [("COOLDOWN", "soon".to_owned())]);
+    assert_eq!(bad.wait().await.code(), Some(2));
+
+    let admin = ("ADMIN_LISTEN", "127.0.0.1:0".to_owned());
+    let mut run = start_with_full_output(&["run"], [url, admin]);
+    let done = testkit::eventually("a second round", async || {
+        database.value::<i64>(rounds).await >= 2
+    });
+    tokio::select! {
+        () = done => {}
+        status = run.wait() => panic!("it ended: {status}"),
+    }
+    assert_eq!(run.stop().await.code(), Some(0));
 }

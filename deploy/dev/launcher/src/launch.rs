@@ -10,7 +10,7 @@ use anyhow::Context;
 use clap::ValueEnum;
 use shared::db::{Database, close};
 use shared::shutdown::StopSignals;
-use shared::{healthcheck, rounds};
+use shared::{cli, healthcheck, rounds, telemetry};
 use tokio::time::sleep;
 use tracing::info;
 use worker::Schedule;
@@ -54,6 +54,7 @@ pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
         signal = signals.next() => {
             // The guards end the processes that are left.
             info!(signal, "second signal: exiting at once");
+            telemetry::flush();
             exit(1);
         }
     }
@@ -73,11 +74,14 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
     wait_for_first_round(&owner, &settings.schedule).await?;
     running.replicas = Some(Fleet::start(replicas(settings, listen, &urls))?);
     wait_until_ready(listen).await;
-    println!("Max Two is ready: http://{listen}/");
+    cli::print(&format_args!("Max Two is ready: http://{listen}/"));
     // A URL may hold a password.
     match urls.file {
-        Some(file) => println!("Its database: psql \"$(cat {})\"", shell_word(&file)),
-        None => println!("Its database: that of DATABASE_URL"),
+        Some(file) => cli::print(&format_args!(
+            "Its database: psql \"$(cat {})\"",
+            shell_word(&file)
+        )),
+        None => cli::print(&"Its database: that of DATABASE_URL"),
     }
     running.postgres.supervise().await
 }

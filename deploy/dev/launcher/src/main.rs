@@ -37,9 +37,10 @@ fn main() -> ExitCode {
         Some(Role::Worker(settings)) => return worker::main(*settings),
         None => {}
     }
-    if let Err(error) = shared::telemetry::start(settings.log_format, LOG_FILTERS) {
-        return shared::cli::bad_setting(&error);
-    }
+    let _log = match shared::telemetry::start(settings.log_format, LOG_FILTERS) {
+        Ok(log) => log,
+        Err(error) => return shared::cli::bad_setting(&error),
+    };
     if let Err(error) = settings.check() {
         return shared::cli::bad_setting(&format_args!("{error:#}"));
     }

@@ -340,6 +340,38 @@ async fn ctrl_c_is_heard_while_postgres_starts_again() {
     interrupt_hanging_start(program).await;
 }
 
+/// Standard output on a full disk fails like the pipe of `max-two | grep -q "is ready"`.
+#[tokio::test]
+async fn it_runs_on_when_its_output_cannot_be_written() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let arguments = [
+        "-c",
+        "exec \"$0\" \"$@\" >/dev/full",
+        env!("CARGO_BIN_EXE_max-two"),
+        "--users=1000",
+        "--replicas=1",
+        "--listen=127.0.0.1:0",
+        "--data-dir",
+        data.to_str().unwrap(),
+    ];
+    let mut program = Program::start("sh", &arguments, [("SCHEDULE", "0 0 0 1 1 *")]);
+    let client = Client::new(program.address("listen").await);
+    eventually("queries are answered", async || {
+        client
+            .try_get("/")
+            .await
+            .is_some_and(|reply| reply.status == 200)
+    })
+    .await;
+    // It looks after Postgres once it has printed everything.
+    for process in children(program.id(), "postgres") {
+        kill(process, Signal::SIGKILL).unwrap();
+    }
+    program.wait_for_output("Postgres died").await;
+    assert!(program.stop().await.success());
+}
+
 #[tokio::test]
 async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
     let folder = folder();
