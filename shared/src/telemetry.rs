@@ -24,7 +24,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging with the filters of `RUST_LOG`, or `default_filters` if it is not set.
+/// Starts logging with the filters of `RUST_LOG`, or `default_filters` if it is empty or not set.
 ///
 /// Without a `format`, a terminal gets text and everything else JSON. Only the first call in a
 /// process has an effect.
@@ -33,7 +33,11 @@ pub enum LogFormat {
 /// When `RUST_LOG` is not valid.
 pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuard, BadFilters> {
     let terminal = stderr().is_terminal();
-    let filters = env::var(EnvFilter::DEFAULT_ENV).unwrap_or_else(|_| default_filters.to_owned());
+    let filters = env::var(EnvFilter::DEFAULT_ENV)
+        .ok()
+        // Orchestrators pass a variable that was left blank as an empty one.
+        .filter(|filters| !filters.trim().is_empty())
+        .unwrap_or_else(|| default_filters.to_owned());
     let filter = EnvFilter::builder().parse(filters).map_err(BadFilters)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

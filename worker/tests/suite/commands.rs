@@ -242,3 +242,12 @@ async fn output_that_cannot_be_written_fails_no_command() {
     }
     assert_eq!(run.stop().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn an_empty_rust_log_is_as_if_it_were_not_set() {
+    let database = TestDatabase::new().await;
+    let environment = [("DATABASE_URL", &*database.owner), ("RUST_LOG", "")];
+    let mut program = start(&["migrate"], &environment);
+    assert!(program.wait().await.success());
+    assert_eq!(program.count_events("migrated"), 1, "{}", program.output());
+}
