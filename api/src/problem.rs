@@ -4,6 +4,7 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
+use chrono::Utc;
 use serde::Serialize;
 use utoipa::ToSchema;
 use warp::http::header::{
@@ -25,9 +26,9 @@ pub(crate) enum Problem {
     NotFound,
     /// The path does not have the method.
     MethodNotAllowed,
-    /// Its head did not arrive in time.
+    /// It did not arrive in time.
     RequestTimeout,
-    /// It has a body.
+    /// It has content, which GET and HEAD don't have here.
     ContentTooLarge,
     /// Its target is too long.
     UriTooLong,
@@ -64,7 +65,7 @@ impl Problem {
             ),
             Self::RequestTimeout => (
                 StatusCode::REQUEST_TIMEOUT,
-                "The head of the request took too long to arrive.",
+                "The request took too long to arrive.",
             ),
             Self::ContentTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "A request here has no body."),
             Self::UriTooLong => (
@@ -148,7 +149,9 @@ impl Problem {
             let value = value.to_str().expect("our headers are ASCII");
             write!(text, "{name}: {value}\r\n").expect("writing to a string cannot fail");
         }
-        write!(text, "content-length: {}\r\n\r\n", response.body().len())
+        let date = Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
+        let length = response.body().len();
+        write!(text, "date: {date}\r\ncontent-length: {length}\r\n\r\n")
             .expect("writing to a string cannot fail");
         [text.as_bytes(), response.body()].concat().into()
     }

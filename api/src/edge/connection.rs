@@ -1,7 +1,9 @@
 //! One connection, from its first byte to its last.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service;
 use warp::http::header::{CONNECTION, HOST};
-use warp::http::uri::PathAndQuery;
+use warp::http::uri::{Authority, PathAndQuery};
 use warp::http::{HeaderValue, Method, Request, Version};
 use warp::reply::Response;
 
@@ -88,19 +90,22 @@ where
 
     async fn respond(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         state: &ConnectionState,
     ) -> Result<Response, Infallible> {
+        let problem = problem_before_routing(&mut request, state).await;
         state.on_request();
-        let mut response = if let Some(problem) = problem_before_routing(&request) {
-            if problem.ends_connection() {
-                state.mark_rejected();
-            }
-            problem.response()
-        } else {
-            self.routes.clone().call(request).await?
+        // What nobody reads of a request could not be distinguished from the next one.
+        let rejected = problem.is_some_and(Problem::ends_connection)
+            || !is_get_or_head(request.method()) && !request.body().is_end_stream();
+        let mut response = match problem {
+            Some(problem) => problem.response(),
+            None => self.routes.clone().call(request).await?,
         };
-        if self.closing.load(Ordering::Relaxed) {
+        if rejected {
+            state.mark_rejected();
+        }
+        if rejected || self.closing.load(Ordering::Relaxed) {
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -111,25 +116,79 @@ where
 }
 
 /// The problem of a request that no route may get.
-fn problem_before_routing(request: &Request<Incoming>) -> Option<Problem> {
+async fn problem_before_routing(
+    request: &mut Request<Incoming>,
+    state: &ConnectionState,
+) -> Option<Problem> {
     let target = request
         .uri()
         .path_and_query()
         .map_or("", PathAndQuery::as_str);
-    let hosts = request.headers().get_all(HOST).iter().count();
-    let has_valid_host = hosts == 1 || hosts == 0 && request.version() < Version::HTTP_11;
-    if !request.body().is_end_stream() {
-        Some(Problem::ContentTooLarge)
+    let is_path = target.starts_with('/');
+    if !is_get_or_head(request.method()) {
+        // Before any other complaint: the routes answer 404 or 405. A target that is no path, as of
+        // CONNECT or `OPTIONS *`, is for a proxy, or for the server as a whole.
+        (!is_path).then_some(Problem::MethodNotAllowed)
     } else if target.len() > MAX_TARGET_LEN {
         Some(Problem::UriTooLong)
-    } else if request.method() == Method::CONNECT || target == "*" {
-        // They are for a proxy, or for the server as a whole.
-        Some(Problem::MethodNotAllowed)
-    } else if !has_valid_host || !target.starts_with('/') {
+    } else if !is_path || !has_valid_host(request) {
         Some(Problem::BadRequest)
-    } else {
+    } else if request.body().is_end_stream() {
         None
+    } else {
+        state.on_incomplete_request();
+        match has_content(request.body_mut()).await {
+            Ok(false) => None,
+            Ok(true) => Some(Problem::ContentTooLarge),
+            Err(_) => Some(Problem::BadRequest),
+        }
     }
+}
+
+/// Whether it is one of the methods that our paths have.
+fn is_get_or_head(method: &Method) -> bool {
+    [Method::GET, Method::HEAD].contains(method)
+}
+
+/// Whether there is one `Host`, with a host and perhaps a port. HTTP/1.0 needs none.
+fn has_valid_host(request: &Request<Incoming>) -> bool {
+    let mut hosts = request.headers().get_all(HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (None, _) => request.version() < Version::HTTP_11,
+        (Some(host), None) => is_valid_host(host.as_bytes()),
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// Whether this is `uri-host [ ":" port ]`. It is empty where a client knows no host.
+fn is_valid_host(host: &[u8]) -> bool {
+    host.is_empty()
+        || Authority::try_from(host).is_ok_and(|authority| {
+            // An authority may hold `user@` too, which its host leaves out.
+            authority
+                .as_str()
+                .strip_prefix(authority.host())
+                .is_some_and(|rest| {
+                    rest.is_empty()
+                        || rest
+                            .strip_prefix(':')
+                            .is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()))
+                })
+        })
+}
+
+/// Whether a body has content. Of one that is chunked the first chunk must be read: proxies add
+/// bodies that have none.
+async fn has_content(body: &mut Incoming) -> Result<bool, hyper::Error> {
+    if body.size_hint().lower() > 0 {
+        return Ok(true);
+    }
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+        if frame?.data_ref().is_some_and(|chunk| !chunk.is_empty()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Ends our side, and reads what the client still sends.

@@ -76,11 +76,22 @@ impl ConnectionState {
     /// These bytes were read.
     pub(super) fn on_read(&self, bytes: &[u8]) {
         let mut state = self.state();
-        let has_line_end = bytes.contains(&b'\n');
         for &byte in &bytes[bytes.len().saturating_sub(3)..] {
             let [_, second, third] = state.tail;
             state.tail = [second, third, byte];
         }
+        let begun = match state.stage {
+            // Empty lines before a request are not part of it (RFC 9112, 2.2).
+            Stage::Accepted | Stage::Idle => {
+                let first = bytes.iter().position(|byte| !b"\r\n".contains(byte));
+                &bytes[first.unwrap_or(bytes.len())..]
+            }
+            Stage::Head { .. } | Stage::Serving | Stage::Closing => bytes,
+        };
+        if begun.is_empty() {
+            return;
+        }
+        let has_line_end = begun.contains(&b'\n');
         let head = Stage::Head {
             request_line_complete: has_line_end,
         };
@@ -101,10 +112,27 @@ impl ConnectionState {
     /// Whether the socket took the bytes. It does not while the client leaves its buffers full.
     pub(super) fn on_write(&self, ready: bool) {
         let mut state = self.state();
-        state.unread_since = (!ready).then(|| state.unread_since.unwrap_or_else(Instant::now));
+        if ready && state.unread_since.take().is_some() {
+            // The time that it took to read a response does not count for the next request.
+            state.since = Instant::now();
+        } else if !ready {
+            state.unread_since.get_or_insert_with(Instant::now);
+        }
     }
 
-    /// A head is complete.
+    /// A head is complete, but what follows must be read before the request can be answered. That
+    /// has the time of the head.
+    pub(super) fn on_incomplete_request(&self) {
+        let mut state = self.state();
+        if state.stage == Stage::Idle {
+            state.since = Instant::now();
+        }
+        state.stage = Stage::Head {
+            request_line_complete: true,
+        };
+    }
+
+    /// A request is complete.
     pub(super) fn on_request(&self) {
         self.state().stage = Stage::Serving;
     }
@@ -160,11 +188,13 @@ impl ConnectionState {
         if state.stage == Stage::Closing {
             return Action::Keep;
         }
-        if state
-            .unread_since
-            .is_some_and(|since| since.elapsed() > limits.write_timeout)
-        {
-            return Action::Close;
+        // While a response is being written, no other may be: its bytes would end up inside.
+        if let Some(since) = state.unread_since {
+            return if since.elapsed() > limits.write_timeout {
+                Action::Close
+            } else {
+                Action::Keep
+            };
         }
         match state.stage {
             Stage::Accepted if elapsed > limits.header_timeout => Action::Close,

@@ -268,3 +268,68 @@ async fn a_head_that_begins_right_behind_another_request_has_a_timeout_too() {
     let (_, problem) = response.split_once("ok\n").unwrap();
     assert_problem(problem, 408);
 }
+
+#[tokio::test]
+async fn no_408_is_written_into_a_response_that_is_not_read() {
+    let database = TestDatabase::new().await;
+    let environment = [("HEADER_TIMEOUT", "1s"), ("WRITE_TIMEOUT", "4s")];
+    let (mut program, _client) = replica(&database, &environment).await;
+    let address = program.address("listen").await;
+    let admin = admin(&mut program).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    // Responses fill the buffers in between, while the next head has begun.
+    let requests = "GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1_000);
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    stream.write_all(b"GET / HT").await.unwrap();
+    let metrics = async || String::from_utf8_lossy(&admin.get("/metrics").await.body).into_owned();
+    let open = async || !metrics().await.contains("max_two_api_connections 0\n");
+    eventually("the connection is open", open).await;
+    eventually("the replica has given up", async || {
+        metrics().await.contains("status=\"408\"") || !open().await
+    })
+    .await;
+    let response = read_until_closed(&mut stream).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    let end = &response[response.len().saturating_sub(500)..];
+    assert!(!response.contains("HTTP/1.1 408"), "it ends in {end}");
+}
+
+#[tokio::test]
+async fn an_empty_line_between_requests_begins_no_request() {
+    let database = TestDatabase::new().await;
+    let environment = [("HEADER_TIMEOUT", "1s"), ("IDLE_TIMEOUT", "3s")];
+    let (mut program, _client) = replica(&database, &environment).await;
+    let address = program.address("listen").await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    for empty_lines in ["", "\r\n", "\n\r\n"] {
+        let request = format!("{empty_lines}GET /livez HTTP/1.1\r\nhost: a\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut response = Vec::new();
+        while !response.ends_with(b"ok\n") {
+            response.push(stream.read_u8().await.unwrap());
+        }
+        assert!(response.starts_with(b"HTTP/1.1 200"));
+        stream.write_all(b"\r\n").await.unwrap();
+    }
+    // It ends as an idle connection does.
+    assert_eq!(read_until_closed(&mut stream).await, "");
+}
+
+#[tokio::test]
+async fn a_chunked_body_that_does_not_arrive_gets_408() {
+    let database = TestDatabase::new().await;
+    let (mut program, _client) = replica(&database, &[("HEADER_TIMEOUT", "1s")]).await;
+    let mut stream = TcpStream::connect(program.address("listen").await)
+        .await
+        .unwrap();
+    let head = b"GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
+    // The second request's body is awaited with nothing read since the first response.
+    stream
+        .write_all(&[head, &b"0\r\n\r\n"[..], head].concat())
+        .await
+        .unwrap();
+    let response = read_until_closed(&mut stream).await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    let problem = response.rfind("HTTP/1.1").unwrap();
+    assert_problem(&response[problem..], 408);
+}

@@ -44,6 +44,7 @@ pub(crate) fn assert_problem(response: &str, status: u16) {
     assert_eq!(header("cache-control"), "no-store");
     assert_eq!(header("x-content-type-options"), "nosniff");
     assert_eq!(header("content-length"), body.len().to_string());
+    assert!(header("date").ends_with(" GMT"), "{head}");
     match status {
         405 => assert_eq!(header("allow"), "GET, HEAD"),
         503 => assert_eq!(header("retry-after"), "1"),
@@ -94,20 +95,51 @@ async fn every_invalid_request_gets_a_problem_with_its_status() {
         (405, format!("OPTIONS * HTTP/1.1\r\nhost: a\r\n{last}")),
         (405, format!("BREW / HTTP/1.1\r\nhost: a\r\n{last}")),
         (405, format!("CONNECT a:443 HTTP/1.1\r\nhost: a\r\n{last}")),
+        (400, format!("GET / HTTP/1.1\r\nhost: a b/c@d\r\n{last}")),
+        (400, format!("GET / HTTP/1.1\r\nhost: a/b\r\n{last}")),
+        (400, format!("GET / HTTP/1.1\r\nhost: user@a\r\n{last}")),
+        (400, format!("GET / HTTP/1.1\r\nhost: a:http\r\n{last}")),
+        (
+            400,
+            "GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n".to_owned(),
+        ),
+        // Another method is the first complaint about a request, whatever else is wrong with it.
+        (
+            405,
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc".to_owned(),
+        ),
+        (
+            405,
+            "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+                .to_owned(),
+        ),
+        (
+            405,
+            format!(
+                "PUT / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n{longer}"
+            ),
+        ),
+        (
+            405,
+            "POST / HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(),
+        ),
+        (405, format!("POST /?{long} HTTP/1.1\r\nhost: a\r\n{last}")),
+        (
+            404,
+            "POST /nope HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc".to_owned(),
+        ),
         (
             413,
-            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc".to_owned(),
+            "GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc".to_owned(),
+        ),
+        (
+            413,
+            format!("GET /?a HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n{longer}"),
         ),
         (
             413,
             "GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
                 .to_owned(),
-        ),
-        (
-            413,
-            format!(
-                "PUT / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n{longer}"
-            ),
         ),
         (414, format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n")),
         (414, format!("GET /{longer} HTTP/1.1\r\nhost: a\r\n\r\n")),
@@ -137,6 +169,14 @@ async fn targets_in_absolute_form_and_http_1_0_are_answered() {
         "GET /?a=b&c HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
         "GET / HTTP/1.0\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: a\r\ntraceparent: \u{fc}\r\nconnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: [::1]:4000\r\nconnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: example.org:\r\nconnection: close\r\n\r\n",
+        // A chunked body without content, as a proxy may add it, with a trailer and without one.
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: b\r\n\r\n",
+        // Empty lines before a request.
+        "\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
         // Two pipelined requests.
         "GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
     ] {
