@@ -2,10 +2,12 @@
 //! api's limits.
 
 use std::convert::Infallible;
+use std::future::ready;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use warp::http::StatusCode;
+use warp::reject::{MethodNotAllowed, Rejection};
 use warp::reply::{self, Response};
 use warp::{Filter, Reply};
 
@@ -16,10 +18,10 @@ use crate::metrics::Metrics;
 pub(crate) async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metrics>) {
     let livez = {
         let health = Arc::clone(&health);
-        warp::get().map(move || health_response(health.check_liveness()))
+        get_or_head().map(move || health_response(health.check_liveness()))
     };
-    let readyz = warp::get().map(move || health_response(health.check_readiness()));
-    let metrics = warp::get().map(move || {
+    let readyz = get_or_head().map(move || health_response(health.check_readiness()));
+    let metrics = get_or_head().map(move || {
         reply::with_header(
             metrics.encode(),
             "content-type",
@@ -30,8 +32,22 @@ pub(crate) async fn serve(listener: TcpListener, health: Arc<Health>, metrics: A
         .and(livez)
         .or(warp::path!("readyz").and(readyz))
         .or(warp::path!("metrics").and(metrics))
-        .recover(|_| async { Ok::<_, Infallible>(StatusCode::NOT_FOUND) });
+        .recover(|rejection| ready(Ok::<_, Infallible>(rejected(&rejection))));
     warp::serve(routes).incoming(listener).run().await;
+}
+
+/// GET, and HEAD, of which hyper leaves the body out.
+fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
+    warp::get().or(warp::head()).unify()
+}
+
+fn rejected(rejection: &Rejection) -> Response {
+    if rejection.find::<MethodNotAllowed>().is_some() {
+        let response = reply::with_header(StatusCode::METHOD_NOT_ALLOWED, "allow", "GET, HEAD");
+        response.into_response()
+    } else {
+        StatusCode::NOT_FOUND.into_response()
+    }
 }
 
 fn health_response(result: Result<(), &'static str>) -> Response {

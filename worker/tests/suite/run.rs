@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::raw_sql;
 use testkit::{Client, TestDatabase, eventually};
+use warp::http::Method;
 
 use crate::worker;
 
@@ -297,4 +298,25 @@ async fn a_worker_that_may_not_read_the_last_query_does_rounds() {
     assert!(program.stop().await.success());
     assert_eq!(program.count_events("clock_check_failed"), 1);
     assert_eq!(program.count_events("round_failed"), 0);
+}
+
+#[tokio::test]
+async fn the_admin_listener_answers_head_like_get_and_405_to_other_methods() {
+    let database = TestDatabase::with_users(10).await;
+    let mut program = worker(&database, &[], &[YEARLY]);
+    program.wait_for_event("round_done").await;
+    let admin = Client::new(program.address("admin").await);
+    for path in ["/livez", "/readyz", "/metrics"] {
+        let head = admin.send(Method::HEAD, path).await.unwrap();
+        assert_eq!((head.status.as_u16(), head.body.len()), (200, 0), "{path}");
+        for method in [Method::POST, Method::DELETE, Method::OPTIONS] {
+            let reply = admin.send(method.clone(), path).await.unwrap();
+            assert_eq!(reply.status, 405, "{method} {path}");
+            assert_eq!(reply.header("allow"), "GET, HEAD");
+        }
+    }
+    for method in [Method::GET, Method::HEAD, Method::POST] {
+        let reply = admin.send(method.clone(), "/nope").await.unwrap();
+        assert_eq!(reply.status, 404, "{method}");
+    }
 }
