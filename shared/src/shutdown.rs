@@ -1,14 +1,22 @@
 //! Stop signals: SIGINT (Ctrl-C) and SIGTERM mean the same in every program.
 
 use std::io;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::debug;
+
+/// Signals that follow the first one this soon belong to the same stop: a supervisor may signal the
+/// process group and the process, or a terminal the group of a supervisor that passes it on.
+const SAME_STOP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The signals that ask a program to stop.
 #[derive(Debug)]
 pub struct StopSignals {
     interrupt: Signal,
     terminate: Signal,
+    /// When the last stop began.
+    stop_at: Option<Instant>,
 }
 
 impl StopSignals {
@@ -20,14 +28,30 @@ impl StopSignals {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
+            stop_at: None,
         })
     }
 
-    /// Waits for the next signal, and returns its name. Cancel safe.
+    /// Waits for the next stop, and returns the name of its signal. Signals within a second are one
+    /// stop. Cancel safe.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+        loop {
+            let signal = tokio::select! {
+                _ = self.interrupt.recv() => "SIGINT",
+                _ = self.terminate.recv() => "SIGTERM",
+            };
+            match self.stop_at {
+                Some(stop_at) if stop_at.elapsed() < SAME_STOP_INTERVAL => {
+                    debug!(
+                        event = "stop_repeated",
+                        signal, "the same stop, signalled again"
+                    );
+                }
+                _ => {
+                    self.stop_at = Some(Instant::now());
+                    return signal;
+                }
+            }
         }
     }
 }

@@ -15,9 +15,14 @@ mod raw_http;
 mod settings;
 mod stop;
 
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
 use shared::users::Layout;
 use shared::{MinPoints, rounds};
 use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase};
+use tokio::time::sleep;
 
 /// A replica under its own role, on ports of its own, and a client of it. Its request timeout is
 /// long, because other tests use the server at the same time; `environment` may set another.
@@ -58,4 +63,21 @@ async fn round(database: &TestDatabase, minimum: &str) {
     )
     .await
     .unwrap();
+}
+
+/// Signals a replica until it has ended. Only a signal that comes a second after the first stop
+/// counts as another one.
+async fn stop_at_once(program: &mut Program) -> ExitStatus {
+    let id = program.id();
+    let signals = async {
+        loop {
+            // It fails once the replica has ended.
+            let _ = kill(id, Signal::SIGTERM);
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        status = program.wait() => status,
+        () = signals => unreachable!("it signals for ever"),
+    }
 }

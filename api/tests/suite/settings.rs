@@ -1,7 +1,7 @@
 use nix::sys::signal::Signal;
 use testkit::{TestDatabase, eventually};
 
-use crate::{program, replica};
+use crate::{program, replica, stop_at_once};
 
 #[tokio::test]
 async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
@@ -91,8 +91,7 @@ async fn the_exit_status_of_a_health_check_is_the_state_of_the_replica() {
         status == Some(1) && output.starts_with("/readyz: "),
         "{output}"
     );
-    replica.signal(Signal::SIGTERM);
-    assert!(replica.wait().await.success());
+    assert!(stop_at_once(&mut replica).await.success());
     let (status, output) = check().await;
     assert!(
         status == Some(1) && output.starts_with("/livez: "),

@@ -2,7 +2,7 @@ use hyper::Method;
 use nix::sys::signal::Signal;
 use testkit::{Client, TestDatabase, eventually};
 
-use crate::{admin, replica};
+use crate::{admin, replica, stop_at_once};
 
 async fn not_ready(client: &Client) {
     eventually("it drains", async || {
@@ -53,8 +53,21 @@ async fn a_second_signal_stops_the_replica_at_once() {
     assert_eq!(client.get("/").await.status, 200);
     program.signal(Signal::SIGTERM);
     not_ready(&client).await;
+    assert!(stop_at_once(&mut program).await.success());
+}
+
+/// As when a supervisor stops its process group and then each process.
+#[tokio::test]
+async fn one_stop_that_arrives_twice_counts_once() {
+    let database = TestDatabase::with_users(10).await;
+    let environment = [("DRAIN_DELAY", "1h"), ("RUST_LOG", "debug")];
+    let (mut program, client) = replica(&database, &environment).await;
+    assert_eq!(client.get("/").await.status, 200);
+    program.signal(Signal::SIGTERM);
     program.signal(Signal::SIGINT);
-    assert!(program.wait().await.success());
+    program.wait_for_event("stop_repeated").await;
+    assert_eq!(client.get("/").await.status, 200);
+    assert!(stop_at_once(&mut program).await.success());
 }
 
 #[tokio::test]

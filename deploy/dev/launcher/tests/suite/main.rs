@@ -372,6 +372,18 @@ async fn it_runs_on_when_its_output_cannot_be_written() {
     assert!(program.stop().await.success());
 }
 
+/// As when a supervisor stops its process group and then each process.
+#[tokio::test]
+async fn one_stop_that_arrives_twice_counts_once() {
+    let folder = folder();
+    let mut program = launcher(folder.path(), &["--replicas", "1"]);
+    ready(&mut program).await;
+    program.signal(Signal::SIGTERM);
+    program.signal(Signal::SIGINT);
+    assert!(program.wait().await.success(), "{}", program.output());
+    assert!(program.output().contains("Postgres has stopped"));
+}
+
 #[tokio::test]
 async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
     let folder = folder();
