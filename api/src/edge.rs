@@ -14,14 +14,14 @@ mod socket;
 pub(crate) use listener::{Listeners, raise_open_files_limit};
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
@@ -105,13 +105,17 @@ pub(crate) async fn serve<Routes>(
         count_response,
     };
     let Connections(tasks) = connections;
+    let waiting = Mutex::new(None);
     let serving = async {
         let mut shutdown = shutdown.clone();
         tokio::select! {
-            () = accept(&listener, &handler, &permits, &tasks) => {}
+            () = accept(&listener, &handler, &permits, &waiting, &tasks) => {}
             () = close_connections(&tasks, &mut shutdown, &handler.closing) => {}
         }
-        // Connections that the kernel has queued until now are still served.
+        // Connections that wait for a slot or in the kernel until now are still served.
+        if let Some(stream) = lock(&waiting).take() {
+            tasks.spawn(handler.clone().serve(stream));
+        }
         while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
             tasks.spawn(handler.clone().serve(stream));
         }
@@ -121,7 +125,7 @@ pub(crate) async fn serve<Routes>(
     let slots_needed = || {
         if *shutdown.borrow() != Shutdown::NotStarted {
             usize::MAX
-        } else if permits.available_permits() == 0 {
+        } else if lock(&waiting).is_some() {
             limits.max_connections.div_ceil(EVICTION_DIVISOR)
         } else {
             0
@@ -162,12 +166,13 @@ async fn close_connections(
     }
 }
 
-/// Accepts connections for ever, as many at a time as there are permits. The others wait in the
-/// kernel's queue.
+/// Accepts connections for ever, and serves as many at a time as there are permits. One more waits
+/// in `waiting` for its permit, the others in the kernel's queue.
 async fn accept<Routes>(
     listener: &TcpListener,
     handler: &ConnectionHandler<Routes>,
     permits: &Arc<Semaphore>,
+    waiting: &Mutex<Option<TcpStream>>,
     tasks: &TaskTracker,
 ) where
     Routes: Service<Request<Incoming>, Response = Response, Error = Infallible>
@@ -180,11 +185,15 @@ async fn accept<Routes>(
 {
     let mut can_accept = true;
     loop {
-        let permit = Arc::clone(permits).acquire_owned().await;
-        let permit = permit.expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
                 can_accept = true;
+                // A permit that was taken before would be missing while nobody connects.
+                *lock(waiting) = Some(stream);
+                let permit = Arc::clone(permits).acquire_owned().await;
+                let permit = permit.expect("the semaphore is never closed");
+                let stream = lock(waiting).take();
+                let stream = stream.expect("nobody else takes it before the shutdown");
                 let handler = handler.clone();
                 tasks.spawn(async move {
                     handler.serve(stream).await;
@@ -201,4 +210,10 @@ async fn accept<Routes>(
             }
         }
     }
+}
+
+fn lock(waiting: &Mutex<Option<TcpStream>>) -> MutexGuard<'_, Option<TcpStream>> {
+    waiting
+        .lock()
+        .expect("nothing panics while it holds this lock")
 }

@@ -1,11 +1,17 @@
 //! The replica's settings.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use humantime::Duration;
-use shared::cli::DatabaseArgs;
+use shared::cli::{DAY, DatabaseArgs, duration};
 use shared::telemetry::LogFormat;
+
+/// A replica waits for the database for four fifths of the request timeout. A shorter one would
+/// leave too little for a statement.
+const MIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(100);
+/// Timeouts of zero would end every connection.
+const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// Answers queries: at most two users who qualify, and the time of the previous query.
 #[derive(Debug, Parser)]
@@ -39,29 +45,29 @@ pub struct Settings {
     pub(crate) max_waiting: u32,
 
     /// Time within which a request is answered or gets 503, at least 100ms.
-    #[arg(long, env, default_value = "1s", value_parser = at_least_100ms)]
-    pub(crate) request_timeout: Duration,
+    #[arg(long, env, default_value = "1s", value_parser = duration(MIN_REQUEST_TIMEOUT..=DAY))]
+    pub(crate) request_timeout: humantime::Duration,
 
     /// Time for the head of a request, from the start of the connection or the request.
-    #[arg(long, env, default_value = "5s", value_parser = positive)]
-    pub(crate) header_timeout: Duration,
+    #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=DAY))]
+    pub(crate) header_timeout: humantime::Duration,
 
     /// Time that a connection may be idle between two requests.
-    #[arg(long, env, default_value = "75s", value_parser = positive)]
-    pub(crate) idle_timeout: Duration,
+    #[arg(long, env, default_value = "75s", value_parser = duration(MIN_TIMEOUT..=DAY))]
+    pub(crate) idle_timeout: humantime::Duration,
 
     /// Time that a client may leave a response unread.
-    #[arg(long, env, default_value = "5s", value_parser = positive)]
-    pub(crate) write_timeout: Duration,
+    #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=DAY))]
+    pub(crate) write_timeout: humantime::Duration,
 
     /// Delay after a stop signal, with /readyz at 503, so that load balancers stop sending
     /// requests.
-    #[arg(long, env, default_value = "5s")]
-    pub(crate) drain_delay: Duration,
+    #[arg(long, env, default_value = "5s", value_parser = duration(Duration::ZERO..=DAY))]
+    pub(crate) drain_delay: humantime::Duration,
 
     /// Time for open connections to end after that delay.
-    #[arg(long, env, default_value = "10s")]
-    pub(crate) close_timeout: Duration,
+    #[arg(long, env, default_value = "10s", value_parser = duration(Duration::ZERO..=DAY))]
+    pub(crate) close_timeout: humantime::Duration,
 
     /// Format of log lines: text on a terminal, else JSON.
     #[arg(long, env)]
@@ -73,19 +79,4 @@ pub struct Settings {
 pub(crate) enum Command {
     /// Check that the replica at ADMIN_LISTEN is alive and ready: exit status 0 if it is.
     Healthcheck,
-}
-
-fn at_least_100ms(text: &str) -> Result<Duration, String> {
-    match positive(text)? {
-        duration if duration.as_millis() >= 100 => Ok(duration),
-        _ => Err("it must be at least 100ms".to_owned()),
-    }
-}
-
-fn positive(text: &str) -> Result<Duration, String> {
-    match text.parse::<Duration>() {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        Ok(_) => Err("it must be longer than 0s".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
 }

@@ -3,16 +3,37 @@
 use std::fmt::{self, Display};
 use std::fs;
 use std::io::{self, Write, stderr, stdout};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser};
+use humantime::format_duration;
 
 use crate::db::{BadUrl, Database};
 
 /// The exit status after a bad setting.
 const BAD_SETTING: u8 = 2;
+
+/// The upper bound of the durations that have no other: a longer one is a typing error.
+pub const DAY: Duration = Duration::from_hours(24);
+
+/// The value parser of a duration with units, such as `1m 30s`, within these bounds.
+pub fn duration(
+    bounds: RangeInclusive<Duration>,
+) -> impl Fn(&str) -> Result<humantime::Duration, String> + Clone {
+    move |text| match text.parse::<humantime::Duration>() {
+        Ok(duration) if bounds.contains(&duration) => Ok(duration),
+        Ok(_) => Err(format!(
+            "it must be from {} to {}",
+            format_duration(*bounds.start()),
+            format_duration(*bounds.end())
+        )),
+        Err(error) => Err(error.to_string()),
+    }
+}
 
 /// Parses the settings of a program from its arguments and environment.
 ///

@@ -14,7 +14,7 @@ mod seed;
 mod settings;
 mod tick;
 
-pub use schedule::Schedule;
+pub use schedule::{Schedule, ScheduleError};
 pub use seed::seed;
 pub use settings::Settings;
 

@@ -75,16 +75,33 @@ impl fmt::Display for Schedule {
     }
 }
 
-impl FromStr for Schedule {
-    type Err = CronError;
+/// Why a text is no schedule.
+#[derive(Debug, thiserror::Error)]
+pub enum ScheduleError {
+    /// It is not a cron pattern with seconds.
+    #[error(transparent)]
+    Pattern(#[from] CronError),
+    /// It is a pattern like `0 0 0 31 2 *`.
+    #[error("no such time exists")]
+    Never,
+}
 
-    fn from_str(pattern: &str) -> Result<Self, CronError> {
+impl FromStr for Schedule {
+    type Err = ScheduleError;
+
+    fn from_str(pattern: &str) -> Result<Self, ScheduleError> {
         let cron = CronParser::builder()
             .seconds(Seconds::Required)
             // As in the scheduler: if both day fields are given, a day must match both.
             .dom_and_dow(true)
             .build()
             .parse(pattern)?;
+        if cron
+            .find_next_occurrence(&DateTime::UNIX_EPOCH, true)
+            .is_err()
+        {
+            return Err(ScheduleError::Never);
+        }
         Ok(Self {
             pattern: pattern.to_owned(),
             cron,
@@ -148,6 +165,21 @@ mod tests {
     #[test]
     fn a_pattern_without_an_earlier_tick_has_none_due() {
         assert_eq!(latest("0 0 0 1 1 * 2099", "2026-01-01T00:00:00Z"), None);
+    }
+
+    #[test]
+    fn a_pattern_needs_a_time_that_exists() {
+        for pattern in ["0 0 0 31 2 *", "0 0 0 30 2 *", "0 0 0 31 4,6,9,11 *"] {
+            let result = pattern.parse::<Schedule>();
+            assert!(
+                matches!(result, Err(ScheduleError::Never)),
+                "{pattern}: {result:?}"
+            );
+        }
+        assert_eq!(
+            latest("0 0 0 29 2 *", "2026-01-01T00:00:00Z"),
+            Some(at("2024-02-29T00:00:00Z"))
+        );
     }
 
     #[test]

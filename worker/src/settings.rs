@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use shared::MinPoints;
-use shared::cli::DatabaseArgs;
+use shared::cli::{DAY, DatabaseArgs, duration};
 use shared::telemetry::LogFormat;
 
 use crate::schedule::Schedule;
@@ -31,11 +31,11 @@ pub struct Settings {
     pub(crate) schedule: Schedule,
 
     /// How long to wait after a round that was still running at its next tick.
-    #[arg(long, env, default_value = "10s", global = true, value_parser = up_to_a_day)]
+    #[arg(long, env, default_value = "10s", global = true, value_parser = duration(Duration::ZERO..=DAY))]
     pub(crate) cooldown: humantime::Duration,
 
     /// How long the writes of a round may take before it is rolled back.
-    #[arg(long, env, default_value = "2m", global = true, value_parser = a_second_to_a_day)]
+    #[arg(long, env, default_value = "2m", global = true, value_parser = duration(Duration::from_secs(1)..=DAY))]
     pub(crate) round_timeout: humantime::Duration,
 
     /// Format of log lines; by default text on a terminal, otherwise JSON.
@@ -81,20 +81,5 @@ pub(crate) enum Job {
 impl Settings {
     pub(crate) fn cooldown(&self) -> TimeDelta {
         TimeDelta::from_std(self.cooldown.into()).expect("the parser allows a day at most")
-    }
-}
-
-fn up_to_a_day(text: &str) -> Result<humantime::Duration, String> {
-    match text.parse::<humantime::Duration>() {
-        Ok(duration) if *duration <= Duration::from_hours(24) => Ok(duration),
-        Ok(_) => Err("it must be at most a day".to_owned()),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-fn a_second_to_a_day(text: &str) -> Result<humantime::Duration, String> {
-    match up_to_a_day(text)? {
-        duration if *duration >= Duration::from_secs(1) => Ok(duration),
-        _ => Err("it must be at least a second".to_owned()),
     }
 }

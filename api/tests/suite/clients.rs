@@ -333,3 +333,33 @@ async fn a_chunked_body_that_does_not_arrive_gets_408() {
     let problem = response.rfind("HTTP/1.1").unwrap();
     assert_problem(&response[problem..], 408);
 }
+
+#[tokio::test]
+async fn idle_connections_are_kept_while_no_other_waits_for_a_slot() {
+    const LIMIT: usize = 3;
+    let database = TestDatabase::new().await;
+    for open in [LIMIT - 1, LIMIT] {
+        let environment = [
+            ("MAX_CONNECTIONS", &*LIMIT.to_string()),
+            ("IDLE_TIMEOUT", "4s"),
+        ];
+        let (mut program, _client) = replica(&database, &environment).await;
+        let address = program.address("listen").await;
+        let mut idle = tokio::task::JoinSet::new();
+        for _ in 0..open {
+            idle.spawn(async move {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(GET).await.unwrap();
+                let began = Instant::now();
+                read_until_closed(&mut stream).await;
+                began.elapsed()
+            });
+        }
+        let kept = idle.join_all().await;
+        // Nothing but the idle timeout has closed them.
+        assert!(
+            kept.iter().all(|&kept| kept >= Duration::from_secs(4)),
+            "{open} of {LIMIT}: {kept:?}"
+        );
+    }
+}

@@ -98,3 +98,25 @@ async fn the_exit_status_of_a_health_check_is_the_state_of_the_replica() {
         "{output}"
     );
 }
+
+#[tokio::test]
+async fn a_duration_has_an_upper_bound() {
+    for setting in [
+        "request-timeout",
+        "header-timeout",
+        "idle-timeout",
+        "write-timeout",
+        "drain-delay",
+        "close-timeout",
+    ] {
+        for value in ["25h", "1000y", "200000000000y"] {
+            let mut program = program(&[&format!("--{setting}={value}")], &[] as &[(&str, &str)]);
+            assert_eq!(program.wait().await.code(), Some(2), "{setting} {value}");
+            let output = program.output();
+            assert!(
+                output.contains(&format!("--{setting} ")) && output.lines().count() == 1,
+                "{setting} {value}: {output}"
+            );
+        }
+    }
+}

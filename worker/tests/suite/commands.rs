@@ -118,7 +118,10 @@ async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
         ),
         (&["run"][..], ("COOLDOWN", "soon"), "--cooldown"),
         (&["run"][..], ("COOLDOWN", "1year"), "--cooldown"),
+        (&["run"][..], ("COOLDOWN", "200000000000y"), "--cooldown"),
+        (&["run"][..], ("SCHEDULE", "0 0 0 31 2 *"), "--schedule"),
         (&["run"][..], ("ROUND_TIMEOUT", "0s"), "--round-timeout"),
+        (&["run"][..], ("ROUND_TIMEOUT", "25h"), "--round-timeout"),
         (&["run"][..], ("RUST_LOG", "a=b=c"), "RUST_LOG"),
         (&["run"][..], ("ADMIN_LISTEN", "nowhere"), "--admin-listen"),
         (
