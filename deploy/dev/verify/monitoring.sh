@@ -95,6 +95,8 @@ pending=()
 expect_pending() { for alert; do wait_until is_pending "$alert"; pending+=("$alert"); done; }
 echo "-- alerts that are made to fire"
 expect_pending MaxTwoReplicaCutOff MaxTwoErrors
+psql "$(database_url owner)" -q -c "update last_query set queried_at = now() + interval '3 hours'"
+expect_pending MaxTwoClockWasAhead
 end TERM replica || fail "the replica exited with a failure"
 expect_pending MaxTwoDatabaseAway MaxTwoDown
 end TERM worker || fail "the worker exited with a failure"
