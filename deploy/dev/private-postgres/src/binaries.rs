@@ -57,6 +57,14 @@ impl Binaries {
             .map_or_else(Self::download, Ok)
     }
 
+    /// Those in `POSTGRES_BIN`, or as [`Self::find`] finds them: for tests, which have no settings.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub fn of_environment() -> Result<Self, Error> {
+        Self::find(env::var_os("POSTGRES_BIN").map(PathBuf::from).as_deref())
+    }
+
     /// The path of one of the programs.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {

@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_port_that_another_process_has_taken_is_replaced() {
-        let binaries = Binaries::find(None).expect("Postgres is installed");
+        let binaries = Binaries::of_environment().expect("Postgres is installed");
         let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
         server.stop();
         let other = TcpListener::bind(("127.0.0.1", 0)).expect("there is a free port");

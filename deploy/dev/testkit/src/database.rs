@@ -19,7 +19,7 @@ static SERVER: LazyLock<Arc<Mutex<Server>>> = LazyLock::new(|| Arc::new(Mutex::n
 static SERVER_TEMPLATE: OnceCell<()> = OnceCell::const_new();
 
 fn start(settings: &[&str]) -> Server {
-    Binaries::find(None)
+    Binaries::of_environment()
         .and_then(|binaries| Server::start_temporary(&binaries, settings))
         .unwrap_or_else(|error| panic!("{error}"))
 }

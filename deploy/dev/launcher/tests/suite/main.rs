@@ -278,8 +278,7 @@ async fn a_process_that_dies_is_restarted() {
 
 /// A folder of Postgres' programs whose server never becomes ready once `hang` exists in it.
 fn binaries_that_hang(folder: &Path) -> PathBuf {
-    let setting = std::env::var_os("POSTGRES_BIN").map(PathBuf::from);
-    let real = Binaries::find(setting.as_deref()).unwrap();
+    let real = Binaries::of_environment().unwrap();
     let binaries = folder.join("bin");
     std::fs::create_dir(&binaries).unwrap();
     let hang = binaries.join("hang");
