@@ -166,7 +166,7 @@ impl Server {
         if let Some((_, guard)) = self.running.take() {
             guard.dismiss();
         }
-        self.data_dir.wait_for_previous_server();
+        self.data_dir.wait_for_previous_server()?;
         self.running = Some(self.data_dir.run(self.port)?);
         Ok(())
     }
@@ -294,5 +294,43 @@ mod tests {
             matches!(outcome, Err(Error::PortInUse(port)) if port == taken),
             "{outcome:?}"
         );
+    }
+
+    #[test]
+    fn a_stale_pid_file_whose_number_lives_on_is_no_obstacle() {
+        let binaries = Binaries::of_environment().expect("Postgres is installed");
+        let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
+        let cluster = server.data_dir.cluster.clone();
+        let pid_file = cluster.join("postmaster.pid");
+        let text = fs::read_to_string(&pid_file).expect("the server wrote it");
+        server.crash();
+        // Postgres would take a process of another account for no server.
+        let mut other = server
+            .data_dir
+            .account
+            .command(Path::new("sleep"))
+            .arg("600")
+            .spawn()
+            .expect("the machine has `sleep`");
+        let (_, rest) = text.split_once('\n').expect("it has lines");
+        fs::write(&pid_file, format!("{}\n{rest}", other.id())).expect("it is writable");
+        let outcome = server.start_again();
+        other.kill().expect("it is a child");
+        other.wait().expect("it is a child");
+        outcome.expect("the number is not that of a server");
+    }
+
+    #[test]
+    fn a_server_that_its_owner_left_running_is_not_joined_by_another() {
+        let binaries = Binaries::of_environment().expect("Postgres is installed");
+        let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
+        let id = server.data_dir.previous_server();
+        assert!(id.is_some() && server.is_running());
+        server.data_dir.cancel.cancel();
+        let outcome = server.data_dir.wait_for_previous_server();
+        assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
+        assert!(server.data_dir.cluster.join("postmaster.pid").exists());
+        server.stop();
+        assert_eq!(server.data_dir.previous_server(), None);
     }
 }
