@@ -55,7 +55,8 @@ pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> any
     info!(directory = %directory.display(), "starting a private Postgres");
     let binaries = settings.postgres_bin.clone();
     // On a thread of its own, since a download may take long.
-    let binaries = spawn_blocking(move || Binaries::find(binaries.as_deref()))
+    let data_dir = directory.clone();
+    let binaries = spawn_blocking(move || Binaries::find_for(&data_dir, binaries.as_deref()))
         .await
         .context("finding Postgres")??;
     let server = postgres.start(directory, binaries).await?;

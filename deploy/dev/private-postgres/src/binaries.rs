@@ -2,8 +2,10 @@
 
 use std::env;
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 
 use nix::unistd::Uid;
@@ -65,6 +67,52 @@ impl Binaries {
         Self::find(env::var_os("POSTGRES_BIN").map(PathBuf::from).as_deref())
     }
 
+    /// Those of the major version that made the data in a server's directory; without data, as
+    /// [`Self::find`] finds them.
+    ///
+    /// # Errors
+    /// [`Error::OtherMajor`] when there are none of that version; else as [`Self::find`].
+    pub fn find_for(directory: &Path, setting: Option<&Path>) -> Result<Self, Error> {
+        let path = directory.join("cluster/PG_VERSION");
+        let major = match fs::read_to_string(&path) {
+            Ok(text) => text.trim().to_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::find(setting),
+            Err(error) => return Err(Error::io("reading", &path)(error)),
+        };
+        let found = Self::find(setting)?;
+        if found.is_of(&major) {
+            return Ok(found);
+        }
+        // What the setting names is not replaced.
+        let others = if setting.is_some() {
+            Vec::new()
+        } else {
+            Self::installed()
+        };
+        others
+            .into_iter()
+            .find(|binaries| binaries.is_of(&major))
+            .ok_or_else(|| Error::OtherMajor {
+                directory: directory.to_owned(),
+                major,
+                found: found.0,
+            })
+    }
+
+    /// Whether they are of this major version.
+    fn is_of(&self, major: &str) -> bool {
+        // Such as `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)` or `… 19devel`.
+        let version = Command::new(self.program("postgres"))
+            .arg("--version")
+            .output();
+        version.is_ok_and(|output| {
+            String::from_utf8_lossy(&output.stdout)
+                .split_once("(PostgreSQL) ")
+                .and_then(|(_, version)| version.strip_prefix(major))
+                .is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+        })
+    }
+
     /// The path of one of the programs.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
@@ -87,12 +135,25 @@ impl Binaries {
 
     /// The highest version in the usual folders.
     fn in_install_folders() -> Option<Self> {
+        Self::all_in_install_folders().max_by_key(|binaries| version_of(&binaries.0))
+    }
+
+    fn all_in_install_folders() -> impl Iterator<Item = Self> {
         INSTALL_FOLDERS
             .iter()
             .filter_map(|parent| fs::read_dir(parent).ok())
             .flat_map(Iterator::flatten)
             .filter_map(|version| Self::at(&version.path().join("bin")))
-            .max_by_key(|binaries| version_of(&binaries.0))
+    }
+
+    /// All that are on this machine already.
+    fn installed() -> Vec<Self> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        env::split_paths(&path)
+            .filter_map(|folder| Self::at(&folder))
+            .chain(Self::all_in_install_folders())
+            .chain(Self::at(&download_folder().join("bin")))
+            .collect()
     }
 
     /// Downloads them into this account's cache, unless they are there already.

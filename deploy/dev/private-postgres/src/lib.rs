@@ -39,6 +39,19 @@ pub enum Error {
     /// The configured folder does not hold the binaries.
     #[error("POSTGRES_BIN: {0} holds no initdb and postgres")]
     NotBinaries(PathBuf),
+    /// The data were made by a major version whose binaries are missing.
+    #[error(
+        "the data in {directory} were made by Postgres {major}, and {found} holds another version: install \
+         Postgres {major} or name its folder with POSTGRES_BIN, or name another --data-dir for new data"
+    )]
+    OtherMajor {
+        /// The server's directory.
+        directory: PathBuf,
+        /// The version that made the data.
+        major: String,
+        /// The folder of the binaries that were found.
+        found: PathBuf,
+    },
     /// Another program runs a server in the directory.
     #[error(
         "the data directory {0} is in use by another max-two; stop that one or name another --data-dir"

@@ -8,6 +8,7 @@
 
 mod settings;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -293,12 +294,15 @@ fn binaries_that_hang(folder: &Path) -> PathBuf {
             "#!/bin/sh\n{first}\nexec '{}' \"$@\"\n",
             real.program(name).display()
         );
-        let path = binaries.join(name);
-        std::fs::write(&path, script).unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&path, mode).unwrap();
+        write_script(&binaries.join(name), &script);
     }
     binaries
+}
+
+fn write_script(path: &Path, script: &str) {
+    std::fs::write(path, script).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(path, mode).unwrap();
 }
 
 /// Waits until the server hangs, and stops the launcher with Ctrl-C.
@@ -381,6 +385,59 @@ async fn one_stop_that_arrives_twice_counts_once() {
     program.signal(Signal::SIGINT);
     assert!(program.wait().await.success(), "{}", program.output());
     assert!(program.output().contains("Postgres has stopped"));
+}
+
+#[tokio::test]
+async fn data_are_opened_with_the_version_that_made_them() {
+    let folder = folder();
+    let (data, newer) = (folder.path().join("data"), folder.path().join("newer"));
+    let start = |path: &OsStr| {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_max-two"));
+        command
+            .args([
+                "--users",
+                "100",
+                "--replicas",
+                "1",
+                "--listen",
+                "127.0.0.1:0",
+            ])
+            .arg("--data-dir")
+            .arg(&data)
+            .env("SCHEDULE", "0 0 0 1 1 *")
+            .env("PATH", path)
+            // The versions have to be found.
+            .env_remove("POSTGRES_BIN")
+            .env_remove("DATABASE_URL");
+        Program::spawn(command)
+    };
+    let path = std::env::var_os("PATH").unwrap();
+    let mut program = start(&path);
+    ready(&mut program).await;
+    assert!(program.stop().await.success());
+
+    // Now a newer version comes first.
+    std::fs::create_dir(&newer).unwrap();
+    for name in ["initdb", "postgres"] {
+        write_script(
+            &newer.join(name),
+            &format!("#!/bin/sh\necho '{name} (PostgreSQL) 99.1'\n"),
+        );
+    }
+    let paths = std::iter::once(newer).chain(std::env::split_paths(&path));
+    let path = std::env::join_paths(paths).unwrap();
+    let mut program = start(&path);
+    ready(&mut program).await;
+    assert!(program.stop().await.success());
+
+    std::fs::write(data.join("cluster/PG_VERSION"), "98\n").unwrap();
+    let mut program = start(&path);
+    assert_eq!(program.wait().await.code(), Some(1));
+    let output = program.output();
+    let error = output.lines().last().unwrap();
+    for part in ["were made by Postgres 98", "POSTGRES_BIN", "--data-dir"] {
+        assert!(error.contains(part), "{output}");
+    }
 }
 
 #[tokio::test]
