@@ -136,7 +136,7 @@ impl Database {
     /// error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Connection, Error> {
         let connect = async {
-            let mut connection = address::connect(&self.0, limit)
+            let mut connection = Box::pin(address::connect(&self.0, limit))
                 .await
                 .map_err(Error::on_connect)?;
             // Not prepared: a pooler may already hold another client's statement of that name.

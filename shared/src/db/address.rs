@@ -11,10 +11,10 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpStream, UnixListener, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-/// Opens a session. If the host has several addresses, each gets an equal share of `limit` to
-/// accept the connection. One that accepts it and then stays silent is not detected.
+/// Opens a session. If the host has several addresses, each gets an equal share of what is left of
+/// `limit`.
 pub(super) async fn connect(
     options: &PgConnectOptions,
     limit: Duration,
@@ -32,20 +32,26 @@ async fn connect_to(
     options: &PgConnectOptions,
     limit: Duration,
 ) -> Result<PgConnection, sqlx::Error> {
-    if let [_, _, ..] = addresses {
-        // The last share is for the session itself.
-        let share = limit / u32::try_from(addresses.len() + 1).unwrap_or(u32::MAX);
-        let mut some_are_silent = false;
-        for &address in addresses {
-            match timeout(share, TcpStream::connect(address)).await {
-                Err(_) => some_are_silent = true,
-                Ok(Ok(server)) if some_are_silent => {
-                    return Box::pin(connect_over(server, options)).await;
-                }
-                Ok(Ok(_)) => break,
-                // Refused at once: sqlx finds the next one by itself.
-                Ok(Err(_)) => {}
+    let deadline = Instant::now() + limit;
+    let mut some_are_silent = false;
+    for (index, &address) in addresses.iter().enumerate() {
+        let left = u32::try_from(addresses.len() - index).unwrap_or(u32::MAX);
+        // The only one, or all before it refused: sqlx reaches it without a detour.
+        if left == 1 && !some_are_silent {
+            break;
+        }
+        let attempt = async {
+            match TcpStream::connect(address).await {
+                Ok(server) if some_are_silent => Some(connect_over(server, options).await),
+                Ok(_) => Some(options.connect().await),
+                // sqlx finds the next one by itself.
+                Err(_) => None,
             }
+        };
+        match timeout((deadline - Instant::now()) / left, attempt).await {
+            Ok(Some(result)) => return result,
+            Ok(None) => {}
+            Err(_) => some_are_silent = true,
         }
     }
     options.connect().await
@@ -104,9 +110,17 @@ mod tests {
             .and_then(|listener| listener.local_addr())
             .expect("there is a free port");
 
-        // By name, sqlx would wait for the silent one.
+        // Accepts, and never answers.
+        let mute = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        let mute_address = mute.local_addr().expect("it is bound");
+
+        // By name, sqlx reaches the silent one.
         let unreachable = options.clone().port(silent.port());
-        for addresses in [&[silent, real][..], &[refusing, silent, real]] {
+        for addresses in [
+            &[silent, real][..],
+            &[refusing, silent, real],
+            &[mute_address, real],
+        ] {
             let session = timeout(LIMIT, connect_to(addresses, &unreachable, LIMIT)).await;
             let mut session = session.expect("within the limit").expect("it connects");
             session.ping().await.expect("it works");
