@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::db::{CONNECT_TIMEOUT, Connection, Database, Error, backoff, with_deadline};
-use shared::last_query;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::query::QueryKind;
 
 /// The longest delay between two attempts to connect, without its jitter.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
@@ -124,9 +124,11 @@ impl Connector {
     }
 }
 
-/// Connects, and checks that the statement of an answer succeeds.
+/// Connects, and checks that each kind of query can be answered.
 async fn connect_and_check(database: &Database) -> Result<Connection, Error> {
     let mut connection = database.connect(CONNECT_TIMEOUT).await?;
-    with_deadline(CONNECT_TIMEOUT, last_query::check(&mut connection)).await?;
+    for kind in QueryKind::ALL {
+        with_deadline(CONNECT_TIMEOUT, kind.check(&mut connection)).await?;
+    }
     Ok(connection)
 }

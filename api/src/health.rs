@@ -17,7 +17,7 @@ impl Health {
     }
 
     /// From now on load balancers should send requests elsewhere.
-    pub(crate) fn drain(&self) {
+    pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }
 

@@ -154,7 +154,7 @@ async fn shut_down(
 ) {
     let signal = signals.next().await;
     info!(event = "replica_draining", signal, "replica draining");
-    health.drain();
+    health.set_draining();
     let close_then_wait = async {
         sleep(drain_delay).await;
         shutdown.send_replace(Shutdown::Close);

@@ -27,6 +27,19 @@ pub(crate) struct Bodies {
 }
 
 impl QueryKind {
+    /// All of them, for the check of a new session.
+    pub(crate) const ALL: [Self; 1] = [Self::TwoUsers];
+
+    /// Checks that schema and privileges suffice for this kind of query, and that its rows exist.
+    ///
+    /// # Errors
+    /// When they do not, or the connection breaks.
+    pub(crate) async fn check(self, connection: &mut Connection) -> Result<(), Error> {
+        match self {
+            Self::TwoUsers => last_query::check(connection).await,
+        }
+    }
+
     /// Runs the statement of this kind of query.
     ///
     /// # Errors
