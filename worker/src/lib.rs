@@ -8,11 +8,11 @@ mod clock;
 mod health;
 mod log;
 mod metrics;
+mod round_loop;
 mod runner;
 mod schedule;
 mod seed;
 mod settings;
-mod tick;
 
 pub use schedule::{Schedule, ScheduleError};
 pub use seed::seed;
@@ -68,7 +68,7 @@ pub fn main(mut settings: Settings) -> ExitCode {
 
 async fn run(job: Job, settings: Settings, database: Database) -> anyhow::Result<()> {
     match job {
-        Job::Run => tick::run(settings, database).await,
+        Job::Run => round_loop::run(settings, database).await,
         Job::Migrate => run_until_signal(migrate(&database)).await,
         Job::Seed { users } => run_until_signal(seed(&database, users)).await,
         Job::Round { min_points } => {

@@ -106,7 +106,7 @@ impl Runner {
             self.on_error(&error);
             return Next::Retry;
         }
-        let (result, signal) = self.run_due(&mut session, signals).await;
+        let (result, signal) = self.run_unless_stopped(&mut session, signals).await;
         let next = match result {
             Ok(outcome) => {
                 self.session = Some(session);
@@ -151,7 +151,7 @@ impl Runner {
 
     /// Runs the due round. After a signal it cancels the running statement, and returns an error
     /// unless the round was done before that.
-    async fn run_due(
+    async fn run_unless_stopped(
         &self,
         session: &mut Session,
         signals: &mut StopSignals,
