@@ -5,6 +5,7 @@
 //! number of connections is limited, invalid requests get a problem before routing, and a shutdown
 //! has stages and a deadline. The edge does not know what a request is about.
 
+mod checks;
 mod connection;
 mod connection_state;
 mod listener;
