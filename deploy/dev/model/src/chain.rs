@@ -1,11 +1,12 @@
-//! The chain of queries: the api's coalescing and `shared/src/last_query/answer.sql`, by two
-//! replicas at once.
+//! The chain of queries: the api's coalescing and the statements of `shared/src/last_query`, by two
+//! replicas at once, beside a worker's round.
 //!
-//! A request may arrive at any moment. A replica has one statement in flight, for all requests
-//! that waited when it was sent. A statement reads the clock when it is sent, and moves the row
-//! when it commits; commits happen one after the other. Its reply may be lost before or after the
-//! commit; its batch then gets a 503. The database's clock may advance at any moment, and may go
-//! back once.
+//! A request may arrive at any moment. A replica has one transaction in flight, for all requests
+//! that waited when it was sent. A transaction reads the clock when it is sent. When it has the
+//! row's lock it moves the row, reads the users, and commits, in one step here: nobody else can
+//! move the row in between. Its reply may be lost before or after the commit; its batch then gets a
+//! 503. A round may be committed between any two steps. The database's clock may advance at any
+//! moment, and may go back once.
 
 use stateright::{Model, Property};
 
@@ -13,6 +14,8 @@ const REPLICAS: usize = 2;
 const REQUESTS: usize = 4;
 /// The clock stops here. It bounds the exploration.
 const LAST_MOMENT: i8 = 2;
+/// No round follows this one. It bounds the exploration.
+const LAST_ROUND: u8 = 1;
 
 /// The protocol as implemented, or with one defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +32,11 @@ pub enum Variant {
     LastQueryInMemory,
     /// A batch whose reply is lost gets the reply of the batch before.
     StaleReply,
+    /// The users are those of the snapshot from before the wait for the row's lock, as when one
+    /// statement moves the row and reads them.
+    UsersFromBeforeTheLock,
+    /// The users are read after the commit, when the row's lock is free again.
+    UsersFromAfterTheCommit,
 }
 
 /// Replicas over one database.
@@ -45,25 +53,41 @@ type Time = Option<i8>;
 enum Request {
     NotSent,
     Waiting,
-    /// With this timestamp.
-    Answered(Time),
+    Answered {
+        timestamp: Time,
+        /// The round whose users it shows.
+        round: u8,
+    },
     /// With 503.
     Unavailable,
 }
 
+/// What a transaction returns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Reply {
+    /// The time of the query before the batch.
+    previous: Time,
+    /// The time of the batch.
+    queried: i8,
+    /// The round whose users were read.
+    round: u8,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Statement {
+struct Transaction {
     batch: Vec<usize>,
     sent_at: i8,
-    /// The times of the query before the batch and of the batch, once it is committed.
-    committed: Option<(Time, i8)>,
+    /// The last round when it was sent.
+    sent_round: u8,
+    /// Once it is committed.
+    committed: Option<Reply>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Replica {
     queue: Vec<usize>,
-    statement: Option<Statement>,
-    last_reply: Option<(Time, i8)>,
+    transaction: Option<Transaction>,
+    last_reply: Option<Reply>,
 }
 
 /// The database, the replicas and the requests at one moment.
@@ -73,6 +97,8 @@ pub struct State {
     clock_went_back: bool,
     /// The row of `last_query`.
     row: Time,
+    /// The last committed round.
+    round: u8,
     requests: [Request; REQUESTS],
     /// For each request, those that were answered before it was sent.
     answered_before: [Vec<usize>; REQUESTS],
@@ -90,11 +116,13 @@ pub enum Action {
     ClockGoesBack,
     /// A request arrives at a replica.
     Request(usize, usize),
-    /// A replica sends its statement.
+    /// A round is committed.
+    Round,
+    /// A replica sends its transaction.
     Send(usize),
-    /// The statement commits.
+    /// The transaction gets the row's lock, and commits.
     Commit(usize),
-    /// The statement's reply arrives.
+    /// The transaction's reply arrives.
     Reply(usize),
     /// The replica's connection is lost.
     Disconnect(usize),
@@ -103,34 +131,45 @@ pub enum Action {
 impl Chain {
     fn commit(&self, state: &mut State, number: usize) {
         let replica = &mut state.replicas[number];
-        let Some(statement) = &mut replica.statement else {
+        let Some(transaction) = &mut replica.transaction else {
             return;
         };
         let previous = match self.variant {
-            Variant::LastQueryInMemory => replica.last_reply.map(|(_, queried)| queried),
+            Variant::LastQueryInMemory => replica.last_reply.map(|reply| reply.queried),
             _ => state.row,
         };
         let queried = match (self.variant, state.row) {
-            (Variant::NoGreatest, _) | (_, None) => statement.sent_at,
-            (_, Some(before)) => statement.sent_at.max(before),
+            (Variant::NoGreatest, _) | (_, None) => transaction.sent_at,
+            (_, Some(before)) => transaction.sent_at.max(before),
+        };
+        let round = match self.variant {
+            Variant::UsersFromBeforeTheLock => transaction.sent_round,
+            _ => state.round,
         };
         state.row = Some(queried);
-        statement.committed = Some((previous, queried));
+        transaction.committed = Some(Reply {
+            previous,
+            queried,
+            round,
+        });
         state
             .chain
-            .extend(statement.batch.iter().map(|&request| (request, queried)));
+            .extend(transaction.batch.iter().map(|&request| (request, queried)));
     }
 
     fn receive_reply(&self, state: &mut State, number: usize) {
         let replica = &mut state.replicas[number];
-        let Some(statement) = replica.statement.take() else {
+        let Some(transaction) = replica.transaction.take() else {
             return;
         };
-        let Some((previous, queried)) = statement.committed else {
+        let Some(mut reply) = transaction.committed else {
             return;
         };
-        replica.last_reply = statement.committed;
-        let mut batch = statement.batch;
+        if self.variant == Variant::UsersFromAfterTheCommit {
+            reply.round = state.round;
+        }
+        replica.last_reply = Some(reply);
+        let mut batch = transaction.batch;
         if self.variant == Variant::JoinAfterCommit {
             // Directly after its batch, even if the chain has moved on.
             let end = state
@@ -139,25 +178,34 @@ impl Chain {
                 .position(|&(request, _)| batch.last() == Some(&request));
             let next = end.map_or(0, |end| end + 1);
             for (offset, request) in replica.queue.drain(..).enumerate() {
-                state.chain.insert(next + offset, (request, queried));
+                state.chain.insert(next + offset, (request, reply.queried));
                 batch.push(request);
             }
         }
         for (position, &request) in batch.iter().enumerate() {
             let first = position == 0 || self.variant == Variant::AllGetPrevious;
-            let time = if first { previous } else { Some(queried) };
-            state.requests[request] = Request::Answered(time);
+            state.requests[request] = Request::Answered {
+                timestamp: if first {
+                    reply.previous
+                } else {
+                    Some(reply.queried)
+                },
+                round: reply.round,
+            };
         }
     }
 
     fn disconnect(&self, state: &mut State, number: usize) {
         let replica = &mut state.replicas[number];
-        let Some(statement) = replica.statement.take() else {
+        let Some(transaction) = replica.transaction.take() else {
             return;
         };
-        for request in statement.batch {
+        for request in transaction.batch {
             state.requests[request] = match (self.variant, replica.last_reply) {
-                (Variant::StaleReply, Some((_, queried))) => Request::Answered(Some(queried)),
+                (Variant::StaleReply, Some(reply)) => Request::Answered {
+                    timestamp: Some(reply.queried),
+                    round: reply.round,
+                },
                 _ => Request::Unavailable,
             };
         }
@@ -169,6 +217,14 @@ fn position(state: &State, request: usize) -> Option<usize> {
     state.chain.iter().position(|&(other, _)| other == request)
 }
 
+/// The rounds whose users the answers show, in the order of the chain.
+fn answered_rounds(state: &State) -> impl Iterator<Item = u8> {
+    (state.chain.iter()).filter_map(move |&(request, _)| match state.requests[request] {
+        Request::Answered { round, .. } => Some(round),
+        _ => None,
+    })
+}
+
 impl Model for Chain {
     type State = State;
     type Action = Action;
@@ -178,6 +234,7 @@ impl Model for Chain {
             clock: 1,
             clock_went_back: false,
             row: None,
+            round: 0,
             requests: [Request::NotSent; REQUESTS],
             answered_before: Default::default(),
             chain: Vec::new(),
@@ -192,16 +249,19 @@ impl Model for Chain {
         if !state.clock_went_back {
             actions.push(Action::ClockGoesBack);
         }
+        if state.round < LAST_ROUND {
+            actions.push(Action::Round);
+        }
         // Requests are interchangeable, so they are sent in the order of their numbers.
         let next = (state.requests.iter()).position(|request| *request == Request::NotSent);
         for (number, replica) in state.replicas.iter().enumerate() {
             actions.extend(next.map(|request| Action::Request(request, number)));
-            match &replica.statement {
+            match &replica.transaction {
                 None if replica.queue.is_empty() => {}
                 None => actions.push(Action::Send(number)),
-                Some(statement) => {
+                Some(transaction) => {
                     actions.push(Action::Disconnect(number));
-                    actions.push(if statement.committed.is_some() {
+                    actions.push(if transaction.committed.is_some() {
                         Action::Reply(number)
                     } else {
                         Action::Commit(number)
@@ -221,17 +281,24 @@ impl Model for Chain {
             }
             Action::Request(request, number) => {
                 state.answered_before[request] = (0..REQUESTS)
-                    .filter(|&other| matches!(state.requests[other], Request::Answered(_)))
+                    .filter(|&other| matches!(state.requests[other], Request::Answered { .. }))
                     .collect();
                 state.requests[request] = Request::Waiting;
                 state.replicas[number].queue.push(request);
             }
+            Action::Round => state.round += 1,
             Action::Send(number) => {
                 let sent_at = state.clock;
+                // Nothing else depends on it, and it would double the states.
+                let sent_round = match self.variant {
+                    Variant::UsersFromBeforeTheLock => state.round,
+                    _ => 0,
+                };
                 let replica = &mut state.replicas[number];
-                replica.statement = Some(Statement {
+                replica.transaction = Some(Transaction {
                     batch: std::mem::take(&mut replica.queue),
                     sent_at,
+                    sent_round,
                     committed: None,
                 });
             }
@@ -248,11 +315,11 @@ impl Model for Chain {
                 "an answer has the time of the query right before it",
                 |_, state: &State| {
                     (0..REQUESTS).all(|request| match state.requests[request] {
-                        Request::Answered(time) => {
-                            position(state, request).is_some_and(|position| {
-                                time == position.checked_sub(1).map(|before| state.chain[before].1)
-                            })
-                        }
+                        Request::Answered { timestamp, .. } => position(state, request)
+                            .is_some_and(|position| {
+                                let before = position.checked_sub(1);
+                                timestamp == before.map(|before| state.chain[before].1)
+                            }),
                         _ => true,
                     })
                 },
@@ -271,9 +338,22 @@ impl Model for Chain {
                     })
                 },
             ),
+            Property::always(
+                "no answer shows users of a round that an answer before it had left behind",
+                |_, state: &State| answered_rounds(state).is_sorted(),
+            ),
             Property::sometimes("all requests are answered", |_, state: &State| {
-                (state.requests.iter()).all(|request| matches!(request, Request::Answered(_)))
+                (state.requests.iter()).all(|request| matches!(request, Request::Answered { .. }))
             }),
+            Property::sometimes(
+                "a round comes between two answers of the chain",
+                |_, state: &State| {
+                    let mut rounds = answered_rounds(state);
+                    rounds
+                        .next()
+                        .is_some_and(|first| rounds.any(|round| round > first))
+                },
+            ),
             Property::sometimes("a committed batch gets 503", |_, state: &State| {
                 state
                     .chain

@@ -130,3 +130,16 @@ fn a_request_that_joins_after_the_commit_comes_too_early_in_the_chain() {
         "an answer that arrived before a request was sent precedes it in the chain",
     );
 }
+
+#[test]
+fn users_that_are_not_read_under_the_rows_lock_go_back_to_an_older_round() {
+    for variant in [
+        chain::Variant::UsersFromBeforeTheLock,
+        chain::Variant::UsersFromAfterTheCommit,
+    ] {
+        assert_refuted(
+            Chain { variant },
+            "no answer shows users of a round that an answer before it had left behind",
+        );
+    }
+}
