@@ -15,8 +15,8 @@ use sqlx::AssertSqlSafe;
 
 use crate::{Client, TestDatabase};
 
-use history::Audit;
 pub use history::Observation;
+use history::{Audit, Query};
 
 /// Records the answers of a database's clients; triggers record the database's changes.
 #[derive(Clone, Debug, Default)]
@@ -72,15 +72,11 @@ impl Checker {
             .lock()
             .expect("nothing panics while it holds this lock")
             .clone();
-        let choices: Vec<Value> = database
-            .values("select users from audit.choices order by number")
-            .await;
-        let seconds: Vec<String> = database
-            .values("select distinct to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') from audit.queries")
-            .await;
         let audit = Audit {
-            choices,
-            seconds: seconds.into_iter().collect(),
+            choices: database
+                .values("select users from audit.choices order by number")
+                .await,
+            queries: queries(database).await,
         };
         Report {
             rounds: database.value("select count(*) from audit.rounds").await,
@@ -114,6 +110,26 @@ async fn findings(database: &TestDatabase) -> Vec<(String, i64)> {
     .fetch_all(&mut connection)
     .await
     .expect("a superuser may read the audit")
+}
+
+/// The moves of the chain, in their order.
+async fn queries(database: &TestDatabase) -> Vec<Query> {
+    let mut connection = database.superuser().await;
+    let rows: Vec<(Option<String>, String, i64)> = sqlx::query_as(
+        "select to_char(previous_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'),
+                to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'),
+                (select count(*) from audit.choices where number <= queries.choice)
+         from audit.queries order by number",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .expect("a superuser may read the audit");
+    let query = |(previous, queried, rounds)| Query {
+        previous,
+        queried,
+        round: usize::try_from(rounds).expect("a count is not negative"),
+    };
+    rows.into_iter().map(query).collect()
 }
 
 /// Counts statements whose first answer, the one with the time of the query before, no client got.

@@ -31,7 +31,11 @@ create table audit.queries (
     -- Assigned while the row of last_query is locked, so it is the order of the chain.
     number bigserial primary key,
     previous_at timestamptz,
-    queried_at timestamptz not null
+    queried_at timestamptz not null,
+    -- The last committed choice, read anew while the row is locked. The users of the answer are read
+    -- later, before the next query gets the row: they are of this choice, or of one up to the next
+    -- query's.
+    choice bigint
 );
 
 create function audit.begin() returns trigger language plpgsql security definer as $$
@@ -79,9 +83,25 @@ $$;
 create trigger audit after insert or update on rounds
     for each row execute function audit.round();
 
+-- Gives each query a second of its own. Answers show seconds, so each tells its place in the chain.
+-- A time that goes back is left as it is, to be found.
+create function audit.place() returns trigger language plpgsql security definer as $$
+begin
+    if old.queried_at is null then
+        new.queried_at := '2000-01-01 00:00:00Z';
+    elsif new.queried_at >= old.queried_at then
+        new.queried_at := old.queried_at + interval '1 second';
+    end if;
+    return new;
+end
+$$;
+create trigger audit_place before update on last_query
+    for each row execute function audit.place();
+
 create function audit.query() returns trigger language plpgsql security definer as $$
 begin
-    insert into audit.queries (previous_at, queried_at) values (new.previous_at, new.queried_at);
+    insert into audit.queries (previous_at, queried_at, choice)
+    select new.previous_at, new.queried_at, max(number) from audit.choices;
     return null;
 end
 $$;

@@ -183,30 +183,35 @@ async fn a_fork_and_a_step_back_of_the_chain_are_detected() {
     }
 }
 
+/// Does rounds until one of them has chosen users, and returns these.
+async fn round_with_users(database: &TestDatabase) -> Value {
+    loop {
+        round(database).await;
+        let users: Value = database
+            .value("select users from audit.choices order by number desc limit 1")
+            .await;
+        if users != json!([]) {
+            return users;
+        }
+    }
+}
+
+/// The time of the last query, in the format of an answer.
+async fn last_queried(database: &TestDatabase) -> String {
+    database
+        .value("select to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') from last_query")
+        .await
+}
+
 #[tokio::test]
 async fn answers_that_contradict_are_detected() {
     let (database, checker) = checked(100).await;
-    let all_choices = async || -> Vec<Value> {
-        database
-            .values("select users from audit.choices order by number")
-            .await
-    };
-    while all_choices()
-        .await
-        .iter()
-        .filter(|users| *users != &json!([]))
-        .count()
-        < 2
-    {
-        round(&database).await;
-    }
+    query(&database, &checker).await;
+    let oldest = &round_with_users(&database).await;
+    let newest = &round_with_users(&database).await;
     query(&database, &checker).await;
     query(&database, &checker).await;
-    let second: String = database
-        .value("select to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') from last_query")
-        .await;
-    let mut choices = all_choices().await;
-    choices.retain(|users| users != &json!([]));
+    let second = last_queried(&database).await;
     let began = Instant::now();
     let record = |checker: &Checker, milliseconds: u64, users: &Value, timestamp: Option<&str>| {
         checker.record(Observation {
@@ -216,10 +221,9 @@ async fn answers_that_contradict_are_detected() {
             timestamp: timestamp.map(ToOwned::to_owned),
         });
     };
-    let (newest, oldest) = (choices.last().unwrap(), choices.first().unwrap());
     for (users, timestamp, contradiction) in [
         (newest, None, "two answers are the very first"),
-        (newest, Some("2020-07-30 17:09:33"), "time went back"),
+        (newest, Some("1999-07-30 17:09:33"), "time went back"),
         (
             newest,
             Some("2999-07-30 17:09:33"),
@@ -263,4 +267,37 @@ async fn a_test_ignores_the_environment_of_another_server() {
     });
     program.wait_for_output("1 passed").await;
     assert!(program.wait().await.success());
+}
+
+#[tokio::test]
+async fn users_of_a_round_before_or_after_the_place_in_the_chain_are_detected() {
+    let (database, checker) = checked(100).await;
+    query(&database, &checker).await;
+    let mut rounds = Vec::new();
+    for _ in 0..3 {
+        let users = round_with_users(&database).await;
+        query(&database, &checker).await;
+        let timestamp = last_queried(&database).await;
+        // The next query shows that timestamp, too, and its users may have been read at any time
+        // before the query after it.
+        query(&database, &checker).await;
+        query(&database, &checker).await;
+        rounds.push((users, timestamp));
+    }
+    let (_, timestamp) = &rounds[1];
+    for (number, (users, _)) in rounds.iter().enumerate() {
+        let checker = Checker::default();
+        checker.record(Observation {
+            sent_at: Instant::now(),
+            received_at: Instant::now(),
+            users: users.clone(),
+            timestamp: Some(timestamp.clone()),
+        });
+        let contradictions = checker.report(&database).await.contradictions;
+        assert_eq!(
+            contradictions.len(),
+            usize::from(number != 1),
+            "{contradictions:?}"
+        );
+    }
 }
