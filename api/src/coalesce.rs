@@ -1,8 +1,8 @@
-//! Coalescing: queries that arrive while a statement runs wait in the queue, and the next statement
+//! Coalescing: queries that arrive while a transaction runs wait in the queue, and the next one
 //! answers all of them.
 //!
-//! Batches come in from the queue; one statement per batch goes out over the replica's session. The
-//! statement runs in a task of its own, so a client that hangs up cancels nothing.
+//! Batches come in from the queue; one transaction per batch goes out over the replica's session.
+//! It runs in a task of its own, so a client that hangs up cancels nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,7 +106,7 @@ impl Coalescer {
         }
     }
 
-    /// Runs one statement for each kind of query in the batch, all within one deadline. Queries
+    /// Runs one transaction for each kind of query in the batch, all within one deadline. Queries
     /// that have waited for too long meanwhile leave the batch.
     async fn answer_batch(
         &mut self,
@@ -116,11 +116,11 @@ impl Coalescer {
         let Self { batch, metrics, .. } = self;
         with_deadline(self.deadline, async {
             while let Some(kind) = batch.next_kind() {
-                let statement = kind.run(connection);
-                tokio::pin!(statement);
+                let transaction = kind.run(connection);
+                tokio::pin!(transaction);
                 let bodies = loop {
                     tokio::select! {
-                        bodies = &mut statement => break bodies?,
+                        bodies = &mut transaction => break bodies?,
                         _ = sweep.tick() => batch.fail_late(),
                     }
                 };

@@ -52,7 +52,7 @@ impl Connector {
     pub(crate) async fn connect_with_backoff(&mut self) -> Connection {
         loop {
             sleep(self.delay).await;
-            match connect_and_check(&self.database).await {
+            match connect_and_prepare(&self.database).await {
                 Ok(connection) => {
                     self.connected_at = Instant::now();
                     if !self.is_flapping {
@@ -124,11 +124,11 @@ impl Connector {
     }
 }
 
-/// Connects, and checks that each kind of query can be answered.
-async fn connect_and_check(database: &Database) -> Result<Connection, Error> {
+/// Connects, and prepares the session for each kind of query.
+async fn connect_and_prepare(database: &Database) -> Result<Connection, Error> {
     let mut connection = database.connect(CONNECT_TIMEOUT).await?;
     for kind in QueryKind::ALL {
-        with_deadline(CONNECT_TIMEOUT, kind.check(&mut connection)).await?;
+        with_deadline(CONNECT_TIMEOUT, kind.prepare(&mut connection)).await?;
     }
     Ok(connection)
 }

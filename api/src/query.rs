@@ -27,20 +27,20 @@ pub(crate) struct Bodies {
 }
 
 impl QueryKind {
-    /// All of them, for the check of a new session.
+    /// All of them, for the preparation of a new session.
     pub(crate) const ALL: [Self; 1] = [Self::TwoUsers];
 
-    /// Checks that schema and privileges suffice for this kind of query, and that its rows exist.
+    /// Prepares a session for this kind of query, and checks that it can be answered.
     ///
     /// # Errors
-    /// When they do not, or the connection breaks.
-    pub(crate) async fn check(self, connection: &mut Connection) -> Result<(), Error> {
+    /// When it can't, or the connection breaks; the connection is to be dropped.
+    pub(crate) async fn prepare(self, connection: &mut Connection) -> Result<(), Error> {
         match self {
-            Self::TwoUsers => last_query::check(connection).await,
+            Self::TwoUsers => last_query::prepare(connection).await,
         }
     }
 
-    /// Runs the statement of this kind of query.
+    /// Runs the transaction of this kind of query.
     ///
     /// # Errors
     /// When the database can't be reached or the statement fails; the connection is to be dropped.

@@ -137,6 +137,57 @@ async fn a_request_that_finds_the_queue_full_gets_503_at_once() {
 }
 
 #[tokio::test]
+async fn an_answer_that_waited_while_a_round_was_done_shows_the_users_of_that_round() {
+    let database = TestDatabase::with_users(10_000).await;
+    round(&database, "0").await;
+    let (_program, client) = replica(&database, &[]).await;
+    assert_eq!(client.get("/").await.status, 200);
+    for _ in 0..3 {
+        // Another replica has the row of the chain when a request arrives.
+        let mut other = database.superuser().await;
+        sqlx::raw_sql("begin; select from last_query for update")
+            .execute(&mut other)
+            .await
+            .unwrap();
+        let request = tokio::spawn({
+            let client = client.clone();
+            async move { client.get("/").await.json() }
+        });
+        eventually("the query waits for the row", async || {
+            database
+                .value(
+                    "select exists (select from pg_stat_activity \
+                     where datname = current_database() and application_name = 'max-two-api' \
+                     and wait_event_type = 'Lock')",
+                )
+                .await
+        })
+        .await;
+        round(&database, "0").await;
+        sqlx::raw_sql(
+            "update last_query set previous_at = queried_at, queried_at = clock_timestamp(); \
+             commit",
+        )
+        .execute(&mut other)
+        .await
+        .unwrap();
+        let shown: String = database
+            .value(
+                "select jsonb_build_array( \
+                     jsonb_build_object('id', first_user_id, 'points', first_points), \
+                     jsonb_build_object('id', second_user_id, 'points', second_points) \
+                 )::text from settings",
+            )
+            .await;
+        assert_eq!(
+            request.await.unwrap()["users"],
+            serde_json::from_str::<serde_json::Value>(&shown).unwrap(),
+            "its timestamp is later than the round"
+        );
+    }
+}
+
+#[tokio::test]
 async fn rounds_do_not_delay_requests() {
     let database = TestDatabase::with_users(50_000).await;
     round(&database, "10").await;

@@ -1,31 +1,38 @@
+use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Instant;
 
+use chrono::{DateTime, Utc};
 use shared::last_query::{ANSWER_SQL, answer};
-use shared::users::Layout;
+use shared::users::{Layout, User};
 use shared::{MinPoints, rounds};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
-use testkit::TestDatabase;
+use testkit::{TestDatabase, eventually};
+use tokio::sync::Semaphore;
 
 use crate::ROUND_TIMEOUT;
 
-/// How many pages a statement touches, in all nodes of its plan.
-async fn count_pages(connection: &mut PgConnection, statement: &str) -> i64 {
-    let explain = format!("explain (analyze, buffers, format json) {statement}");
-    let plan: serde_json::Value = sqlx::query_scalar(AssertSqlSafe(explain))
-        .fetch_one(connection)
-        .await
-        .unwrap();
-    let root = &plan[0]["Plan"];
-    ["Shared Hit Blocks", "Shared Read Blocks"]
-        .map(|name| root[name].as_i64().unwrap())
-        .iter()
-        .sum()
+/// How many pages an answer touches, in all nodes of its statements' plans.
+async fn count_pages(connection: &mut PgConnection) -> i64 {
+    let mut pages = 0;
+    for statement in ANSWER_SQL.split(';') {
+        let explain = format!("explain (analyze, buffers, format json) {statement}");
+        let plan: serde_json::Value = sqlx::query_scalar(AssertSqlSafe(explain))
+            .fetch_one(&mut *connection)
+            .await
+            .unwrap();
+        let root = &plan[0]["Plan"];
+        for name in ["Shared Hit Blocks", "Shared Read Blocks"] {
+            pages += root[name].as_i64().unwrap();
+        }
+    }
+    pages
 }
 
 #[tokio::test]
 async fn the_statement_touches_few_pages_whatever_the_statistics_and_the_minimum_are() {
     let database = TestDatabase::with_users(200_000).await;
-    let mut api = database.connect(&database.api).await;
+    let mut api = database.replica_session().await;
     let mut worker = database.connect(&database.worker).await;
     let table_pages: i64 = database
         .value("select pg_relation_size('users') / 8192")
@@ -35,7 +42,7 @@ async fn the_statement_touches_few_pages_whatever_the_statistics_and_the_minimum
     // those of a round.
     for statistics in ["", "analyze", "analyze"] {
         database.run(statistics).await;
-        let pages = count_pages(&mut api, ANSWER_SQL).await;
+        let pages = count_pages(&mut api).await;
         assert!(pages <= 30, "{pages} pages, {statistics:?}");
         for minimum in ["0", "50", "99", "100"] {
             database
@@ -45,7 +52,7 @@ async fn the_statement_touches_few_pages_whatever_the_statistics_and_the_minimum
                      second_user_id = 199999, second_points = 99"
                 ))
                 .await;
-            let pages = count_pages(&mut api, ANSWER_SQL).await;
+            let pages = count_pages(&mut api).await;
             assert!(
                 pages <= 30,
                 "{pages} pages at minimum {minimum}, {statistics:?}"
@@ -68,11 +75,9 @@ async fn the_statement_touches_few_pages_whatever_the_statistics_and_the_minimum
 async fn dead_rows_of_a_long_transaction_do_not_slow_the_statement() {
     // Its own server: a long transaction in any database of a server blocks pruning in all of them.
     let database = TestDatabase::with_own_server().await;
-    let mut api = database.connect(&database.api).await;
-    // As in a replica: prepared once, while the table was small.
-    let prepare = format!("prepare answer as {ANSWER_SQL}");
-    api.execute(AssertSqlSafe(prepare)).await.unwrap();
-    assert!(count_pages(&mut api, "execute answer").await <= 30);
+    let mut api = database.replica_session().await;
+    // Planned while the table is small.
+    assert!(count_pages(&mut api).await <= 30);
     let mut dump = database.connect(&database.owner).await;
     dump.execute("begin isolation level repeatable read; table last_query")
         .await
@@ -89,14 +94,93 @@ async fn dead_rows_of_a_long_transaction_do_not_slow_the_statement() {
         "a scan would touch only {table_pages} pages"
     );
     database.run("vacuum last_query").await;
-    let pages = count_pages(&mut api, "execute answer").await;
+    let pages = count_pages(&mut api).await;
     assert!(pages <= 30, "{pages} pages of {table_pages}");
+}
+
+// The compiler checks the statements' texts, but not how the rows of their message are decoded.
+#[tokio::test]
+async fn an_answer_is_what_the_tables_hold() {
+    let database = TestDatabase::new().await;
+    let mut api = database.replica_session().await;
+    let user = |id, points| User { id, points };
+    for (choice, users) in [
+        ("100, null, null, null, null", vec![]),
+        ("0, 7, 60, null, null", vec![user(7, 60)]),
+        (
+            "59, 7, 60, 9223372036854775807, 100",
+            vec![user(7, 60), user(i64::MAX, 100)],
+        ),
+        // They do not qualify.
+        ("60, 7, 60, 8, 61", vec![user(8, 61)]),
+        ("100, 7, 60, 8, 100", vec![]),
+    ] {
+        database
+            .run(&format!(
+                "update settings set (min_points, first_user_id, first_points, second_user_id, \
+                 second_points) = ({choice})"
+            ))
+            .await;
+        let answer = answer(&mut api).await.unwrap();
+        assert_eq!(answer.users, users, "{choice}");
+        let queried_at = database.value("select queried_at from last_query").await;
+        let previous_at = database.value("select previous_at from last_query").await;
+        assert_eq!(
+            (Some(answer.queried_at), answer.previous_at),
+            (queried_at, previous_at)
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_error_rolls_back_the_move_and_leaves_no_transaction_open() {
+    let database = TestDatabase::new().await;
+    let mut api = database.replica_session().await;
+    let before = answer(&mut api).await.unwrap();
+    let sessions = "select string_agg(state, ', ') from pg_stat_activity \
+                    where datname = current_database() and usename = 'max_two_api'";
+    // The first refuses the move, the second the read.
+    for (broken, mended) in [
+        (
+            "alter table last_query add constraint broken check (false) not valid",
+            "alter table last_query drop constraint broken",
+        ),
+        (
+            "revoke select on settings from max_two_api",
+            "grant select on settings to max_two_api",
+        ),
+    ] {
+        database.run(broken).await;
+        answer(&mut api).await.unwrap_err();
+        eventually("the session has no transaction", async || {
+            database.value::<String>(sessions).await == "idle"
+        })
+        .await;
+        let queried_at: DateTime<Utc> = database.value("select queried_at from last_query").await;
+        assert_eq!(queried_at, before.queried_at);
+        database.run(mended).await;
+    }
+    assert_eq!(
+        answer(&mut api).await.unwrap().previous_at,
+        Some(before.queried_at)
+    );
+}
+
+#[tokio::test]
+async fn without_its_row_a_table_gives_no_answer() {
+    for table in ["last_query", "settings"] {
+        let database = TestDatabase::new().await;
+        let mut api = database.replica_session().await;
+        answer(&mut api).await.unwrap();
+        database.run(&format!("delete from {table}")).await;
+        answer(&mut api).await.unwrap_err();
+    }
 }
 
 #[tokio::test]
 async fn the_very_first_query_has_no_previous_one() {
     let database = TestDatabase::new().await;
-    let mut api = database.connect(&database.api).await;
+    let mut api = database.replica_session().await;
     let first = answer(&mut api).await.unwrap();
     assert_eq!(first.previous_at, None);
     assert_eq!(
@@ -110,7 +194,7 @@ async fn all_queries_form_one_chain_in_the_order_in_which_they_were_sent() {
     let database = TestDatabase::with_users(10).await;
     let mut clients = tokio::task::JoinSet::new();
     for _ in 0..6 {
-        let mut api = database.connect(&database.api).await;
+        let mut api = database.replica_session().await;
         clients.spawn(async move {
             let mut answers = Vec::new();
             for _ in 0..500 {
@@ -136,13 +220,75 @@ async fn all_queries_form_one_chain_in_the_order_in_which_they_were_sent() {
     }
 }
 
+/// Sessions answer as fast as they can, while these rounds follow each other. Returns the answers
+/// in the order of the chain: each one's time, that of the query before, and its round.
+async fn answers_around_rounds(
+    database: &TestDatabase,
+    sessions: u32,
+    rounds: RangeInclusive<i64>,
+) -> Vec<(DateTime<Utc>, Option<DateTime<Utc>>, Option<i64>)> {
+    let mut worker = database.connect(&database.worker).await;
+    let answered = Arc::new(Semaphore::new(0));
+    let mut replicas = tokio::task::JoinSet::new();
+    for _ in 0..sessions {
+        let mut api = database.replica_session().await;
+        let answered = Arc::clone(&answered);
+        replicas.spawn(async move {
+            let mut answers = Vec::new();
+            while !answered.is_closed() {
+                let answer = answer(&mut api).await.unwrap();
+                let round = answer.users.first().map(|user| user.id);
+                answers.push((answer.queried_at, answer.previous_at, round));
+                answered.add_permits(1);
+            }
+            answers
+        });
+    }
+    for number in rounds {
+        // All that an answer shows of a round: a user, who bears the round's number.
+        sqlx::query("update settings set min_points = 0, first_user_id = $1, first_points = 1")
+            .bind(number)
+            .execute(&mut worker)
+            .await
+            .unwrap();
+        answered.acquire_many(sessions).await.unwrap().forget();
+    }
+    answered.close();
+    let mut chain = replicas.join_all().await.concat();
+    chain.sort();
+    chain
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_shows_users_of_a_round_that_an_answer_before_it_had_left_behind() {
+    // Sessions wait for the row while another's commit waits for the disk.
+    let database = TestDatabase::with_durable_server().await;
+    for (sessions, rounds) in [(2, 1..=200), (3, 201..=400), (6, 401..=600)] {
+        let chain = answers_around_rounds(&database, sessions, rounds).await;
+        let older = chain.windows(2).filter(|pair| pair[1].2 < pair[0].2);
+        assert_eq!(
+            older.count(),
+            0,
+            "{sessions} sessions, {} answers",
+            chain.len()
+        );
+        let mut shown: Vec<_> = chain.iter().map(|answer| answer.2).collect();
+        shown.dedup();
+        assert!(
+            shown.len() > 100,
+            "only {} of 200 rounds were shown",
+            shown.len()
+        );
+    }
+}
+
 #[tokio::test]
 async fn the_time_does_not_go_back_when_the_clock_does() {
     let database = TestDatabase::new().await;
     database
         .run("update last_query set queried_at = now() + interval '1 hour'")
         .await;
-    let mut api = database.connect(&database.api).await;
+    let mut api = database.replica_session().await;
     let first = answer(&mut api).await.unwrap();
     assert_eq!(Some(first.queried_at), first.previous_at);
     assert_eq!(

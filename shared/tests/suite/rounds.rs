@@ -439,7 +439,7 @@ async fn a_reader_never_sees_half_a_round() {
 async fn an_answer_holds_two_users_of_one_round() {
     let database = TestDatabase::with_users(500).await;
     let mut worker = database.connect(&database.worker).await;
-    let mut api = database.connect(&database.api).await;
+    let mut api = database.replica_session().await;
     rounds::run_now(
         &mut worker,
         Layout::SingleNode,
@@ -451,7 +451,7 @@ async fn an_answer_holds_two_users_of_one_round() {
     let mut shown = vec![answer(&mut api).await.unwrap().users];
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let rounds = tokio::spawn({
-        let mut observer = database.connect(&database.api).await;
+        let mut observer = database.replica_session().await;
         async move {
             let mut shown = Vec::new();
             for _ in 0..100 {
@@ -485,7 +485,7 @@ async fn the_two_users_are_drawn_from_all_that_qualify() {
     // A gap as large as all other ids: the user after it must not be favoured.
     database.run("insert into users (id) values (4000)").await;
     let mut worker = database.connect(&database.worker).await;
-    let mut api = database.connect(&database.api).await;
+    let mut api = database.replica_session().await;
     let mut quarters = [0_i32; 4];
     for _ in 0..400 {
         rounds::run_now(
@@ -525,7 +525,7 @@ async fn the_two_users_are_drawn_from_all_that_qualify() {
 async fn at_every_minimum_an_answer_shows_two_qualifying_users_if_there_are_two() {
     let database = TestDatabase::with_users(150).await;
     let mut worker = database.connect(&database.worker).await;
-    let mut api = database.connect(&database.api).await;
+    let mut api = database.replica_session().await;
     for minimum in 0..=100 {
         rounds::run_now(
             &mut worker,
@@ -558,7 +558,7 @@ async fn at_every_minimum_an_answer_shows_two_qualifying_users_if_there_are_two(
 async fn the_two_users_stay_the_same_for_the_whole_round_and_must_exceed_the_minimum() {
     let database = TestDatabase::with_users(1_000).await;
     let mut worker = database.connect(&database.worker).await;
-    let mut api = database.connect(&database.api).await;
+    let mut api = database.replica_session().await;
     rounds::run_now(
         &mut worker,
         Layout::SingleNode,
@@ -592,7 +592,7 @@ async fn the_two_users_stay_the_same_for_the_whole_round_and_must_exceed_the_min
 async fn a_round_without_users_is_done() {
     let database = TestDatabase::new().await;
     let mut worker = database.connect(&database.worker).await;
-    let mut api = database.connect(&database.api).await;
+    let mut api = database.replica_session().await;
     let Outcome::Done(round) = run_only_tick(&mut worker).await else {
         panic!("there is no other worker")
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::db::{Connection, Database, Error, close};
-use shared::last_query::{answer, check};
+use shared::last_query::{answer, prepare};
 use shared::users::Layout;
 use shared::{MinPoints, rounds};
 use testkit::TestDatabase;
@@ -73,7 +73,7 @@ async fn concurrent_answers_do_not_fail_by_the_databases_isolation_level() {
             .await;
         let mut clients = tokio::task::JoinSet::new();
         for _ in 0..4 {
-            let mut api = database.connect(&database.api).await;
+            let mut api = database.replica_session().await;
             clients.spawn(async move {
                 for _ in 0..200 {
                     answer(&mut api).await.unwrap();
@@ -129,18 +129,19 @@ async fn a_round_fails_if_the_row_that_it_should_change_is_missing() {
 }
 
 #[tokio::test]
-async fn the_check_sees_missing_rows_and_moves_no_query() {
+async fn preparing_a_session_finds_missing_rows_and_moves_no_query() {
     for missing in ["settings", "last_query"] {
         let database = TestDatabase::new().await;
-        let mut api = database.connect(&database.api).await;
-        let answered = answer(&mut api).await.unwrap();
-        check(&mut api).await.unwrap();
+        let mut first = database.replica_session().await;
+        let answered = answer(&mut first).await.unwrap();
+        let mut second = database.replica_session().await;
         assert_eq!(
-            answer(&mut api).await.unwrap().previous_at,
+            answer(&mut second).await.unwrap().previous_at,
             Some(answered.queried_at)
         );
         database.run(&format!("delete from {missing}")).await;
-        let error = check(&mut api).await.unwrap_err();
+        let mut third = database.connect(&database.api).await;
+        let error = prepare(&mut third).await.unwrap_err();
         assert!(error.to_string().contains(missing), "{error}");
         assert!(!error.is_transient());
     }

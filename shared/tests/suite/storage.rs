@@ -23,7 +23,7 @@ async fn all_updates_are_hot_and_the_tables_do_not_grow() {
         .run("alter table users set (autovacuum_enabled = off)")
         .await;
     let mut worker = database.connect(&database.worker).await;
-    let mut api = database.connect(&database.api).await;
+    let mut api = database.replica_session().await;
     let mut sizes = Vec::new();
     for _ in 0..12 {
         rounds::run_now(
@@ -259,7 +259,7 @@ async fn rounds_back_to_back_under_load_do_not_make_the_tables_grow() {
     let mut first_size = None;
     let mut readers = tokio::task::JoinSet::new();
     for _ in 0..3 {
-        let mut api = database.connect(&database.api).await;
+        let mut api = database.replica_session().await;
         readers.spawn(async move {
             loop {
                 last_query::answer(&mut api).await.unwrap();

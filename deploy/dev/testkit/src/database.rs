@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use private_postgres::{Binaries, Server, roles};
 use shared::db::{Connection, Database, close};
-use shared::{schema, users};
+use shared::{last_query, schema, users};
 use sqlx::{AssertSqlSafe, Connection as _, raw_sql};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -121,6 +121,15 @@ impl TestDatabase {
     /// A session at one of the URLs.
     pub async fn connect(&self, url: &str) -> Connection {
         connect(url).await
+    }
+
+    /// A session of the api that is prepared to answer queries, as a replica's.
+    pub async fn replica_session(&self) -> Connection {
+        let mut connection = connect(&self.api).await;
+        last_query::prepare(&mut connection)
+            .await
+            .expect("the api may answer");
+        connection
     }
 
     /// A superuser's session.

@@ -23,7 +23,7 @@ const STATIC_BODY: &str = r#"{"users":[{"id":323084,"points":82},{"id":595513,"p
 pub(crate) enum Contestant {
     /// Sends a static body.
     BareWarp,
-    /// Runs Max Two's statement, durably, for each request, over a pool.
+    /// Runs Max Two's statements, durably, for each request, over a pool.
     StatementPerRequest,
     /// Searches two users for each request. Keeps the timestamp in memory: nothing is durable.
     SearchPerRequest,
@@ -49,6 +49,12 @@ pub(crate) async fn serve(
     let pool = PgPoolOptions::new()
         .min_connections(POOL_SIZE)
         .max_connections(POOL_SIZE)
+        .after_connect(|connection, _| {
+            Box::pin(async {
+                let prepared = last_query::prepare(connection).await;
+                prepared.map_err(|error| sqlx::Error::Configuration(error.into()))
+            })
+        })
         .connect(url);
     let root = warp::path::end().and(warp::get());
     match contestant {

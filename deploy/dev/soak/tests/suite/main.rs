@@ -13,8 +13,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use shared::users::Layout;
+use shared::{MinPoints, rounds};
 use soak::{Fleet, load};
-use testkit::{Checker, Client, Program, TestDatabase, eventually};
+use testkit::{Checker, Client, Program, TEST_TIMEOUT, TestDatabase, eventually};
 
 /// The program that has the worker and the api as subcommands.
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_soak");
@@ -171,4 +173,30 @@ async fn a_paused_replica_does_not_delay_the_others() {
     fleet.stop().await;
     let report = checker.report(&database).await;
     assert!(report.is_clean(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_of_several_replicas_show_the_users_of_their_place_in_the_chain() {
+    const ROUNDS: i64 = 200;
+    for replicas in [2, 3, 6] {
+        // Replicas wait for the row while another's commit waits for the disk.
+        let database = TestDatabase::with_durable_server().await;
+        database.seed(1_000).await;
+        let checker = Checker::install(&database).await;
+        let mut fleet = fleet(&database, 0, replicas).await;
+        let load = load(&checker, &fleet.addresses(), 24);
+        let mut worker = database.connect(&database.worker).await;
+        let minimum: MinPoints = "0".parse().unwrap();
+        for _ in 0..ROUNDS {
+            rounds::run_now(&mut worker, Layout::SingleNode, minimum, TEST_TIMEOUT)
+                .await
+                .unwrap();
+        }
+        drop(load);
+        fleet.stop().await;
+        let report = checker.report(&database).await;
+        assert!(report.is_clean(), "{replicas} replicas: {report}");
+        assert_eq!(report.rounds, ROUNDS);
+        assert!(report.answers > 1_000, "{report}");
+    }
 }

@@ -46,7 +46,7 @@ async fn round(database: &TestDatabase) {
 
 /// Answers a query as a replica does, and records it.
 async fn query(database: &TestDatabase, checker: &Checker) {
-    let mut api = database.connect(&database.api).await;
+    let mut api = database.replica_session().await;
     let sent_at = Instant::now();
     let answer = last_query::answer(&mut api).await.unwrap();
     checker.record(Observation {

@@ -1,0 +1,11 @@
+-- Moves the chain of queries on by one. A concurrent query waits here for the row's lock, and then
+-- continues from the committed row.
+--
+-- `only_row` is true in the only row. It lets the planner use the primary key, which skips the
+-- pages of dead row versions that a long transaction leaves behind. A plan from before those pages
+-- existed is replaced after the next vacuum.
+update last_query
+set previous_at = queried_at,
+    queried_at = greatest(clock_timestamp(), queried_at)
+where only_row
+returning previous_at, queried_at as "queried_at!"

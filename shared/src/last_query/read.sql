@@ -1,0 +1,9 @@
+-- Reads the two users to show. A table of one row: the cost depends neither on the minimum nor on
+-- the number of users. `users` is not read, so stale statistics or a lock on it cannot delay an
+-- answer.
+select
+    case when first_points > min_points then first_user_id end as first_id,
+    first_points,
+    case when second_points > min_points then second_user_id end as second_id,
+    second_points
+from settings
