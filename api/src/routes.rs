@@ -93,6 +93,10 @@ pub(crate) fn admin(
 }
 
 /// At most two users who qualify, and when the previous query was
+///
+/// The users stay the same until the next round; a user who is deleted is shown until then. All
+/// queries have one order. A query that got 503 may have its place in it all the same, so the next
+/// `timestamp` may be one at which nobody got an answer.
 #[utoipa::path(get, path = "/", operation_id = "query", responses(
     (status = 200, body = Answer, description = "At most two users who qualify, and when the previous query was"),
     (status = 503)
