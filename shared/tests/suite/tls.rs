@@ -129,7 +129,8 @@ fn a_weaker_mode_towards_another_machine_gets_a_warning() {
         assert_eq!(warning(safe), None, "{safe}");
     }
     for (unsafe_url, reason) in [
-        ("db.example/max_two", "in the clear"),
+        // The default, unless PGSSLMODE is set.
+        ("db.example/max_two?sslmode=prefer", "in the clear"),
         ("db.example/max_two?sslmode=disable", "in the clear"),
         ("10.0.0.1/max_two?sslmode=require", "any server"),
         ("[2001:db8::1]/max_two?sslmode=verify-ca", "same authority"),
