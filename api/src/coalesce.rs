@@ -66,7 +66,7 @@ impl Coalescer {
         }
     }
 
-    /// Connects to the database. Meanwhile queries fail at their deadline.
+    /// Connects to the database. Meanwhile all queries fail, once per deadline.
     async fn connect(&mut self) -> Connection {
         let connecting = self.connector.connect_with_backoff();
         tokio::pin!(connecting);

@@ -5,6 +5,7 @@
 //! number of connections is limited, invalid requests get a problem before routing, and a shutdown
 //! has stages and a deadline. The edge does not know what a request is about.
 
+mod acceptor;
 mod checks;
 mod connection;
 mod connection_state;
@@ -15,23 +16,19 @@ mod socket;
 pub(crate) use listener::{Listeners, raise_open_files_limit};
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use futures_util::FutureExt;
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::sleep;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use tower_service::Service;
-use tracing::warn;
 use warp::Filter;
-use warp::http::{Request, StatusCode};
+use warp::http::StatusCode;
 use warp::reply::Response;
 
+use acceptor::Acceptor;
 use connection::ConnectionHandler;
 use reaper::Reaper;
 
@@ -39,11 +36,6 @@ use reaper::Reaper;
 const MAX_HEADERS: usize = 64;
 /// The most bytes of a request's head, and so of the buffer that a connection may fill.
 const MAX_HEAD_LEN: usize = 16 * 1024;
-/// The delay after a connection could not be accepted, as when file descriptors have run out.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
-/// At the connection limit, one in so many connections is closed per sweep if it is idle. A burst
-/// of new connections finds slots, and most idle clients need not connect again.
-const EVICTION_DIVISOR: usize = 64;
 
 /// Called once for each response, with its status.
 pub(crate) type CountResponse = Arc<dyn Fn(StatusCode) + Send + Sync>;
@@ -96,7 +88,6 @@ pub(crate) async fn serve<Routes>(
         Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + Unpin + 'static,
     Routes::Future: Send,
 {
-    let permits = Arc::new(Semaphore::new(limits.max_connections));
     let handler = ConnectionHandler {
         protocol: protocol(),
         routes: warp::service(routes),
@@ -105,36 +96,26 @@ pub(crate) async fn serve<Routes>(
         closing: Arc::default(),
         count_response,
     };
+    let (closing, reaper) = (Arc::clone(&handler.closing), Arc::clone(&handler.reaper));
     let Connections(tasks) = connections;
-    let waiting = Mutex::new(None);
+    let acceptor = Acceptor::new(handler, tasks.clone());
     let serving = async {
         let mut shutdown = shutdown.clone();
         tokio::select! {
-            () = accept(&listener, &handler, &permits, &waiting, &tasks) => {}
-            () = close_connections(&tasks, &mut shutdown, &handler.closing) => {}
+            () = acceptor.run(&listener) => {}
+            () = wait_until_closed(&tasks, &mut shutdown, &closing) => {}
         }
-        // Connections that wait for a slot or in the kernel until now are still served.
-        if let Some(stream) = lock(&waiting).take() {
-            tasks.spawn(handler.clone().serve(stream));
-        }
-        while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
-            tasks.spawn(handler.clone().serve(stream));
-        }
+        acceptor.serve_queued(&listener);
         drop(listener);
-        close_connections(&tasks, &mut shutdown, &handler.closing).await;
+        wait_until_closed(&tasks, &mut shutdown, &closing).await;
     };
-    let slots_needed = || {
-        if *shutdown.borrow() != Shutdown::NotStarted {
-            usize::MAX
-        } else if lock(&waiting).is_some() {
-            limits.max_connections.div_ceil(EVICTION_DIVISOR)
-        } else {
-            0
-        }
+    let slots_needed = || match *shutdown.borrow() {
+        Shutdown::NotStarted => acceptor.slots_needed(),
+        Shutdown::Close | Shutdown::Abort => usize::MAX,
     };
     tokio::select! {
         () = serving => {}
-        () = handler.reaper.run(limits, slots_needed) => {}
+        () = reaper.run(limits, slots_needed) => {}
     }
 }
 
@@ -152,7 +133,7 @@ fn protocol() -> http1::Builder {
 
 /// Waits for [`Shutdown::Close`], then until all connections have ended or for [`Shutdown::Abort`].
 /// Connections that are accepted meanwhile get one response, with `Connection: close`.
-async fn close_connections(
+async fn wait_until_closed(
     tasks: &TaskTracker,
     shutdown: &mut watch::Receiver<Shutdown>,
     closing: &AtomicBool,
@@ -165,56 +146,4 @@ async fn close_connections(
         () = tasks.wait() => {}
         _ = shutdown.wait_for(|&stage| stage == Shutdown::Abort) => {}
     }
-}
-
-/// Accepts connections for ever, and serves as many at a time as there are permits. One more waits
-/// in `waiting` for its permit, the others in the kernel's queue.
-async fn accept<Routes>(
-    listener: &TcpListener,
-    handler: &ConnectionHandler<Routes>,
-    permits: &Arc<Semaphore>,
-    waiting: &Mutex<Option<TcpStream>>,
-    tasks: &TaskTracker,
-) where
-    Routes: Service<Request<Incoming>, Response = Response, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + Unpin
-        + 'static,
-    Routes::Future: Send,
-{
-    let mut can_accept = true;
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                can_accept = true;
-                // A permit that was taken before would be missing while nobody connects.
-                *lock(waiting) = Some(stream);
-                let permit = Arc::clone(permits).acquire_owned().await;
-                let permit = permit.expect("the semaphore is never closed");
-                let stream = lock(waiting).take();
-                let stream = stream.expect("nobody else takes it before the shutdown");
-                let handler = handler.clone();
-                tasks.spawn(async move {
-                    handler.serve(stream).await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // One line until connections are accepted again.
-                if can_accept {
-                    warn!(%error, "cannot accept connections");
-                }
-                can_accept = false;
-                sleep(ACCEPT_RETRY_DELAY).await;
-            }
-        }
-    }
-}
-
-fn lock(waiting: &Mutex<Option<TcpStream>>) -> MutexGuard<'_, Option<TcpStream>> {
-    waiting
-        .lock()
-        .expect("nothing panics while it holds this lock")
 }

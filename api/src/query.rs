@@ -48,7 +48,7 @@ impl QueryKind {
         match self {
             Self::TwoUsers => {
                 let row = last_query::answer(connection).await?;
-                let body = |previous_at| encode(&Answer::new(&row.users, previous_at));
+                let body = |previous_at| encode(&AnswerBody::new(&row.users, previous_at));
                 // The first query gets the time of the last query before this statement. The others
                 // get the statement's own time, as if they had been answered one by one.
                 Ok(Bodies {
@@ -62,11 +62,11 @@ impl QueryKind {
 
 /// The body of an answer.
 #[derive(Serialize, ToSchema)]
-#[schema(title = "Answer")]
-pub(crate) struct Answer {
+#[schema(as = Answer, title = "Answer")]
+pub(crate) struct AnswerBody {
     /// At most two users whose points are above the minimum, in the order of their ids.
     #[schema(max_items = 2)]
-    users: Vec<User>,
+    users: Vec<UserBody>,
     /// When the previous query was answered, in UTC; null for the very first.
     #[schema(
         example = "2020-07-30 17:09:33",
@@ -77,7 +77,8 @@ pub(crate) struct Answer {
 
 /// A user.
 #[derive(Serialize, ToSchema)]
-pub(crate) struct User {
+#[schema(as = User)]
+pub(crate) struct UserBody {
     /// Positive.
     #[schema(minimum = 1)]
     id: i64,
@@ -86,12 +87,12 @@ pub(crate) struct User {
     points: i32,
 }
 
-impl Answer {
+impl AnswerBody {
     fn new(users: &[users::User], previous_at: Option<DateTime<Utc>>) -> Self {
         Self {
             users: users
                 .iter()
-                .map(|&users::User { id, points }| User { id, points })
+                .map(|&users::User { id, points }| UserBody { id, points })
                 .collect(),
             timestamp: previous_at.map(|at| at.format("%Y-%m-%d %H:%M:%S").to_string()),
         }

@@ -20,7 +20,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::openapi::CompletePaths;
 use crate::problem::{Details, Problem};
-use crate::query::{Answer, QueryKind};
+use crate::query::{AnswerBody, QueryKind};
 use crate::queue::Queue;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -98,7 +98,7 @@ pub(crate) fn admin(
 /// queries have one order. A query that got 503 may have its place in it all the same, so the next
 /// `timestamp` may be one at which nobody got an answer.
 #[utoipa::path(get, path = "/", operation_id = "query", responses(
-    (status = 200, body = Answer, description = "At most two users who qualify, and when the previous query was"),
+    (status = 200, body = AnswerBody, description = "At most two users who qualify, and when the previous query was"),
     (status = 503)
 ))]
 async fn two_users(state: &'static AppState, traceparent: Option<String>) -> Response {
@@ -110,7 +110,7 @@ async fn two_users(state: &'static AppState, traceparent: Option<String>) -> Res
     (status = 200, body = String, description = "Whether the process is alive")
 ))]
 fn livez(_: &AppState) -> Response {
-    content(TEXT, Bytes::from_static(b"ok\n"))
+    ok_response(TEXT, Bytes::from_static(b"ok\n"))
 }
 
 /// Whether this replica wants requests
@@ -120,7 +120,7 @@ fn livez(_: &AppState) -> Response {
 ))]
 fn readyz(state: &AppState) -> Response {
     if state.health.is_ready() {
-        content(TEXT, Bytes::from_static(b"ok\n"))
+        ok_response(TEXT, Bytes::from_static(b"ok\n"))
     } else {
         Problem::Unavailable.response()
     }
@@ -131,20 +131,20 @@ fn readyz(state: &AppState) -> Response {
     (status = 200, body = Object, content_type = "application/json", description = "This description")
 ))]
 fn openapi(state: &AppState) -> Response {
-    content(JSON, state.openapi.clone())
+    ok_response(JSON, state.openapi.clone())
 }
 
 fn metrics(state: &AppState) -> Response {
     let text = state
         .metrics
         .encode(state.queue.len(), state.connections.open());
-    content(OPEN_METRICS, text.into())
+    ok_response(OPEN_METRICS, text.into())
 }
 
 /// Queues a query, and returns its JSON body or the problem.
 async fn submit(state: &AppState, kind: QueryKind, traceparent: Option<String>) -> Response {
     match state.queue.submit(kind, traceparent).await {
-        Ok(body) => content(JSON, body),
+        Ok(body) => ok_response(JSON, body),
         Err(problem) => problem.response(),
     }
 }
@@ -157,7 +157,7 @@ fn problem_of(rejection: &Rejection) -> Problem {
     }
 }
 
-fn content(content_type: HeaderValue, body: Bytes) -> Response {
+fn ok_response(content_type: HeaderValue, body: Bytes) -> Response {
     let mut response = Response::new(body.into());
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, content_type);

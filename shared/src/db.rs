@@ -1,6 +1,7 @@
 //! Database connections: the URL, the settings of a session, connecting and closing.
 //!
-//! A URL enters, a connected session leaves. Nothing here retries: callers do, with [`backoff`].
+//! [`Database`] parses a URL and opens sessions. Nothing here retries: callers do, with
+//! [`backoff`].
 
 mod address;
 mod error;

@@ -1,10 +1,10 @@
 //! The domain of Max Two, and all of its SQL.
 //!
-//! [`users`], [`rounds`], [`last_query`] and `choice` (the table `settings`) each hold the
-//! statements over one table. Every other module has one duty: database connections ([`db`]),
-//! migrations ([`schema`]), command-line settings ([`cli`]), logs ([`telemetry`]), health checks
-//! ([`healthcheck`]) and stop signals ([`shutdown`]). Nothing here serves HTTP or depends on a
-//! scheduler.
+//! [`users`], [`rounds`], [`last_query`] and `choice` (the table `settings`) are named for the
+//! table that their statements write. Every other module has one duty: database connections
+//! ([`db`]), migrations ([`schema`]), command-line settings ([`cli`]), logs ([`telemetry`]), health
+//! checks ([`healthcheck`]) and stop signals ([`shutdown`]). Nothing here serves HTTP or depends on
+//! a scheduler.
 
 mod choice;
 pub mod cli;

@@ -1,5 +1,5 @@
-//! The worker's health: heartbeats and the first connection enter, the results of `/livez` and
-//! `/readyz` leave. It does not say whether rounds are on time: that is the lag in the metrics.
+//! Records heartbeats and the first connection, for `/livez` and `/readyz`. It does not say whether
+//! rounds are on time: that is the lag in the metrics.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ impl Health {
     }
 
     /// Records that the database has answered.
-    pub(crate) fn connected(&self) {
+    pub(crate) fn record_connected(&self) {
         self.state().was_connected = true;
     }
 

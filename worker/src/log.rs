@@ -22,7 +22,7 @@ enum Condition {
 }
 
 impl OutcomeLog {
-    pub(crate) fn outcome(&mut self, outcome: &Outcome) {
+    pub(crate) fn log_outcome(&mut self, outcome: &Outcome) {
         match outcome {
             Outcome::Done(round) => {
                 self.last_logged = None;
@@ -63,7 +63,7 @@ impl OutcomeLog {
     }
 
     /// Logs an error: as a warning if it can pass by itself.
-    pub(crate) fn error(&mut self, error: &Error) {
+    pub(crate) fn log_error(&mut self, error: &Error) {
         self.log_once(Condition::Failed(error.to_string()), || {
             if error.is_transient() {
                 warn!(event = "round_failed", %error, "the round failed, retrying");

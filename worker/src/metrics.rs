@@ -1,4 +1,4 @@
-//! The worker's metrics: outcomes of rounds enter, an OpenMetrics text leaves. All times are the
+//! Counts outcomes of rounds, and encodes the worker's metrics as OpenMetrics. All times are the
 //! database's.
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -184,13 +184,13 @@ impl Runner {
     }
 
     fn on_outcome(&mut self, outcome: &Outcome) {
-        self.health.connected();
+        self.health.record_connected();
         self.metrics.record_outcome(outcome);
-        self.log.outcome(outcome);
+        self.log.log_outcome(outcome);
     }
 
     fn on_error(&mut self, error: &Error) {
         self.metrics.record_failure();
-        self.log.error(error);
+        self.log.log_error(error);
     }
 }

@@ -1,5 +1,5 @@
-//! When ticks are due, and the scheduler that wakes the worker for them. The only file that names
-//! the scheduler.
+//! When ticks are due, and the scheduler that wakes the worker for them. The only file that uses
+//! tokio-cron-scheduler.
 
 use std::fmt;
 use std::str::FromStr;

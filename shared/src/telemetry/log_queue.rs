@@ -2,7 +2,8 @@
 //!
 //! Standard error may be a pipe that nobody reads, or a file on a full disk. A thread that wrote to
 //! it by itself would hang with all of its connections. So lines are queued, up to a bound, and a
-//! thread of their own writes them. The order of lines is kept; that each is written is not promised.
+//! thread of their own writes them. The order of lines is kept; that each is written is not
+//! promised.
 //!
 //! `tracing_appender::non_blocking` does not fit: it does not count what can't be written, and it
 //! prints when its flush times out, which blocks or panics in the very case that this is for.

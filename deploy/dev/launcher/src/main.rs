@@ -1,7 +1,7 @@
 //! `max-two`: runs the whole service on this machine, for a first try and for development.
 //!
-//! Settings enter. A private Postgres (unless `DATABASE_URL` is set), workers and replicas leave,
-//! as processes that end with this one. Workers and replicas are this program again, started with
+//! It starts a private Postgres (unless `DATABASE_URL` is set), workers and replicas, as processes
+//! that end with this one. Workers and replicas are this program again, started with
 //! a hidden subcommand.
 
 mod address;

@@ -1,7 +1,7 @@
 //! A private Postgres server for the launcher and the tests.
 //!
-//! A directory enters; the URL of a running server leaves, with the roles of Max Two ([`roles`]).
-//! The server stops when its [`Server`] is dropped, and also when the owning process is killed.
+//! [`Server`] runs in a directory and has a URL; [`roles`] creates the roles of Max Two in it. The
+//! server stops when its [`Server`] is dropped, and also when the owning process is killed.
 //! It is not for production: it listens on the loopback interface only.
 
 mod account;

@@ -42,8 +42,8 @@ const SETTINGS: [&str; 7] = [
 impl DataDir {
     /// Waits for the end of a server whose owner was killed, which the guard may not have stopped
     /// yet. Then no server runs here, since the caller holds the lock of the directory. So it
-    /// removes a `postmaster.pid` that is left: Postgres would refuse to start if its number belongs
-    /// to another process by now.
+    /// removes a `postmaster.pid` that is left: Postgres would refuse to start if its number
+    /// belongs to another process by now.
     ///
     /// # Errors
     /// [`Error::StillRuns`] when the server does not end in time.

@@ -1,6 +1,6 @@
 //! Runs the whole service under faults and reports which promises were broken.
 //!
-//! A plan enters, whose seed decides the faults and their order; a report leaves. The same seed
+//! The seed of the plan decides the faults and their order. The same seed
 //! injects the same faults in the same order, but the moment that each one hits depends on the
 //! machine.
 
