@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::db::{Connection, Database, Error, ping, with_deadline};
+use shared::db::{Database, Error, Session, ping, with_deadline};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -56,8 +56,8 @@ struct Coalescer {
 impl Coalescer {
     async fn run(mut self) {
         loop {
-            let connection = self.connect().await;
-            let Err(error) = self.answer_batches(connection).await else {
+            let session = self.connect().await;
+            let Err(error) = self.answer_batches(session).await else {
                 // No handler is left that could submit a query.
                 return;
             };
@@ -67,14 +67,14 @@ impl Coalescer {
     }
 
     /// Connects to the database. Meanwhile all queries fail, once per deadline.
-    async fn connect(&mut self) -> Connection {
+    async fn connect(&mut self) -> Session {
         let connecting = self.connector.connect_with_backoff();
         tokio::pin!(connecting);
         let mut sweep = interval(self.deadline);
         sweep.reset();
         loop {
             tokio::select! {
-                connection = &mut connecting => return connection,
+                session = &mut connecting => return session,
                 _ = sweep.tick() => self.batch.fail_all(),
             }
         }
@@ -82,7 +82,7 @@ impl Coalescer {
 
     /// Answers batch after batch, and checks the session while there is none. After an error the
     /// queries without a reply are still in the batch.
-    async fn answer_batches(&mut self, mut connection: Connection) -> Result<(), Error> {
+    async fn answer_batches(&mut self, mut session: Session) -> Result<(), Error> {
         let mut idle_check = interval(PING_INTERVAL);
         // One interval for all batches. A sweep timer per batch would always be the earliest
         // deadline, so registering it would wake the timer driver each time. The batch's own
@@ -95,11 +95,11 @@ impl Coalescer {
                     if !has_queries {
                         return Ok(());
                     }
-                    self.answer_batch(&mut connection, &mut sweep).await?;
+                    self.answer_batch(&mut session, &mut sweep).await?;
                     idle_check.reset();
                 }
                 _ = idle_check.tick() => {
-                    with_deadline(self.deadline, ping(&mut connection)).await?;
+                    with_deadline(self.deadline, ping(&mut session)).await?;
                 },
             }
             self.connector.on_answer();
@@ -110,13 +110,13 @@ impl Coalescer {
     /// that have waited for too long meanwhile leave the batch.
     async fn answer_batch(
         &mut self,
-        connection: &mut Connection,
+        session: &mut Session,
         sweep: &mut Interval,
     ) -> Result<(), Error> {
         let Self { batch, metrics, .. } = self;
         with_deadline(self.deadline, async {
             while let Some(kind) = batch.next_kind() {
-                let transaction = kind.run(connection);
+                let transaction = kind.run(session);
                 tokio::pin!(transaction);
                 let bodies = loop {
                     tokio::select! {

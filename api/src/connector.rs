@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::db::{CONNECT_TIMEOUT, Connection, Database, Error, backoff, with_deadline};
+use shared::db::{CONNECT_TIMEOUT, Database, Error, Session, backoff, with_deadline};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -49,16 +49,16 @@ impl Connector {
     }
 
     /// Connects, and tries again until that succeeds.
-    pub(crate) async fn connect_with_backoff(&mut self) -> Connection {
+    pub(crate) async fn connect_with_backoff(&mut self) -> Session {
         loop {
             sleep(self.delay).await;
             match connect_and_prepare(&self.database).await {
-                Ok(connection) => {
+                Ok(session) => {
                     self.connected_at = Instant::now();
                     if !self.is_flapping {
                         self.publish();
                     }
-                    return connection;
+                    return session;
                 }
                 Err(error) => {
                     self.log_once(&error);
@@ -125,10 +125,10 @@ impl Connector {
 }
 
 /// Connects, and prepares the session for each kind of query.
-async fn connect_and_prepare(database: &Database) -> Result<Connection, Error> {
-    let mut connection = database.connect(CONNECT_TIMEOUT).await?;
+async fn connect_and_prepare(database: &Database) -> Result<Session, Error> {
+    let mut session = database.connect(CONNECT_TIMEOUT).await?;
     for kind in QueryKind::ALL {
-        with_deadline(CONNECT_TIMEOUT, kind.prepare(&mut connection)).await?;
+        with_deadline(CONNECT_TIMEOUT, kind.prepare(&mut session)).await?;
     }
-    Ok(connection)
+    Ok(session)
 }

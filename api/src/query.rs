@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::db::{Connection, Error};
+use shared::db::{Error, Session};
 use shared::{last_query, users};
 use utoipa::ToSchema;
 
@@ -34,9 +34,9 @@ impl QueryKind {
     ///
     /// # Errors
     /// When it can't, or the connection breaks; the connection is to be dropped.
-    pub(crate) async fn prepare(self, connection: &mut Connection) -> Result<(), Error> {
+    pub(crate) async fn prepare(self, session: &mut Session) -> Result<(), Error> {
         match self {
-            Self::TwoUsers => last_query::prepare(connection).await,
+            Self::TwoUsers => last_query::prepare(session).await,
         }
     }
 
@@ -44,10 +44,10 @@ impl QueryKind {
     ///
     /// # Errors
     /// When the database can't be reached or the statement fails; the connection is to be dropped.
-    pub(crate) async fn run(self, connection: &mut Connection) -> Result<Bodies, Error> {
+    pub(crate) async fn run(self, session: &mut Session) -> Result<Bodies, Error> {
         match self {
             Self::TwoUsers => {
-                let row = last_query::answer(connection).await?;
+                let row = last_query::answer(session).await?;
                 let body = |previous_at| encode(&AnswerBody::new(&row.users, previous_at));
                 // The first query gets the time of the last query before this statement. The others
                 // get the statement's own time, as if they had been answered one by one.

@@ -21,7 +21,7 @@ pub use error::Error;
 pub use url::BadUrl;
 
 /// A session with the database.
-pub type Connection = PgConnection;
+pub type Session = PgConnection;
 
 /// How long a connection attempt may take in a program that keeps retrying.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -135,7 +135,7 @@ impl Database {
     /// [`Error::Connect`] with [`Error::Deadline`] after `limit`; with [`Error::Standby`],
     /// [`Error::ReadOnly`] or [`Error::Pooled`] if the server does not fit; otherwise with the
     /// error of the network or the server.
-    pub async fn connect(&self, limit: Duration) -> Result<Connection, Error> {
+    pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
         let connect = async {
             let mut connection = Box::pin(address::connect(&self.0, limit))
                 .await
@@ -209,7 +209,7 @@ pub struct SessionId(i32);
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn session_id(connection: &mut Connection) -> Result<SessionId, Error> {
+pub async fn session_id(connection: &mut Session) -> Result<SessionId, Error> {
     let row = sqlx::query!(r#"select pg_backend_pid() as "id!""#)
         .fetch_one(connection)
         .await?;
@@ -255,12 +255,12 @@ pub fn warn_about_tls(database: &Database) {
 ///
 /// # Errors
 /// When it does not.
-pub async fn ping(connection: &mut Connection) -> Result<(), Error> {
+pub async fn ping(connection: &mut Session) -> Result<(), Error> {
     Ok(connection.ping().await?)
 }
 
 /// Closes a session gracefully, within a short timeout.
-pub async fn close(connection: Connection) {
+pub async fn close(connection: Session) {
     // If this fails, the server notices the closed socket.
     let _ = timeout(CLOSE_TIMEOUT, connection.close()).await;
 }

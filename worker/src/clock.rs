@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::db::{Connection, Error, with_deadline};
+use shared::db::{Error, Session, with_deadline};
 use shared::rounds::{self, CLOCK_TOLERANCE, TimeAhead};
 use tracing::{info, warn};
 
@@ -35,7 +35,7 @@ impl ClockCheck {
     ///
     /// # Errors
     /// When the connection breaks or the database does not answer. Drop the connection.
-    pub(crate) async fn run(&mut self, connection: &mut Connection) -> Result<(), Error> {
+    pub(crate) async fn run(&mut self, connection: &mut Session) -> Result<(), Error> {
         match with_deadline(CHECK_TIMEOUT, rounds::time_ahead(connection)).await {
             Ok(ahead) => {
                 self.has_failed = false;

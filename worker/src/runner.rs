@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use shared::db::{
-    CONNECT_TIMEOUT, Connection, Database, Error, SessionId, close, session_id, with_deadline,
+    CONNECT_TIMEOUT, Database, Error, Session, SessionId, close, session_id, with_deadline,
 };
 use shared::rounds::{self, Outcome};
 use shared::shutdown::StopSignals;
@@ -48,12 +48,12 @@ pub(crate) struct Runner {
     metrics: Arc<Metrics>,
     log: OutcomeLog,
     clock: ClockCheck,
-    session: Option<Session>,
+    session: Option<WorkerSession>,
 }
 
 /// A connected session, and what was read when it was opened.
-struct Session {
-    connection: Connection,
+struct WorkerSession {
+    connection: Session,
     id: SessionId,
     layout: Layout,
 }
@@ -135,12 +135,12 @@ impl Runner {
         }
     }
 
-    async fn connect(&self) -> Result<Session, Error> {
+    async fn connect(&self) -> Result<WorkerSession, Error> {
         let mut connection = self.database.connect(CONNECT_TIMEOUT).await?;
         with_deadline(CONNECT_TIMEOUT, async {
             let id = session_id(&mut connection).await?;
             let layout = users::layout(&mut connection).await?;
-            Ok(Session {
+            Ok(WorkerSession {
                 connection,
                 id,
                 layout,
@@ -153,7 +153,7 @@ impl Runner {
     /// unless the round was done before that.
     async fn run_unless_stopped(
         &self,
-        session: &mut Session,
+        session: &mut WorkerSession,
         signals: &mut StopSignals,
     ) -> (Result<Outcome, Error>, Option<&'static str>) {
         let round = rounds::run_due(

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use shared::db::{COMMAND_CONNECT_TIMEOUT, Connection, Database, Error, close};
+use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, Session, close};
 use shared::users;
 use tracing::{info, warn};
 
@@ -45,7 +45,7 @@ pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
 }
 
 /// Adds the missing users of a batch, and waits for the locks for as long as it takes.
-async fn seed_batch(connection: &mut Connection, ids: RangeInclusive<i64>) -> Result<u64, Error> {
+async fn seed_batch(connection: &mut Session, ids: RangeInclusive<i64>) -> Result<u64, Error> {
     let mut is_logged = false;
     loop {
         match users::seed(connection, ids.clone()).await {

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use shared::db::Connection;
+use shared::db::Session;
 use shared::schema::{migrate, migrate_within};
 use sqlx::raw_sql;
 use testkit::{TestDatabase, eventually};
@@ -26,7 +26,7 @@ async fn database_before_points() -> TestDatabase {
 }
 
 /// Reads `settings` in a transaction that stays open, as a dump does.
-async fn start_dump(database: &TestDatabase) -> Connection {
+async fn start_dump(database: &TestDatabase) -> Session {
     let mut dump = database.superuser().await;
     raw_sql(
         "set idle_in_transaction_session_timeout = 0; \

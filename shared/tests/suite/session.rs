@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::db::{Connection, Database, Error, close};
+use shared::db::{Database, Error, Session, close};
 use shared::last_query::{answer, prepare};
 use shared::users::Layout;
 use shared::{MinPoints, rounds};
@@ -147,7 +147,7 @@ async fn preparing_a_session_finds_missing_rows_and_moves_no_query() {
     }
 }
 
-async fn connect(url: &str) -> Result<Connection, Error> {
+async fn connect(url: &str) -> Result<Session, Error> {
     let database = Database::parse(url, "test").unwrap();
     database.connect(Duration::from_secs(10)).await
 }

@@ -6,7 +6,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, date_time_ymd,
 };
-use shared::db::{Connection, Database, Error};
+use shared::db::{Database, Error, Session};
 use tempfile::NamedTempFile;
 use testkit::TestDatabase;
 
@@ -50,7 +50,7 @@ impl Authority {
     }
 
     /// Connects as the api, with this `sslmode` and only this authority.
-    async fn connect(&self, database: &TestDatabase, mode: &str) -> Result<Connection, Error> {
+    async fn connect(&self, database: &TestDatabase, mode: &str) -> Result<Session, Error> {
         let url = database.api.replace(
             "sslmode=disable",
             &format!("sslmode={mode}&sslrootcert={}", self.file.path().display()),
@@ -69,7 +69,7 @@ async fn restart_with_tls(database: &TestDatabase, ssl: &str) {
     });
 }
 
-async fn is_encrypted(connection: &mut Connection) -> bool {
+async fn is_encrypted(connection: &mut Session) -> bool {
     sqlx::query_scalar("select ssl from pg_stat_ssl where pid = pg_backend_pid()")
         .fetch_one(connection)
         .await

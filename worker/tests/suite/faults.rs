@@ -39,7 +39,7 @@ async fn wait_for_session(database: &TestDatabase, condition: &str) {
 }
 
 /// Blocks every round's UPDATE at the last user, until the returned session ends.
-async fn block_rounds(database: &TestDatabase) -> shared::db::Connection {
+async fn block_rounds(database: &TestDatabase) -> shared::db::Session {
     let mut blocker = database.superuser().await;
     sqlx::raw_sql(
         "set idle_in_transaction_session_timeout = 0; \

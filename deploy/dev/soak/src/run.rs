@@ -87,7 +87,7 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
     clean
 }
 
-async fn take_foreign_lock(database: &TestDatabase) -> shared::db::Connection {
+async fn take_foreign_lock(database: &TestDatabase) -> shared::db::Session {
     let mut session = database.superuser().await;
     sqlx::raw_sql(FOREIGN_LOCK)
         .execute(&mut session)

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use private_postgres::{Binaries, Server, roles};
-use shared::db::{Connection, Database, close};
+use shared::db::{Database, Session, close};
 use shared::{last_query, schema, users};
 use sqlx::{AssertSqlSafe, Connection as _, raw_sql};
 use tokio::sync::{Mutex, OnceCell};
@@ -119,12 +119,12 @@ impl TestDatabase {
     }
 
     /// A session at one of the URLs.
-    pub async fn connect(&self, url: &str) -> Connection {
+    pub async fn connect(&self, url: &str) -> Session {
         connect(url).await
     }
 
     /// A session of the api that is prepared to answer queries, as a replica's.
-    pub async fn replica_session(&self) -> Connection {
+    pub async fn replica_session(&self) -> Session {
         let mut connection = connect(&self.api).await;
         last_query::prepare(&mut connection)
             .await
@@ -133,7 +133,7 @@ impl TestDatabase {
     }
 
     /// A superuser's session.
-    pub async fn superuser(&self) -> Connection {
+    pub async fn superuser(&self) -> Session {
         connect(&self.superuser).await
     }
 
@@ -220,7 +220,7 @@ async fn create_template(server: &Mutex<Server>) {
     close(connection).await;
 }
 
-async fn connect(url: &str) -> Connection {
+async fn connect(url: &str) -> Session {
     Database::parse(url, "test")
         .expect("the private server's URLs are valid")
         .connect(CONNECT_TIMEOUT)
