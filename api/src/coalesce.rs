@@ -1,7 +1,8 @@
 //! Coalescing: queries that arrive while a transaction runs wait in the queue, and the next one
 //! answers all of them.
 //!
-//! Batches come in from the queue; one transaction per batch goes out over the replica's session.
+//! Batches come in from the queue; one transaction for each kind of query in a batch goes out
+//! over the replica's session.
 //! It runs in a task of its own, so a client that hangs up cancels nothing.
 
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use crate::connector::Connector;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::queue::{Batch, Queue};
+use crate::queue::{Inbox, Queue};
 
 /// How often an idle session is checked.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -34,11 +35,11 @@ pub(crate) fn start(
     metrics: Arc<Metrics>,
 ) -> (Queue, JoinHandle<()>) {
     let deadline = timeout * 4 / 5;
-    let (queue, batch) = Queue::new(capacity, deadline);
+    let (queue, inbox) = Queue::new(capacity, deadline);
     let database = database.clone().statement_timeout(deadline);
     let coalescer = Coalescer {
         connector: Connector::new(database, health, Arc::clone(&metrics)),
-        batch,
+        inbox,
         deadline,
         metrics,
     };
@@ -47,7 +48,7 @@ pub(crate) fn start(
 
 struct Coalescer {
     connector: Connector,
-    batch: Batch,
+    inbox: Inbox,
     /// For each batch, and for each query.
     deadline: Duration,
     metrics: Arc<Metrics>,
@@ -62,7 +63,7 @@ impl Coalescer {
                 return;
             };
             self.connector.on_lost(&error);
-            self.batch.fail_all();
+            self.inbox.fail_all();
         }
     }
 
@@ -75,7 +76,7 @@ impl Coalescer {
         loop {
             tokio::select! {
                 session = &mut connecting => return session,
-                _ = sweep.tick() => self.batch.fail_all(),
+                _ = sweep.tick() => self.inbox.fail_all(),
             }
         }
     }
@@ -91,7 +92,7 @@ impl Coalescer {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                has_queries = self.batch.receive() => {
+                has_queries = self.inbox.receive() => {
                     if !has_queries {
                         return Ok(());
                     }
@@ -113,19 +114,19 @@ impl Coalescer {
         session: &mut Session,
         sweep: &mut Interval,
     ) -> Result<(), Error> {
-        let Self { batch, metrics, .. } = self;
+        let Self { inbox, metrics, .. } = self;
         with_deadline(self.deadline, async {
-            while let Some(kind) = batch.next_kind() {
-                let transaction = kind.run(session);
+            while let Some(kind) = inbox.next_kind() {
+                let transaction = kind.answer(session);
                 tokio::pin!(transaction);
-                let bodies = loop {
+                let replies = loop {
                     tokio::select! {
-                        bodies = &mut transaction => break bodies?,
-                        _ = sweep.tick() => batch.fail_late(),
+                        replies = &mut transaction => break replies?,
+                        _ = sweep.tick() => inbox.fail_late(),
                     }
                 };
-                metrics.observe_batch(batch.queued_at(kind));
-                batch.reply(kind, &bodies);
+                metrics.observe_batch(inbox.queued_at(kind));
+                inbox.reply(kind, &replies);
             }
             Ok(())
         })

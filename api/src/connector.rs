@@ -56,7 +56,7 @@ impl Connector {
                 Ok(session) => {
                     self.connected_at = Instant::now();
                     if !self.is_flapping {
-                        self.publish();
+                        self.mark_up();
                     }
                     return session;
                 }
@@ -72,7 +72,7 @@ impl Connector {
     pub(crate) fn on_answer(&mut self) {
         if self.is_flapping && self.is_stable() {
             self.is_flapping = false;
-            self.publish();
+            self.mark_up();
         }
     }
 
@@ -97,8 +97,8 @@ impl Connector {
         self.delay = self.delays.next().unwrap_or(MAX_RECONNECT_DELAY);
     }
 
-    /// Publishes that the database answers.
-    fn publish(&mut self) {
+    /// Publishes that the database answers queries.
+    fn mark_up(&mut self) {
         info!(event = "database_connected", "connected to the database");
         self.logged_reason = None;
         self.health.set_database_connected();
@@ -113,7 +113,7 @@ impl Connector {
             return;
         }
         if error.is_transient() {
-            warn!(event = "database_unavailable", %error, "the database does not answer");
+            warn!(event = "database_unavailable", %error, "no usable session with the database");
         } else {
             error!(
                 event = "database_refused", %error,
@@ -127,7 +127,7 @@ impl Connector {
 /// Connects, and prepares the session for each kind of query.
 async fn connect_and_prepare(database: &Database) -> Result<Session, Error> {
     let mut session = database.connect(CONNECT_TIMEOUT).await?;
-    for kind in QueryKind::ALL {
+    for kind in QueryKind::all() {
         with_deadline(CONNECT_TIMEOUT, kind.prepare(&mut session)).await?;
     }
     Ok(session)

@@ -105,6 +105,7 @@ pub(crate) async fn serve<Routes>(
             () = acceptor.run(&listener) => {}
             () = wait_until_closed(&tasks, &mut shutdown, &closing) => {}
         }
+        // Closing the listener would reset what the kernel has queued.
         acceptor.serve_queued(&listener);
         drop(listener);
         wait_until_closed(&tasks, &mut shutdown, &closing).await;
@@ -122,7 +123,7 @@ pub(crate) async fn serve<Routes>(
 fn protocol() -> http1::Builder {
     let mut protocol = http1::Builder::new();
     protocol
-        // The reaper has this timeout, at one timer for all connections.
+        // The reaper has this timeout, with one timer for all connections.
         .header_read_timeout(None)
         // A client may close its side after its request and still read the response.
         .half_close(true)

@@ -55,12 +55,12 @@ impl Metrics {
         );
         registry.register(
             "batch_queries",
-            "Queries that one statement answered",
+            "Queries that one transaction answered",
             batch_queries.clone(),
         );
         registry.register(
             "waiting_queries",
-            "Queries in the queue for the next statement",
+            "Queries in the queue for the next transaction",
             waiting_queries.clone(),
         );
         registry.register(
@@ -114,7 +114,7 @@ impl Metrics {
         }
     }
 
-    /// A statement answered the queries that were queued at these times.
+    /// A transaction answered the queries that were queued at these times.
     pub(crate) fn observe_batch(&self, queued_at: impl Iterator<Item = Instant>) {
         let now = Instant::now();
         let mut queries: u32 = 0;

@@ -1,8 +1,10 @@
 //! What requests ask of the database, and the encoded bodies that answer them.
 //!
-//! Each kind of query is one statement, which answers all queued queries of its kind at once. An
-//! endpoint that needs the database gets a variant here; nothing else in the queue, the batch or
-//! the session changes.
+//! Each kind of query is one transaction, which answers all queued queries of its kind at once. An
+//! endpoint that needs the database gets a variant here. The queue and the session stay as they
+//! are.
+
+use std::iter::successors;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -11,6 +13,8 @@ use shared::db::{Error, Session};
 use shared::{last_query, users};
 use utoipa::ToSchema;
 
+use crate::problem::Problem;
+
 /// A kind of query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueryKind {
@@ -18,17 +22,25 @@ pub(crate) enum QueryKind {
     TwoUsers,
 }
 
-/// The encoded bodies for all queries that one statement answered.
-pub(crate) struct Bodies {
+/// The reply to a query: an encoded body, or the problem that the client gets instead.
+pub(crate) type Reply = Result<Bytes, Problem>;
+
+/// The replies to all queries that one transaction answered.
+pub(crate) struct Replies {
     /// For the first query of the batch.
-    pub(crate) first: Bytes,
+    pub(crate) first: Reply,
     /// For every other one.
-    pub(crate) others: Bytes,
+    pub(crate) others: Reply,
 }
 
 impl QueryKind {
-    /// All of them, for the preparation of a new session.
-    pub(crate) const ALL: [Self; 1] = [Self::TwoUsers];
+    /// All kinds, for the preparation of a new session.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        successors(Some(Self::TwoUsers), |kind| match kind {
+            // Exhaustive, so that no kind can be left out.
+            Self::TwoUsers => None,
+        })
+    }
 
     /// Prepares a session for this kind of query, and checks that it can be answered.
     ///
@@ -40,20 +52,20 @@ impl QueryKind {
         }
     }
 
-    /// Runs the transaction of this kind of query.
+    /// Answers this kind of query, with one transaction.
     ///
     /// # Errors
-    /// When the database can't be reached or the statement fails; the connection is to be dropped.
-    pub(crate) async fn run(self, session: &mut Session) -> Result<Bodies, Error> {
+    /// When the database can't be reached or a statement fails; the connection is to be dropped.
+    pub(crate) async fn answer(self, session: &mut Session) -> Result<Replies, Error> {
         match self {
             Self::TwoUsers => {
                 let row = last_query::answer(session).await?;
-                let body = |previous_at| encode(&AnswerBody::new(&row.users, previous_at));
-                // The first query gets the time of the last query before this statement. The others
-                // get the statement's own time, as if they had been answered one by one.
-                Ok(Bodies {
-                    first: body(row.previous_at),
-                    others: body(Some(row.queried_at)),
+                let reply = |previous_at| Ok(encode(&AnswerBody::new(&row.users, previous_at)));
+                // The first query gets the time of the last query before this transaction. The
+                // others get the transaction's own time, as if they had been answered one by one.
+                Ok(Replies {
+                    first: reply(row.previous_at),
+                    others: reply(Some(row.queried_at)),
                 })
             }
         }

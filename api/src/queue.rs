@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::problem::Problem;
-use crate::query::{Bodies, QueryKind};
+use crate::query::{QueryKind, Replies, Reply};
 
 /// The most trace contexts that the log line of failed requests names.
 const MAX_LOGGED_TRACEPARENTS: usize = 8;
@@ -25,20 +25,20 @@ struct PendingQuery {
     queued_at: Instant,
     /// The caller's trace context, which is logged if the query fails.
     traceparent: Option<String>,
-    reply: oneshot::Sender<Result<Bytes, Problem>>,
+    reply: oneshot::Sender<Reply>,
 }
 
 impl Queue {
     /// A queue for at most `capacity` queries, and the batch that takes from it. Queries that have
-    /// waited for `deadline` fail when [`Batch::fail_late`] finds them.
-    pub(crate) fn new(capacity: usize, deadline: Duration) -> (Self, Batch) {
+    /// waited for `deadline` fail when [`Inbox::fail_late`] finds them.
+    pub(crate) fn new(capacity: usize, deadline: Duration) -> (Self, Inbox) {
         let (sender, receiver) = mpsc::channel(capacity);
-        let batch = Batch {
+        let inbox = Inbox {
             receiver,
             pending: Vec::new(),
             deadline,
         };
-        (Self(sender), batch)
+        (Self(sender), inbox)
     }
 
     /// Queues a query and returns the body that answers it.
@@ -69,14 +69,14 @@ impl Queue {
 }
 
 /// The receiving end of the queue, and the queries that were taken from it.
-pub(crate) struct Batch {
+pub(crate) struct Inbox {
     receiver: mpsc::Receiver<PendingQuery>,
     /// In the order in which they were queued.
     pending: Vec<PendingQuery>,
     deadline: Duration,
 }
 
-impl Batch {
+impl Inbox {
     /// Waits until queries are queued and takes all of them. Returns false when no handler is left
     /// that could submit one. Cancel safe.
     pub(crate) async fn receive(&mut self) -> bool {
@@ -97,12 +97,12 @@ impl Batch {
     }
 
     /// Replies to all queries of a kind, which leave the batch.
-    pub(crate) fn reply(&mut self, kind: QueryKind, bodies: &Bodies) {
-        let mut body = &bodies.first;
+    pub(crate) fn reply(&mut self, kind: QueryKind, replies: &Replies) {
+        let mut reply = &replies.first;
         for pending in self.pending.extract_if(.., |pending| pending.kind == kind) {
             // Sending fails when the client has hung up.
-            let _ = pending.reply.send(Ok(body.clone()));
-            body = &bodies.others;
+            let _ = pending.reply.send(reply.clone());
+            reply = &replies.others;
         }
     }
 
@@ -151,7 +151,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_millis(800);
 
     /// A query that was queued so long ago, and the receiver of its reply.
-    fn queued(ago: Duration) -> (PendingQuery, oneshot::Receiver<Result<Bytes, Problem>>) {
+    fn queued(ago: Duration) -> (PendingQuery, oneshot::Receiver<Reply>) {
         let (reply, body) = oneshot::channel();
         let pending = PendingQuery {
             kind: QueryKind::TwoUsers,
@@ -166,17 +166,17 @@ mod tests {
 
     #[test]
     fn only_queries_past_their_deadline_fail_while_a_statement_is_slow() {
-        let (_queue, mut batch) = Queue::new(1, DEADLINE);
+        let (_queue, mut inbox) = Queue::new(1, DEADLINE);
         let (old, mut old_reply) = queued(2 * DEADLINE);
         let (new, mut new_reply) = queued(Duration::ZERO);
-        batch.pending = vec![old, new];
-        batch.fail_late();
+        inbox.pending = vec![old, new];
+        inbox.fail_late();
         assert!(matches!(
             old_reply.try_recv(),
             Ok(Err(Problem::Unavailable))
         ));
         assert!(matches!(new_reply.try_recv(), Err(TryRecvError::Empty)));
-        batch.fail_all();
+        inbox.fail_all();
         assert!(matches!(
             new_reply.try_recv(),
             Ok(Err(Problem::Unavailable))
@@ -185,16 +185,16 @@ mod tests {
 
     #[test]
     fn the_first_query_of_a_batch_gets_a_body_of_its_own() {
-        let (_queue, mut batch) = Queue::new(1, DEADLINE);
+        let (_queue, mut inbox) = Queue::new(1, DEADLINE);
         let (queries, replies): (Vec<_>, Vec<_>) = (0..3).map(|_| queued(Duration::ZERO)).unzip();
-        batch.pending = queries;
-        let bodies = Bodies {
-            first: Bytes::from_static(b"first"),
-            others: Bytes::from_static(b"others"),
+        inbox.pending = queries;
+        let to_all = Replies {
+            first: Ok(Bytes::from_static(b"first")),
+            others: Ok(Bytes::from_static(b"others")),
         };
-        assert_eq!(batch.queued_at(QueryKind::TwoUsers).count(), 3);
-        batch.reply(QueryKind::TwoUsers, &bodies);
-        assert!(batch.next_kind().is_none());
+        assert_eq!(inbox.queued_at(QueryKind::TwoUsers).count(), 3);
+        inbox.reply(QueryKind::TwoUsers, &to_all);
+        assert!(inbox.next_kind().is_none());
         let replies: Vec<_> = replies
             .into_iter()
             .map(|mut reply| {

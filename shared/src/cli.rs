@@ -76,7 +76,7 @@ pub fn print(line: &dyn Display) {
     let _ = writeln!(stdout(), "{line}");
 }
 
-/// Prints a line on standard error, and ignores an error as [`print`] does.
+/// Prints a line on standard error, and ignores an error as [`print()`] does.
 pub(crate) fn print_error(line: &dyn Display) {
     let _ = writeln!(stderr(), "{line}");
 }

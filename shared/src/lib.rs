@@ -1,4 +1,4 @@
-//! The domain of Max Two, and all of its SQL.
+//! What both programs share: the domain with all of its SQL, and the duties of a process.
 //!
 //! [`users`], [`rounds`], [`last_query`] and `choice` (the table `settings`) are named for the
 //! table that their statements write. Every other module has one duty: database connections

@@ -117,12 +117,12 @@ async fn claim_tick(
         return Ok(ControlFlow::Break(Outcome::NotDue { now, last }));
     };
     if let Some(last_round) = last {
-        let outlasted_its_tick = latest_tick(last_round.finished_at) > Some(last_round.tick_at);
-        let since_its_end = now - last_round.finished_at;
-        let is_cooling_down = -CLOCK_TOLERANCE <= since_its_end && since_its_end < cooldown;
         if last_round.tick_at >= tick_at {
             return Ok(ControlFlow::Break(Outcome::NotDue { now, last }));
         }
+        let outlasted_its_tick = latest_tick(last_round.finished_at) > Some(last_round.tick_at);
+        let since_its_end = now - last_round.finished_at;
+        let is_cooling_down = -CLOCK_TOLERANCE <= since_its_end && since_its_end < cooldown;
         if outlasted_its_tick && is_cooling_down {
             return Ok(ControlFlow::Break(Outcome::CoolingDown));
         }

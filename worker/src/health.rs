@@ -1,4 +1,4 @@
-//! Records heartbeats and the first connection, for `/livez` and `/readyz`. It does not say whether
+//! Records heartbeats and the first outcome, for `/livez` and `/readyz`. It does not say whether
 //! rounds are on time: that is the lag in the metrics.
 
 use std::sync::{Mutex, MutexGuard};
@@ -13,7 +13,7 @@ pub(crate) struct Health(Mutex<State>);
 struct State {
     loop_heartbeat_at: Instant,
     scheduler_heartbeat_at: Instant,
-    was_connected: bool,
+    had_outcome: bool,
 }
 
 impl Health {
@@ -21,7 +21,7 @@ impl Health {
         Self(Mutex::new(State {
             loop_heartbeat_at: Instant::now(),
             scheduler_heartbeat_at: Instant::now(),
-            was_connected: false,
+            had_outcome: false,
         }))
     }
 
@@ -35,9 +35,9 @@ impl Health {
         self.state().scheduler_heartbeat_at = Instant::now();
     }
 
-    /// Records that the database has answered.
-    pub(crate) fn record_connected(&self) {
-        self.state().was_connected = true;
+    /// Records that an attempt has had an outcome.
+    pub(crate) fn record_outcome(&self) {
+        self.state().had_outcome = true;
     }
 
     /// The result of `/livez`: both the loop and the scheduler had a heartbeat lately.
@@ -55,15 +55,15 @@ impl Health {
         }
     }
 
-    /// The result of `/readyz`: the worker has been connected to the database once.
+    /// The result of `/readyz`: an attempt has had an outcome, so schema and rights suffice.
     ///
     /// # Errors
     /// That it has not.
     pub(crate) fn check_readiness(&self) -> Result<(), &'static str> {
-        if self.state().was_connected {
+        if self.state().had_outcome {
             Ok(())
         } else {
-            Err("not connected to the database yet")
+            Err("no attempt has had an outcome yet")
         }
     }
 

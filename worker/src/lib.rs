@@ -4,10 +4,10 @@
 //! may be late or silent: the worker also checks for a due round every two seconds.
 
 mod admin;
-mod clock;
+mod clock_check;
 mod health;
-mod log;
 mod metrics;
+mod outcome_log;
 mod round_loop;
 mod runner;
 mod schedule;

@@ -16,10 +16,10 @@ use tokio::pin;
 use tokio::time::{interval, timeout};
 use tracing::{debug, info};
 
-use crate::clock::ClockCheck;
+use crate::clock_check::ClockCheck;
 use crate::health::Health;
-use crate::log::OutcomeLog;
 use crate::metrics::Metrics;
+use crate::outcome_log::OutcomeLog;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 
@@ -184,7 +184,7 @@ impl Runner {
     }
 
     fn on_outcome(&mut self, outcome: &Outcome) {
-        self.health.record_connected();
+        self.health.record_outcome();
         self.metrics.record_outcome(outcome);
         self.log.log_outcome(outcome);
     }

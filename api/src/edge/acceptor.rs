@@ -19,8 +19,8 @@ use super::connection::ConnectionHandler;
 
 /// The delay after a connection could not be accepted, as when file descriptors have run out.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
-/// At the connection limit, one in so many connections is closed per sweep if it is idle. A burst
-/// of new connections finds slots, and most idle clients need not connect again.
+/// At the connection limit each sweep closes this part of the connections: idle ones, the oldest
+/// first. A burst of new connections finds slots, and most idle clients need not connect again.
 const EVICTION_DIVISOR: usize = 64;
 
 /// The slots of a listener, and who waits for one.
@@ -74,8 +74,8 @@ where
         }
     }
 
-    /// Waits for a slot and serves the connection. Accepting comes first: a permit that was taken
-    /// before would be missing while nobody connects.
+    /// Waits for a slot and serves the connection. The slot comes after the client: one that is
+    /// held while no client waits would be unused.
     async fn serve_with_permit(&self, stream: TcpStream) {
         *self.waiting() = Some(stream);
         let permit = Arc::clone(&self.permits).acquire_owned().await;

@@ -66,9 +66,9 @@ impl OutcomeLog {
     pub(crate) fn log_error(&mut self, error: &Error) {
         self.log_once(Condition::Failed(error.to_string()), || {
             if error.is_transient() {
-                warn!(event = "round_failed", %error, "the round failed, retrying");
+                warn!(event = "round_failed", %error, "the attempt failed, retrying");
             } else {
-                error!(event = "round_failed", %error, "the round failed, retrying");
+                error!(event = "round_failed", %error, "the attempt failed, retrying");
             }
         });
     }
