@@ -105,7 +105,8 @@ pub(crate) async fn serve<Routes>(
             () = acceptor.run(&listener) => {}
             () = wait_until_closed(&tasks, &mut shutdown, &closing) => {}
         }
-        // Closing the listener would reset what the kernel has queued.
+        // Closing the listener would reset the connections that the kernel has queued. So they are
+        // served as well, and waited for.
         acceptor.serve_queued(&listener);
         drop(listener);
         wait_until_closed(&tasks, &mut shutdown, &closing).await;

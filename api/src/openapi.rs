@@ -33,13 +33,16 @@ impl Modify for CompletePaths {
     }
 }
 
-/// Describes the common problems, and the unavailability that a handler has named by its status.
+/// The problems that a handler names by their status alone.
+const HANDLER_PROBLEMS: [Problem; 2] = [Problem::NotFound, Problem::Unavailable];
+
+/// Describes the common problems, and those whose status the handler has named.
 fn add_problems(operation: &mut Operation) {
     let responses = &mut operation.responses.responses;
-    let unavailable = responses
-        .contains_key(Problem::Unavailable.status().as_str())
-        .then_some(Problem::Unavailable);
-    for problem in COMMON_PROBLEMS.into_iter().chain(unavailable) {
+    let named = HANDLER_PROBLEMS
+        .into_iter()
+        .filter(|problem| responses.contains_key(problem.status().as_str()));
+    for problem in COMMON_PROBLEMS.into_iter().chain(named.collect::<Vec<_>>()) {
         let status = problem.status().as_str().to_owned();
         responses.insert(status, describe(problem).into());
     }

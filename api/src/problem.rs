@@ -92,7 +92,7 @@ impl Problem {
         match self {
             Self::MethodNotAllowed => Some((ALLOW, ALLOWED_METHODS)),
             Self::Unavailable | Self::Overloaded => Some((RETRY_AFTER, RETRY_SECONDS)),
-            // What else the client sends could not be distinguished from the next request.
+            // What else the client sends would be parsed as the next request.
             Self::BadRequest
             | Self::RequestTimeout
             | Self::ContentTooLarge

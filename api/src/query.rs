@@ -2,7 +2,7 @@
 //!
 //! Each kind of query is one transaction, which answers all queued queries of its kind at once. An
 //! endpoint that needs the database gets a variant here. The queue and the session stay as they
-//! are.
+//! are, but all kinds share them: a slow kind delays the others.
 
 use std::iter::successors;
 

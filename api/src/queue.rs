@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::problem::Problem;
 use crate::query::{QueryKind, Replies, Reply};
 
-/// The most trace contexts that the log line of failed requests names.
+/// The most trace contexts that the log line of failed queries names.
 const MAX_LOGGED_TRACEPARENTS: usize = 8;
 
 /// The sending end of the queue, for handlers.
@@ -134,10 +134,10 @@ impl Inbox {
         }
         traceparents.truncate(MAX_LOGGED_TRACEPARENTS);
         warn!(
-            event = "requests_failed",
-            requests = count,
+            event = "queries_failed",
+            queries = count,
             ?traceparents,
-            "requests failed: no answer from the database"
+            "queries failed: no answer from the database"
         );
     }
 }

@@ -40,7 +40,7 @@ pub struct Settings {
     #[arg(long, env, default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
 
-    /// Most requests that wait for the next transaction; further ones get 503 at once.
+    /// Most queries that wait for the next transaction; further ones get 503 at once.
     #[arg(long, env, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_waiting: u32,
 
@@ -69,7 +69,7 @@ pub struct Settings {
     #[arg(long, env, default_value = "10s", value_parser = duration(Duration::ZERO..=DAY))]
     pub(crate) close_timeout: humantime::Duration,
 
-    /// Format of log lines: text on a terminal, else JSON.
+    /// Format of log lines; by default text on a terminal, else JSON.
     #[arg(long, env)]
     pub(crate) log_format: Option<LogFormat>,
 }

@@ -5,9 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use rand::RngExt;
-use sqlx::PgConnection;
 
-use crate::db::Error;
+use crate::db::{Error, Session};
 
 /// The highest minimum, which is also the most points that a user can have.
 const MAX_POINTS: i32 = 100;
@@ -52,12 +51,9 @@ pub struct InvalidMinPoints;
 ///
 /// # Errors
 /// [`Error::RowMissing`] when there is no row to store them in, otherwise when the statement fails.
-pub(crate) async fn renew(
-    connection: &mut PgConnection,
-    min_points: MinPoints,
-) -> Result<(), Error> {
+pub(crate) async fn renew(session: &mut Session, min_points: MinPoints) -> Result<(), Error> {
     let renewed = sqlx::query_file!("src/choice/renew.sql", min_points.0)
-        .execute(connection)
+        .execute(session)
         .await?;
     match renewed.rows_affected() {
         1 => Ok(()),

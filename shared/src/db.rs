@@ -31,7 +31,7 @@ pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Settings that every session asks for, whatever the defaults of the server, the database and the
-/// role are. `deploy/postgres/roles.sql` has the same.
+/// role are. `deploy/postgres/roles.sql` has the same, but for the marker.
 ///
 /// These settings stay as the operator has them: `search_path` (the tables may be in any schema),
 /// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`Database::connect`]
@@ -209,9 +209,9 @@ pub struct SessionId(i32);
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn session_id(connection: &mut Session) -> Result<SessionId, Error> {
+pub async fn session_id(session: &mut Session) -> Result<SessionId, Error> {
     let row = sqlx::query!(r#"select pg_backend_pid() as "id!""#)
-        .fetch_one(connection)
+        .fetch_one(session)
         .await?;
     Ok(SessionId(row.id))
 }
@@ -255,12 +255,12 @@ pub fn warn_about_tls(database: &Database) {
 ///
 /// # Errors
 /// When it does not.
-pub async fn ping(connection: &mut Session) -> Result<(), Error> {
-    Ok(connection.ping().await?)
+pub async fn ping(session: &mut Session) -> Result<(), Error> {
+    Ok(session.ping().await?)
 }
 
 /// Closes a session gracefully, within a short timeout.
-pub async fn close(connection: Session) {
+pub async fn close(session: Session) {
     // If this fails, the server notices the closed socket.
-    let _ = timeout(CLOSE_TIMEOUT, connection.close()).await;
+    let _ = timeout(CLOSE_TIMEOUT, session.close()).await;
 }

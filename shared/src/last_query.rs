@@ -4,9 +4,9 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Execute as _, FromRow, PgConnection, query_file_as, raw_sql};
+use sqlx::{AssertSqlSafe, Execute as _, FromRow, query_file_as, raw_sql};
 
-use crate::db::Error;
+use crate::db::{Error, Session};
 use crate::users::User;
 
 /// What [`answer`] sends, to a session that [`prepare`] has prepared.
@@ -58,7 +58,7 @@ struct Choice {
 /// [`Error::RowMissing`] when there is no row to answer from; otherwise when the schema or our
 /// privileges do not suffice, the database is read-only, or the connection breaks. Drop the
 /// connection.
-pub async fn prepare(connection: &mut PgConnection) -> Result<(), Error> {
+pub async fn prepare(session: &mut Session) -> Result<(), Error> {
     // sqlx checks no message of several statements. So their texts are checked here at compile
     // time, against the schema and the structs that `answer` decodes their rows into.
     let move_chain = query_file_as!(Move, "src/last_query/move.sql").sql();
@@ -68,12 +68,10 @@ pub async fn prepare(connection: &mut PgConnection) -> Result<(), Error> {
         move_chain.as_str(),
         read_users.as_str(),
     )))
-    .execute(&mut *connection)
+    .execute(&mut *session)
     .await?;
     let rehearsal = format!("begin; {ANSWER_SQL}; rollback");
-    let rows = raw_sql(AssertSqlSafe(rehearsal))
-        .fetch_all(connection)
-        .await?;
+    let rows = raw_sql(AssertSqlSafe(rehearsal)).fetch_all(session).await?;
     decode(&rows)?;
     Ok(())
 }
@@ -83,8 +81,8 @@ pub async fn prepare(connection: &mut PgConnection) -> Result<(), Error> {
 /// # Errors
 /// When a statement fails or the connection breaks. Then it is unknown whether the chain moved on:
 /// drop the connection.
-pub async fn answer(connection: &mut PgConnection) -> Result<Answer, Error> {
-    let rows = raw_sql(ANSWER_SQL).fetch_all(connection).await?;
+pub async fn answer(session: &mut Session) -> Result<Answer, Error> {
+    let rows = raw_sql(ANSWER_SQL).fetch_all(session).await?;
     decode(&rows)
 }
 

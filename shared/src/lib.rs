@@ -1,10 +1,10 @@
 //! What both programs share: the domain with all of its SQL, and the duties of a process.
 //!
-//! [`users`], [`rounds`], [`last_query`] and `choice` (the table `settings`) are named for the
-//! table that their statements write. Every other module has one duty: database connections
-//! ([`db`]), migrations ([`schema`]), command-line settings ([`cli`]), logs ([`telemetry`]), health
-//! checks ([`healthcheck`]) and stop signals ([`shutdown`]). Nothing here serves HTTP or depends on
-//! a scheduler.
+//! [`users`], [`rounds`] and [`last_query`] hold the statements over the table of that name,
+//! `choice` those over `settings`. Every other module has one duty: database connections ([`db`]),
+//! migrations ([`schema`]), command-line settings ([`cli`]), logs ([`telemetry`]), health checks
+//! ([`healthcheck`]) and stop signals ([`shutdown`]). Nothing here serves HTTP or depends on a
+//! scheduler.
 
 mod choice;
 pub mod cli;

@@ -13,15 +13,15 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection as _, Postgres, Transaction};
 use tokio::time::sleep;
 
 use crate::choice::{self, MinPoints};
-use crate::db::{Error, with_deadline};
+use crate::db::{Error, Session, with_deadline};
 use crate::users::{self, Layout};
 use statements::{insert_round, old_snapshot_open, try_lock};
 
-pub use statements::{TimeAhead, last_scheduled, time_ahead};
+pub use statements::{TimeAhead, read_fence, time_ahead};
 
 /// How far a recorded time may be ahead of the database's clock and still count. Longer than the
 /// clocks of a server and of its successor differ, if anything sets them: so the successor does not
@@ -79,40 +79,38 @@ pub enum Outcome {
 /// When a statement fails or exceeds its deadline, or the connection breaks. Nothing was done then,
 /// unless only the reply to the commit was lost: the next call finds out. Drop the connection.
 pub async fn run_due(
-    connection: &mut PgConnection,
+    session: &mut Session,
     layout: Layout,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
     cooldown: TimeDelta,
     round_timeout: Duration,
 ) -> Result<Outcome, Error> {
-    let begin = async { Ok(connection.begin().await?) };
-    let mut transaction = with_deadline(STATEMENT_TIMEOUT, begin).await?;
+    let mut transaction = begin(session).await?;
     let claim = claim_tick(&mut transaction, latest_tick, cooldown);
     let tick_at = match with_deadline(STATEMENT_TIMEOUT, claim).await? {
         ControlFlow::Continue(tick_at) => tick_at,
         ControlFlow::Break(outcome) => {
-            let rollback = async { Ok(transaction.rollback().await?) };
-            with_deadline(STATEMENT_TIMEOUT, rollback).await?;
+            roll_back(transaction).await?;
             return Ok(outcome);
         }
     };
     let writes = write(&mut transaction, layout, Some(tick_at), MinPoints::draw());
     let round = with_deadline(round_timeout, writes).await?;
-    with_deadline(COMMIT_TIMEOUT, async { Ok(transaction.commit().await?) }).await?;
+    commit(transaction).await?;
     Ok(Outcome::Done(round))
 }
 
 /// Takes the lock, then checks the fence, the cooldown and old snapshots. Continues with the tick
 /// whose round is to be done.
 async fn claim_tick(
-    transaction: &mut PgConnection,
+    transaction: &mut Session,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
     cooldown: TimeDelta,
 ) -> Result<ControlFlow<Outcome, DateTime<Utc>>, Error> {
     if !try_lock(transaction).await? {
         return Ok(ControlFlow::Break(Outcome::Busy));
     }
-    let (now, last) = last_scheduled(transaction).await?;
+    let (now, last) = read_fence(transaction).await?;
     let Some(tick_at) = latest_tick(now) else {
         return Ok(ControlFlow::Break(Outcome::NotDue { now, last }));
     };
@@ -140,34 +138,32 @@ async fn claim_tick(
 /// # Errors
 /// As for [`run_due`].
 pub async fn run_now(
-    connection: &mut PgConnection,
+    session: &mut Session,
     layout: Layout,
     min_points: MinPoints,
     round_timeout: Duration,
 ) -> Result<Round, Error> {
     loop {
-        let begin = async { Ok(connection.begin().await?) };
-        let mut transaction = with_deadline(STATEMENT_TIMEOUT, begin).await?;
+        let mut transaction = begin(session).await?;
         let claim = async {
             Ok(try_lock(&mut transaction).await? && !old_snapshot_open(&mut transaction).await?)
         };
         if with_deadline(STATEMENT_TIMEOUT, claim).await? {
             let writes = write(&mut transaction, layout, None, min_points);
             let round = with_deadline(round_timeout, writes).await?;
-            with_deadline(COMMIT_TIMEOUT, async { Ok(transaction.commit().await?) }).await?;
+            commit(transaction).await?;
             return Ok(round);
         }
         // Waiting inside the transaction would keep its snapshot open, and the running round could
         // not prune.
-        let rollback = async { Ok(transaction.rollback().await?) };
-        with_deadline(STATEMENT_TIMEOUT, rollback).await?;
+        roll_back(transaction).await?;
         sleep(RETRY_DELAY).await;
     }
 }
 
 /// All writes of a round: points, choice, and the row in `rounds`.
 async fn write(
-    transaction: &mut PgConnection,
+    transaction: &mut Session,
     layout: Layout,
     tick_at: Option<DateTime<Utc>>,
     min_points: MinPoints,
@@ -175,4 +171,19 @@ async fn write(
     let users_updated = users::renew_points(transaction, layout).await?;
     choice::renew(transaction, min_points).await?;
     insert_round(transaction, tick_at, users_updated).await
+}
+
+async fn begin(session: &mut Session) -> Result<Transaction<'_, Postgres>, Error> {
+    with_deadline(STATEMENT_TIMEOUT, async { Ok(session.begin().await?) }).await
+}
+
+async fn commit(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
+    with_deadline(COMMIT_TIMEOUT, async { Ok(transaction.commit().await?) }).await
+}
+
+async fn roll_back(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
+    with_deadline(STATEMENT_TIMEOUT, async {
+        Ok(transaction.rollback().await?)
+    })
+    .await
 }

@@ -5,12 +5,11 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
 use sqlx::migrate::{MigrateError, Migrator};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::db::{Error, backoff};
+use crate::db::{Error, Session, backoff};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
@@ -28,32 +27,32 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// # Errors
 /// When a migration fails or does not get its locks, the role may not create tables, or the
 /// database has migrations that this program does not know.
-pub async fn migrate(connection: &mut PgConnection) -> Result<(), Error> {
-    migrate_within(connection, RETRY_TIMEOUT).await
+pub async fn migrate(session: &mut Session) -> Result<(), Error> {
+    migrate_within(session, RETRY_TIMEOUT).await
 }
 
 /// The same, with another limit for the time that it tries to get its locks.
 ///
 /// # Errors
 /// As for [`migrate`].
-pub async fn migrate_within(connection: &mut PgConnection, limit: Duration) -> Result<(), Error> {
+pub async fn migrate_within(session: &mut Session, limit: Duration) -> Result<(), Error> {
     // Far below the shortest time that a query may wait: it waits behind each lock of a migration.
     // It holds for sqlx's own lock too, because a statement that waits has a snapshot, and with an
     // old one open `users` grows.
     sqlx::query!("set lock_timeout = '200ms'")
-        .execute(&mut *connection)
+        .execute(&mut *session)
         .await?;
     let started_at = Instant::now();
     let mut delays = backoff(MAX_RETRY_DELAY);
     let mut is_logged = false;
     loop {
-        let error = match run(connection).await {
+        let error = match run(session).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
         // Ends the failed transaction. Another migration may go first.
         sqlx::query!("select pg_advisory_unlock_all()")
-            .execute(&mut *connection)
+            .execute(&mut *session)
             .await?;
         if !error.is_lock_timeout() || started_at.elapsed() >= limit {
             return Err(error);
@@ -71,12 +70,9 @@ pub async fn migrate_within(connection: &mut PgConnection, limit: Duration) -> R
 }
 
 /// Applies the migrations that are missing.
-async fn run(connection: &mut PgConnection) -> Result<(), Error> {
-    MIGRATIONS
-        .run(connection)
-        .await
-        .map_err(|error| match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
-            other => Error::Schema(other.to_string()),
-        })
+async fn run(session: &mut Session) -> Result<(), Error> {
+    MIGRATIONS.run(session).await.map_err(|error| match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+        other => Error::Schema(other.to_string()),
+    })
 }

@@ -4,9 +4,8 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use rand::RngExt;
-use sqlx::PgConnection;
 
-use crate::db::Error;
+use crate::db::{Error, Session};
 
 /// A user as an answer shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,13 +24,13 @@ pub struct User {
 /// # Errors
 /// When the connection breaks, the role may not insert, or a lock is not free in time; nothing was
 /// added then.
-pub async fn seed(connection: &mut PgConnection, ids: RangeInclusive<i64>) -> Result<u64, Error> {
+pub async fn seed(session: &mut Session, ids: RangeInclusive<i64>) -> Result<u64, Error> {
     let present = sqlx::query!(
         r#"select coalesce(array_agg(id), '{}') as "ids!" from users where id between $1 and $2"#,
         ids.start(),
         ids.end(),
     )
-    .fetch_one(&mut *connection)
+    .fetch_one(&mut *session)
     .await?;
     let present: HashSet<i64> = present.ids.into_iter().collect();
     let missing: Vec<i64> = ids.filter(|id| !present.contains(id)).collect();
@@ -45,7 +44,7 @@ pub async fn seed(connection: &mut PgConnection, ids: RangeInclusive<i64>) -> Re
         "insert into users (id) select unnest($1::bigint[]) on conflict do nothing",
         &missing,
     )
-    .execute(connection)
+    .execute(session)
     .await?;
     Ok(added.rows_affected())
 }
@@ -63,11 +62,11 @@ pub enum Layout {
 ///
 /// # Errors
 /// When a statement fails or the connection breaks.
-pub async fn layout(connection: &mut PgConnection) -> Result<Layout, Error> {
+pub async fn layout(session: &mut Session) -> Result<Layout, Error> {
     let citus = sqlx::query!(
         r#"select to_regclass('pg_catalog.pg_dist_partition') is not null as "is_installed!""#
     )
-    .fetch_one(&mut *connection)
+    .fetch_one(&mut *session)
     .await?;
     if !citus.is_installed {
         return Ok(Layout::SingleNode);
@@ -79,7 +78,7 @@ pub async fn layout(connection: &mut PgConnection) -> Result<Layout, Error> {
              where logicalrelid = 'users'::regclass and partmethod = 'h' \
          )",
     )
-    .fetch_one(connection)
+    .fetch_one(session)
     .await?;
     Ok(if is_distributed {
         Layout::Distributed
@@ -90,14 +89,11 @@ pub async fn layout(connection: &mut PgConnection) -> Result<Layout, Error> {
 
 /// Gives every user new points, 0 to 100 and each value equally likely. Returns the number of
 /// users.
-pub(crate) async fn renew_points(
-    connection: &mut PgConnection,
-    layout: Layout,
-) -> Result<u64, Error> {
+pub(crate) async fn renew_points(session: &mut Session, layout: Layout) -> Result<u64, Error> {
     let renewed = match layout {
         Layout::SingleNode => {
             sqlx::query!("update users set points = floor(random() * 101), updated_at = now()")
-                .execute(connection)
+                .execute(session)
                 .await?
         }
         // Citus does not send volatile functions to its nodes. So this process draws one random key
@@ -113,7 +109,7 @@ pub(crate) async fn renew_points(
                      updated_at = now()",
                 key
             )
-            .execute(connection)
+            .execute(session)
             .await?
         }
     };

@@ -69,19 +69,19 @@ pub fn main(mut settings: Settings) -> ExitCode {
 async fn run(job: Job, settings: Settings, database: Database) -> anyhow::Result<()> {
     match job {
         Job::Run => round_loop::run(settings, database).await,
-        Job::Migrate => run_until_signal(migrate(&database)).await,
-        Job::Seed { users } => run_until_signal(seed(&database, users)).await,
+        Job::Migrate => run_command(migrate(&database)).await,
+        Job::Seed { users } => run_command(seed(&database, users)).await,
         Job::Round { min_points } => {
             let min_points = min_points.unwrap_or_else(MinPoints::draw);
             let timeout = settings.round_timeout.into();
-            run_until_signal(round(&database, min_points, timeout)).await
+            run_command(round(&database, min_points, timeout)).await
         }
     }
 }
 
 /// Runs a one-off job. A signal ends it with an error: the connection closes, and the server rolls
 /// the open transaction back.
-async fn run_until_signal(job: impl Future<Output = Result<(), Error>>) -> anyhow::Result<()> {
+async fn run_command(job: impl Future<Output = Result<(), Error>>) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     tokio::select! {
         result = job => Ok(result?),

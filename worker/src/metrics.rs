@@ -153,7 +153,7 @@ impl Metrics {
         );
         registry.register(
             "build",
-            "The version of this program",
+            "The running program",
             Info::new(shared::BUILD_LABELS),
         );
         self

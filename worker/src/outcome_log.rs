@@ -55,8 +55,8 @@ impl OutcomeLog {
             Outcome::OldSnapshot => self.log_once(Condition::OldSnapshot, || {
                 info!(
                     event = "round_old_snapshot",
-                    "a snapshot older than the last round is open: the next round waits up to two \
-                     seconds, because it could not prune and users would grow"
+                    "a snapshot older than the last round is open: the round is tried \
+                     again, because it could not prune and users would grow"
                 );
             }),
         }

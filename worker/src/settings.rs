@@ -38,7 +38,7 @@ pub struct Settings {
     #[arg(long, env, default_value = "2m", global = true, value_parser = duration(Duration::from_secs(1)..=DAY))]
     pub(crate) round_timeout: humantime::Duration,
 
-    /// Format of log lines; by default text on a terminal, otherwise JSON.
+    /// Format of log lines; by default text on a terminal, else JSON.
     #[arg(long, env, global = true)]
     pub(crate) log_format: Option<LogFormat>,
 }

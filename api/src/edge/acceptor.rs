@@ -74,8 +74,8 @@ where
         }
     }
 
-    /// Waits for a slot and serves the connection. The slot comes after the client: one that is
-    /// held while no client waits would be unused.
+    /// Waits for a permit and serves the connection. Accepting comes first: a permit that is held
+    /// without a client would be wasted.
     async fn serve_with_permit(&self, stream: TcpStream) {
         *self.waiting() = Some(stream);
         let permit = Arc::clone(&self.permits).acquire_owned().await;

@@ -91,7 +91,8 @@ where
     ) -> Result<Response, Infallible> {
         let problem = problem_before_routing(&mut request, state).await;
         state.on_request();
-        // What nobody reads of a request could not be distinguished from the next one.
+        // Unread bytes of this request would be parsed as the next one, so the connection must
+        // close.
         let rejected = problem.is_some_and(Problem::ends_connection)
             || !is_get_or_head(request.method()) && !request.body().is_end_stream();
         let mut response = match problem {

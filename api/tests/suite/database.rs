@@ -45,11 +45,11 @@ async fn requests_get_503_while_the_database_is_away_and_answers_once_it_is_back
         .await;
     }
     assert!(program.stop().await.success());
-    assert!(program.count_events("requests_failed") > 0);
+    assert!(program.count_events("queries_failed") > 0);
     let output = program.output();
     assert!(
         output.contains("00-canary-trace"),
-        "the log names the trace contexts of failed requests: {output}"
+        "the log names the trace contexts of failed queries: {output}"
     );
     let lines = output
         .lines()

@@ -1,16 +1,15 @@
 //! The lock, the statements over `rounds`, and the check for old snapshots.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 
 use super::{CLOCK_TOLERANCE, Round};
-use crate::db::Error;
+use crate::db::{Error, Session};
 
 /// The key of the advisory lock: the letters "max two".
 const LOCK_KEY: i64 = 0x6d_6178_2074_776f;
 
 /// Takes the lock until the transaction ends. False if another session holds it.
-pub(super) async fn try_lock(transaction: &mut PgConnection) -> Result<bool, Error> {
+pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
     let row = sqlx::query!(
         r#"select pg_try_advisory_xact_lock($1) as "held!""#,
         LOCK_KEY
@@ -26,9 +25,7 @@ pub(super) async fn try_lock(transaction: &mut PgConnection) -> Result<bool, Err
 ///
 /// # Errors
 /// When the statement fails or the connection breaks.
-pub async fn last_scheduled(
-    connection: &mut PgConnection,
-) -> Result<(DateTime<Utc>, Option<Round>), Error> {
+pub async fn read_fence(session: &mut Session) -> Result<(DateTime<Utc>, Option<Round>), Error> {
     let row = sqlx::query!(
         r#"select now() as "now!",
                   tick_at as "tick_at?", started_at as "started_at?",
@@ -42,7 +39,7 @@ pub async fn last_scheduled(
            ) as last on true"#,
         CLOCK_TOLERANCE.as_seconds_f64(),
     )
-    .fetch_one(connection)
+    .fetch_one(session)
     .await?;
     let last = || {
         Some(Round {
@@ -69,14 +66,14 @@ pub struct TimeAhead {
 ///
 /// # Errors
 /// When the statement fails or the connection breaks.
-pub async fn time_ahead(connection: &mut PgConnection) -> Result<TimeAhead, Error> {
+pub async fn time_ahead(session: &mut Session) -> Result<TimeAhead, Error> {
     let row = sqlx::query!(
         r#"select greatest(0, extract(epoch from (select max(finished_at) from rounds)
                                                  - clock_timestamp()))::float8 as "rounds!",
                   greatest(0, extract(epoch from (select queried_at from last_query where only_row)
                                                  - clock_timestamp()))::float8 as "last_query!""#
     )
-    .fetch_one(connection)
+    .fetch_one(session)
     .await?;
     Ok(TimeAhead {
         rounds_seconds: row.rounds,
@@ -92,7 +89,7 @@ pub async fn time_ahead(connection: &mut PgConnection) -> Result<TimeAhead, Erro
 /// ordinary queries end. A longer snapshot, such as a dump's, makes the table grow. So do
 /// replication slots and `hot_standby_feedback`, which are not checked: they do not end within
 /// seconds either. A round that ended further ahead than [`CLOCK_TOLERANCE`] does not count.
-pub(super) async fn old_snapshot_open(transaction: &mut PgConnection) -> Result<bool, Error> {
+pub(super) async fn old_snapshot_open(transaction: &mut Session) -> Result<bool, Error> {
     let row = sqlx::query!(
         r#"select exists (
                select
@@ -118,7 +115,7 @@ pub(super) async fn old_snapshot_open(transaction: &mut PgConnection) -> Result<
 /// than a week, but never the fence. The round of a tick is the new fence. So it also deletes rows
 /// further ahead than [`CLOCK_TOLERANCE`], whose ticks would otherwise count once they are near.
 pub(super) async fn insert_round(
-    transaction: &mut PgConnection,
+    transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,
     users_updated: u64,
 ) -> Result<Round, Error> {

@@ -15,7 +15,8 @@ const VERBS: [&str; 7] = [
     "drop table",
     "lock table",
 ];
-/// What each role may do with each table. Everything else must fail.
+/// What each role may do with each table. Everything else must fail, but for rights to single
+/// columns.
 const ALLOWED: [(&str, &str, &[&str]); 15] = [
     ("api", "users", &[]),
     ("api", "settings", &["select"]),

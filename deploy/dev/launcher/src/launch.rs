@@ -40,7 +40,7 @@ struct Running {
 /// # Errors
 /// When something can't be started.
 pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
-    let mut signals = StopSignals::listen().context("listening for signals")?;
+    let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let mut running = Running::default();
     let outcome = tokio::select! {
         outcome = run(&settings, &mut running) => outcome,
@@ -142,10 +142,10 @@ async fn wait_for_first_round(owner: &Database, schedule: &Schedule) -> anyhow::
         .connect(CONNECT_TIMEOUT)
         .await
         .context("connecting to the database")?;
-    let (now, _) = rounds::last_scheduled(&mut connection).await?;
+    let (now, _) = rounds::read_fence(&mut connection).await?;
     if let Some(due) = schedule.latest_tick(now) {
         info!(tick_at = %due, "waiting for the first round");
-        while rounds::last_scheduled(&mut connection)
+        while rounds::read_fence(&mut connection)
             .await?
             .1
             .is_none_or(|last| last.tick_at < due)

@@ -49,7 +49,7 @@ pub(crate) struct Settings {
     #[arg(long, env, hide_env_values = true)]
     pub(crate) database_url: Option<String>,
 
-    /// The format of log lines; by default text on a terminal, else JSON.
+    /// Format of log lines; by default text on a terminal, else JSON.
     #[arg(long, env)]
     pub(crate) log_format: Option<LogFormat>,
 

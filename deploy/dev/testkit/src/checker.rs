@@ -168,7 +168,7 @@ pub struct Report {
     pub last_tick: Option<DateTime<Utc>>,
     /// How often each promise was broken in the database, by the names in `checker/findings.sql`.
     pub findings: Vec<(String, i64)>,
-    /// Statements that moved the chain of queries on. Each answers a batch of requests.
+    /// Transactions that moved the chain of queries on. Each answers a batch of requests.
     pub statements: i64,
     /// Statements whose first answer no client of the checker got. It is 0 unless responses were
     /// lost or other clients sent queries.
