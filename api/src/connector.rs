@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::db::{CONNECT_TIMEOUT, Database, Error, Session, backoff, with_deadline};
+use strum::VariantArray as _;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -127,7 +128,7 @@ impl Connector {
 /// Connects, and prepares the session for each kind of query.
 async fn connect_and_prepare(database: &Database) -> Result<Session, Error> {
     let mut session = database.connect(CONNECT_TIMEOUT).await?;
-    for kind in QueryKind::all() {
+    for kind in QueryKind::VARIANTS {
         with_deadline(CONNECT_TIMEOUT, kind.prepare(&mut session)).await?;
     }
     Ok(session)

@@ -1,9 +1,10 @@
 //! The edge serves connections with the limits and timeouts that warp's own server lacks.
 //! Connections come in, requests go to a warp service.
 //!
-//! Each connection has timeouts: for a head, between requests, for a client that does not read. The
-//! number of connections is limited, invalid requests get a problem before routing, and a shutdown
-//! has stages and a deadline. The edge does not know what a request is about.
+//! Each connection has timeouts: for receiving a head, for idling between requests, and for a
+//! client that stops reading. The number of connections is limited, invalid requests get a problem
+//! before routing, and a shutdown has stages and a deadline. The edge does not know what a request
+//! is about.
 
 mod acceptor;
 mod checks;

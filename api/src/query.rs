@@ -4,19 +4,18 @@
 //! endpoint that needs the database gets a variant here. The queue and the session stay as they
 //! are, but all kinds share them: a slow kind delays the others.
 
-use std::iter::successors;
-
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::db::{Error, Session};
 use shared::{last_query, users};
+use strum::VariantArray;
 use utoipa::ToSchema;
 
 use crate::problem::Problem;
 
 /// A kind of query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
 pub(crate) enum QueryKind {
     /// `GET /`: two users who qualify, and the time of the previous query in the chain.
     TwoUsers,
@@ -34,14 +33,6 @@ pub(crate) struct Replies {
 }
 
 impl QueryKind {
-    /// All kinds, for the preparation of a new session.
-    pub(crate) fn all() -> impl Iterator<Item = Self> {
-        successors(Some(Self::TwoUsers), |kind| match kind {
-            // Exhaustive, so that no kind can be left out.
-            Self::TwoUsers => None,
-        })
-    }
-
     /// Prepares a session for this kind of query, and checks that it can be answered.
     ///
     /// # Errors

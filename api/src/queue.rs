@@ -29,7 +29,7 @@ struct PendingQuery {
 }
 
 impl Queue {
-    /// A queue for at most `capacity` queries, and the batch that takes from it. Queries that have
+    /// A queue for at most `capacity` queries, and its receiving end. Queries that have
     /// waited for `deadline` fail when [`Inbox::fail_late`] finds them.
     pub(crate) fn new(capacity: usize, deadline: Duration) -> (Self, Inbox) {
         let (sender, receiver) = mpsc::channel(capacity);

@@ -53,7 +53,7 @@ const SESSION_SETTINGS: [(&str, &str); 14] = [
     // Below this level an extension may send us the plan or the parameters of a statement, and so
     // the minimum. sqlx logs what the server sends.
     ("client_min_messages", "warning"),
-    // Compiling a plan costs more than any of our statements.
+    // Compiling a plan costs more than it saves.
     ("jit", "off"),
     // Most of the rest make the server end a session, and free its locks, when the client is gone,
     // unreachable or stopped. This one notices a closed connection while a statement runs.

@@ -43,7 +43,7 @@ struct Move {
 
 /// The row that `read.sql` returns.
 #[derive(FromRow)]
-struct Choice {
+struct ChosenUsers {
     first_id: Option<i64>,
     first_points: Option<i32>,
     second_id: Option<i64>,
@@ -62,7 +62,7 @@ pub async fn prepare(session: &mut Session) -> Result<(), Error> {
     // sqlx checks no message of several statements. So their texts are checked here at compile
     // time, against the schema and the structs that `answer` decodes their rows into.
     let move_chain = query_file_as!(Move, "src/last_query/move.sql").sql();
-    let read_users = query_file_as!(Choice, "src/last_query/read.sql").sql();
+    let read_users = query_file_as!(ChosenUsers, "src/last_query/read.sql").sql();
     raw_sql(AssertSqlSafe(format!(
         "prepare move_chain as {}; prepare read_users as {}",
         move_chain.as_str(),
@@ -92,7 +92,7 @@ fn decode(rows: &[PgRow]) -> Result<Answer, Error> {
         return Err(Error::RowMissing("settings or last_query"));
     };
     let moved = Move::from_row(moved)?;
-    let chosen = Choice::from_row(chosen)?;
+    let chosen = ChosenUsers::from_row(chosen)?;
     let user = |id: Option<i64>, points: Option<i32>| {
         Some(User {
             id: id?,

@@ -1,4 +1,4 @@
-//! What both programs share: the domain with all of its SQL, and the duties of a process.
+//! All SQL, and what both programs share.
 //!
 //! [`users`], [`rounds`] and [`last_query`] hold the statements over the table of that name,
 //! `choice` those over `settings`. Every other module has one duty: database connections ([`db`]),
@@ -8,6 +8,7 @@
 
 mod choice;
 pub mod cli;
+pub mod clock;
 pub mod db;
 pub mod healthcheck;
 pub mod last_query;

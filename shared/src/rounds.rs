@@ -21,11 +21,11 @@ use crate::db::{Error, Session, with_deadline};
 use crate::users::{self, Layout};
 use statements::{insert_round, old_snapshot_open, try_lock};
 
-pub use statements::{TimeAhead, read_fence, time_ahead};
+pub use statements::read_fence;
 
-/// How far a recorded time may be ahead of the database's clock and still count. Longer than the
-/// clocks of a server and of its successor differ, if anything sets them: so the successor does not
-/// do a tick again. Short, because rounds wait until the clock has passed the fence. Beyond it the
+/// How far a recorded time may be ahead of the database's clock and still count. Longer than
+/// synchronised clocks of two servers differ, so that after a failover the new primary does not
+/// repeat a tick. Short, because rounds wait until the clock has passed the fence. Beyond it the
 /// clock was wrong, and a tick may be done again.
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 /// How long a statement may take that only reads, or takes a free lock.

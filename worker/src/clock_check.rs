@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::clock::{TimeAhead, time_ahead};
 use shared::db::{Error, Session, with_deadline};
-use shared::rounds::{self, CLOCK_TOLERANCE, TimeAhead};
+use shared::rounds::CLOCK_TOLERANCE;
 use tracing::{info, warn};
 
 use crate::metrics::Metrics;
@@ -35,8 +36,8 @@ impl ClockCheck {
     ///
     /// # Errors
     /// When the connection breaks or the database does not answer. Drop the connection.
-    pub(crate) async fn run(&mut self, connection: &mut Session) -> Result<(), Error> {
-        match with_deadline(CHECK_TIMEOUT, rounds::time_ahead(connection)).await {
+    pub(crate) async fn check(&mut self, session: &mut Session) -> Result<(), Error> {
+        match with_deadline(CHECK_TIMEOUT, time_ahead(session)).await {
             Ok(ahead) => {
                 self.has_failed = false;
                 self.metrics.record_time_ahead(&ahead);

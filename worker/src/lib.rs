@@ -28,15 +28,15 @@ use shared::{MinPoints, cli, healthcheck, rounds, schema, telemetry, users};
 use tokio::runtime;
 use tracing::{error, info};
 
-use settings::{Command, Job};
+use settings::{Command, DatabaseCommand};
 
 /// Runs the program, and returns the status to exit with.
 #[must_use]
 pub fn main(mut settings: Settings) -> ExitCode {
-    let job = match settings.command.take() {
+    let command = match settings.command.take() {
         Some(Command::Healthcheck) => return healthcheck::run(settings.admin_listen),
-        Some(Command::Job(job)) => job,
-        None => Job::Run,
+        Some(Command::Database(command)) => command,
+        None => DatabaseCommand::Run,
     };
     let _log = match telemetry::start(settings.log_format, schedule::LOG_FILTERS) {
         Ok(log) => log,
@@ -52,7 +52,7 @@ pub fn main(mut settings: Settings) -> ExitCode {
         .build()
         .context("starting the runtime")
         .and_then(|runtime| {
-            let result = runtime.block_on(run(job, settings, database));
+            let result = runtime.block_on(run(command, settings, database));
             // Without waiting for a DNS lookup that is still running.
             runtime.shutdown_background();
             result
@@ -66,12 +66,16 @@ pub fn main(mut settings: Settings) -> ExitCode {
     }
 }
 
-async fn run(job: Job, settings: Settings, database: Database) -> anyhow::Result<()> {
-    match job {
-        Job::Run => round_loop::run(settings, database).await,
-        Job::Migrate => run_command(migrate(&database)).await,
-        Job::Seed { users } => run_command(seed(&database, users)).await,
-        Job::Round { min_points } => {
+async fn run(
+    command: DatabaseCommand,
+    settings: Settings,
+    database: Database,
+) -> anyhow::Result<()> {
+    match command {
+        DatabaseCommand::Run => round_loop::run(settings, database).await,
+        DatabaseCommand::Migrate => run_command(migrate(&database)).await,
+        DatabaseCommand::Seed { users } => run_command(seed(&database, users)).await,
+        DatabaseCommand::Round { min_points } => {
             let min_points = min_points.unwrap_or_else(MinPoints::draw);
             let timeout = settings.round_timeout.into();
             run_command(round(&database, min_points, timeout)).await
@@ -79,30 +83,30 @@ async fn run(job: Job, settings: Settings, database: Database) -> anyhow::Result
     }
 }
 
-/// Runs a one-off job. A signal ends it with an error: the connection closes, and the server rolls
-/// the open transaction back.
-async fn run_command(job: impl Future<Output = Result<(), Error>>) -> anyhow::Result<()> {
+/// Runs a one-off command. A signal ends it with an error: the connection closes, and the server
+/// rolls the open transaction back.
+async fn run_command(command: impl Future<Output = Result<(), Error>>) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     tokio::select! {
-        result = job => Ok(result?),
+        result = command => Ok(result?),
         signal = signals.next() => bail!("stopped by {signal}"),
     }
 }
 
 async fn migrate(database: &Database) -> Result<(), Error> {
-    let mut connection = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
-    schema::migrate(&mut connection).await?;
-    close(connection).await;
+    let mut session = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
+    schema::migrate(&mut session).await?;
+    close(session).await;
     info!(event = "migrated", "the schema is up to date");
     Ok(())
 }
 
 async fn round(database: &Database, min_points: MinPoints, timeout: Duration) -> Result<(), Error> {
     let database = database.clone().statement_timeout(timeout);
-    let mut connection = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
-    let layout = users::layout(&mut connection).await?;
-    let round = rounds::run_now(&mut connection, layout, min_points, timeout).await?;
-    close(connection).await;
+    let mut session = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
+    let layout = users::layout(&mut session).await?;
+    let round = rounds::run_now(&mut session, layout, min_points, timeout).await?;
+    close(session).await;
     cli::print(&format_args!(
         "round done: {} users renewed in {} ms",
         round.users_updated,

@@ -14,7 +14,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use shared::rounds::{Outcome, Round, TimeAhead};
+use shared::clock::TimeAhead;
+use shared::rounds::{Outcome, Round};
 use shared::telemetry;
 
 use crate::schedule::Schedule;

@@ -55,7 +55,7 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
         .await
         .context("starting the scheduler")?;
     let mut runner = Runner::new(settings, &database, health, metrics);
-    let signal = run_until_signal(&mut runner, &mut signals, &mut wakeups).await;
+    let signal = attempt_until_signal(&mut runner, &mut signals, &mut wakeups).await;
     scheduler.stop().await;
     admin.abort();
     runner.close().await;
@@ -64,7 +64,7 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
 }
 
 /// Runs due rounds until a signal, and returns its name.
-async fn run_until_signal(
+async fn attempt_until_signal(
     runner: &mut Runner,
     signals: &mut StopSignals,
     wakeups: &mut mpsc::Receiver<()>,
@@ -78,7 +78,7 @@ async fn run_until_signal(
             () = sleep(delay) => {}
             Some(()) = wakeups.recv() => {}
         }
-        delay = match runner.run_once(signals).await {
+        delay = match runner.attempt(signals).await {
             Next::Wait => {
                 retry_delays = backoff(MAX_RETRY_DELAY);
                 CHECK_INTERVAL

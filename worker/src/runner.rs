@@ -53,7 +53,7 @@ pub(crate) struct Runner {
 
 /// A connected session, and what was read when it was opened.
 struct WorkerSession {
-    connection: Session,
+    database: Session,
     id: SessionId,
     layout: Layout,
 }
@@ -80,7 +80,7 @@ impl Runner {
     }
 
     /// Does the due round, if there is one. A signal meanwhile cancels it.
-    pub(crate) async fn run_once(&mut self, signals: &mut StopSignals) -> Next {
+    pub(crate) async fn attempt(&mut self, signals: &mut StopSignals) -> Next {
         self.health.loop_heartbeat();
         let mut session = if let Some(session) = self.session.take() {
             session
@@ -99,49 +99,52 @@ impl Runner {
         };
         // Before the round, which deletes rows that are far ahead.
         let checked = tokio::select! {
-            checked = self.clock.run(&mut session.connection) => checked,
+            checked = self.clock.check(&mut session.database) => checked,
             signal = signals.next() => return Next::Stop(signal),
         };
         if let Err(error) = checked {
             self.on_error(&error);
             return Next::Retry;
         }
-        let (result, signal) = self.run_unless_stopped(&mut session, signals).await;
-        let next = match result {
+        let (result, signal) = self.run_cancellable(&mut session, signals).await;
+        if let Some(signal) = signal {
+            if let Ok(outcome) = result {
+                self.on_outcome(&outcome);
+            } else {
+                info!(
+                    event = "round_cancelled",
+                    "round cancelled by the stop signal"
+                );
+            }
+            return Next::Stop(signal);
+        }
+        match result {
             Ok(outcome) => {
                 self.session = Some(session);
                 self.on_outcome(&outcome);
                 Next::Wait
             }
-            Err(_) if signal.is_some() => {
-                info!(
-                    event = "round_cancelled",
-                    "round cancelled by the stop signal"
-                );
-                Next::Retry
-            }
             Err(error) => {
                 self.on_error(&error);
                 Next::Retry
             }
-        };
-        signal.map_or(next, Next::Stop)
+        }
     }
 
     /// Closes the session.
     pub(crate) async fn close(self) {
         if let Some(session) = self.session {
-            close(session.connection).await;
+            close(session.database).await;
         }
     }
 
     async fn connect(&self) -> Result<WorkerSession, Error> {
-        let mut connection = self.database.connect(CONNECT_TIMEOUT).await?;
+        let mut database = self.database.connect(CONNECT_TIMEOUT).await?;
         with_deadline(CONNECT_TIMEOUT, async {
-            let id = session_id(&mut connection).await?;
-            let layout = users::layout(&mut connection).await?;
+            let id = session_id(&mut database).await?;
+            let layout = users::layout(&mut database).await?;
             Ok(WorkerSession {
-                connection,
+                database,
                 id,
                 layout,
             })
@@ -151,13 +154,13 @@ impl Runner {
 
     /// Runs the due round. After a signal it cancels the running statement, and returns an error
     /// unless the round was done before that.
-    async fn run_unless_stopped(
+    async fn run_cancellable(
         &self,
         session: &mut WorkerSession,
         signals: &mut StopSignals,
     ) -> (Result<Outcome, Error>, Option<&'static str>) {
         let round = rounds::run_due(
-            &mut session.connection,
+            &mut session.database,
             session.layout,
             |at| self.schedule.latest_tick(at),
             self.cooldown,

@@ -22,17 +22,17 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// it again to add the rest.
 pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
     let started_at = Instant::now();
-    let mut connection = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
+    let mut session = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
     let mut progress = Progress::new(users);
     let mut added = 0;
     let mut first = 1;
     while first <= users {
         let last = users.min(first + BATCH_SIZE - 1);
-        added += seed_batch(&mut connection, first..=last).await?;
+        added += seed_batch(&mut session, first..=last).await?;
         progress.update(last);
         first = last + 1;
     }
-    close(connection).await;
+    close(session).await;
     drop(progress);
     info!(
         event = "seeded",
@@ -45,10 +45,10 @@ pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
 }
 
 /// Adds the missing users of a batch, and waits for the locks for as long as it takes.
-async fn seed_batch(connection: &mut Session, ids: RangeInclusive<i64>) -> Result<u64, Error> {
+async fn seed_batch(session: &mut Session, ids: RangeInclusive<i64>) -> Result<u64, Error> {
     let mut is_logged = false;
     loop {
-        match users::seed(connection, ids.clone()).await {
+        match users::seed(session, ids.clone()).await {
             // The session's `lock_timeout` is the pause between two attempts.
             Err(error) if error.is_lock_timeout() => {
                 if !is_logged {

@@ -47,7 +47,7 @@ pub struct Settings {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
-    Job(Job),
+    Database(DatabaseCommand),
     /// Check that the worker on this machine with this ADMIN_LISTEN is alive and ready: exit with 0
     /// if it is.
     Healthcheck,
@@ -55,7 +55,7 @@ pub(crate) enum Command {
 
 /// The commands that need a database.
 #[derive(Debug, Subcommand)]
-pub(crate) enum Job {
+pub(crate) enum DatabaseCommand {
     /// Do the round of every tick, until SIGINT or SIGTERM.
     Run,
     /// Bring the schema up to date.

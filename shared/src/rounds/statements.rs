@@ -52,35 +52,6 @@ pub async fn read_fence(session: &mut Session) -> Result<(DateTime<Utc>, Option<
     Ok((row.now, last()))
 }
 
-/// How far the newest times that are recorded lie ahead of the database's clock. Zero, unless the
-/// clock was ahead before, or the database has failed over to a server whose clock is behind.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TimeAhead {
-    /// Of the rounds, in seconds.
-    pub rounds_seconds: f64,
-    /// Of the last query, in seconds.
-    pub last_query_seconds: f64,
-}
-
-/// Reads how far the newest times lie ahead.
-///
-/// # Errors
-/// When the statement fails or the connection breaks.
-pub async fn time_ahead(session: &mut Session) -> Result<TimeAhead, Error> {
-    let row = sqlx::query!(
-        r#"select greatest(0, extract(epoch from (select max(finished_at) from rounds)
-                                                 - clock_timestamp()))::float8 as "rounds!",
-                  greatest(0, extract(epoch from (select queried_at from last_query where only_row)
-                                                 - clock_timestamp()))::float8 as "last_query!""#
-    )
-    .fetch_one(session)
-    .await?;
-    Ok(TimeAhead {
-        rounds_seconds: row.rounds,
-        last_query_seconds: row.last_query,
-    })
-}
-
 /// True while a snapshot older than the last round is open: the next round could not prune, and
 /// `users` would grow.
 ///

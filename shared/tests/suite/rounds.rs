@@ -2,8 +2,9 @@ use std::collections::HashSet;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use shared::MinPoints;
+use shared::clock::{TimeAhead, time_ahead};
 use shared::last_query::answer;
-use shared::rounds::{self, Outcome, TimeAhead, time_ahead};
+use shared::rounds::{self, Outcome};
 use shared::users::Layout;
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
 use testkit::TestDatabase;
