@@ -18,6 +18,9 @@ const COMMON_PROBLEMS: [Problem; 5] = [
     Problem::HeadersTooLarge,
 ];
 
+/// The problems that a handler names by their status alone.
+const HANDLER_PROBLEMS: [Problem; 2] = [Problem::NotFound, Problem::Unavailable];
+
 /// Completes the description of every path.
 pub(crate) struct CompletePaths;
 
@@ -32,9 +35,6 @@ impl Modify for CompletePaths {
         }
     }
 }
-
-/// The problems that a handler names by their status alone.
-const HANDLER_PROBLEMS: [Problem; 2] = [Problem::NotFound, Problem::Unavailable];
 
 /// Describes the common problems, and those whose status the handler has named.
 fn add_problems(operation: &mut Operation) {

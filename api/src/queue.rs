@@ -1,7 +1,8 @@
 //! The queue of queries that wait for the database, and the batch that is being answered.
 //!
 //! A handler submits a query and awaits its reply. The coalescer takes everything that is queued as
-//! one batch. A query in a batch may still fail: with 503, at its deadline.
+//! one batch. A query in a batch may still fail with 503: at its deadline, or when the
+//! session is lost.
 
 use std::time::{Duration, Instant};
 

@@ -47,7 +47,7 @@ pub(crate) struct AppState {
     info(
         title = "Max Two",
         description = "Returns at most two users whose points are above a minimum that nobody outside can see. \
-                       Every path can be read with GET, HEAD, and answers 405 to other methods; every other path is 404.",
+                       All paths accept GET and HEAD, and answer 405 to other methods. Unknown paths return 404.",
         license(name = "MIT", identifier = "MIT"),
     ),
     paths(two_users, livez, readyz, openapi),

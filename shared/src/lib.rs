@@ -1,10 +1,10 @@
 //! All SQL, and what both programs share.
 //!
-//! [`users`], [`rounds`] and [`last_query`] hold the statements over the table of that name,
-//! `choice` those over `settings`. Every other module has one duty: database connections ([`db`]),
-//! migrations ([`schema`]), command-line settings ([`cli`]), logs ([`telemetry`]), health checks
-//! ([`healthcheck`]) and stop signals ([`shutdown`]). Nothing here serves HTTP or depends on a
-//! scheduler.
+//! [`users`], [`rounds`] and [`last_query`] are named for the table that they write, and `choice`
+//! writes `settings`. Every other module has one duty: database connections ([`db`]), a clock that
+//! was ahead ([`clock`]), migrations ([`schema`]), command-line settings ([`cli`]), logs
+//! ([`telemetry`]), health checks ([`healthcheck`]) and stop signals ([`shutdown`]). Nothing here
+//! serves HTTP or depends on a scheduler.
 
 mod choice;
 pub mod cli;

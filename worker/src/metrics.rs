@@ -120,7 +120,7 @@ impl Metrics {
         );
         registry.register_with_unit(
             "round_duration",
-            "From the begin of a round's transaction to just before its commit",
+            "From the start of a round's transaction to just before its commit",
             Unit::Seconds,
             self.duration.clone(),
         );

@@ -48,12 +48,12 @@ pub(crate) struct Runner {
     metrics: Arc<Metrics>,
     log: OutcomeLog,
     clock: ClockCheck,
-    session: Option<WorkerSession>,
+    connected: Option<Connected>,
 }
 
 /// A connected session, and what was read when it was opened.
-struct WorkerSession {
-    database: Session,
+struct Connected {
+    session: Session,
     id: SessionId,
     layout: Layout,
 }
@@ -75,22 +75,22 @@ impl Runner {
             clock: ClockCheck::new(Arc::clone(&metrics)),
             metrics,
             log: OutcomeLog::default(),
-            session: None,
+            connected: None,
         }
     }
 
     /// Does the due round, if there is one. A signal meanwhile cancels it.
     pub(crate) async fn attempt(&mut self, signals: &mut StopSignals) -> Next {
         self.health.loop_heartbeat();
-        let mut session = if let Some(session) = self.session.take() {
-            session
+        let mut connected = if let Some(connected) = self.connected.take() {
+            connected
         } else {
-            let connected = tokio::select! {
-                connected = self.connect() => connected,
+            let result = tokio::select! {
+                result = self.connect() => result,
                 signal = signals.next() => return Next::Stop(signal),
             };
-            match connected {
-                Ok(session) => session,
+            match result {
+                Ok(connected) => connected,
                 Err(error) => {
                     self.on_error(&error);
                     return Next::Retry;
@@ -99,14 +99,14 @@ impl Runner {
         };
         // Before the round, which deletes rows that are far ahead.
         let checked = tokio::select! {
-            checked = self.clock.check(&mut session.database) => checked,
+            checked = self.clock.check(&mut connected.session) => checked,
             signal = signals.next() => return Next::Stop(signal),
         };
         if let Err(error) = checked {
             self.on_error(&error);
             return Next::Retry;
         }
-        let (result, signal) = self.run_cancellable(&mut session, signals).await;
+        let (result, signal) = self.run_cancellable(&mut connected, signals).await;
         if let Some(signal) = signal {
             if let Ok(outcome) = result {
                 self.on_outcome(&outcome);
@@ -120,7 +120,7 @@ impl Runner {
         }
         match result {
             Ok(outcome) => {
-                self.session = Some(session);
+                self.connected = Some(connected);
                 self.on_outcome(&outcome);
                 Next::Wait
             }
@@ -133,18 +133,18 @@ impl Runner {
 
     /// Closes the session.
     pub(crate) async fn close(self) {
-        if let Some(session) = self.session {
-            close(session.database).await;
+        if let Some(connected) = self.connected {
+            close(connected.session).await;
         }
     }
 
-    async fn connect(&self) -> Result<WorkerSession, Error> {
-        let mut database = self.database.connect(CONNECT_TIMEOUT).await?;
+    async fn connect(&self) -> Result<Connected, Error> {
+        let mut session = self.database.connect(CONNECT_TIMEOUT).await?;
         with_deadline(CONNECT_TIMEOUT, async {
-            let id = session_id(&mut database).await?;
-            let layout = users::layout(&mut database).await?;
-            Ok(WorkerSession {
-                database,
+            let id = session_id(&mut session).await?;
+            let layout = users::layout(&mut session).await?;
+            Ok(Connected {
+                session,
                 id,
                 layout,
             })
@@ -156,12 +156,12 @@ impl Runner {
     /// unless the round was done before that.
     async fn run_cancellable(
         &self,
-        session: &mut WorkerSession,
+        connected: &mut Connected,
         signals: &mut StopSignals,
     ) -> (Result<Outcome, Error>, Option<&'static str>) {
         let round = rounds::run_due(
-            &mut session.database,
-            session.layout,
+            &mut connected.session,
+            connected.layout,
             |at| self.schedule.latest_tick(at),
             self.cooldown,
             self.round_timeout,
@@ -173,7 +173,7 @@ impl Runner {
                 result = &mut round => return (result, None),
                 _ = heartbeat.tick() => self.health.loop_heartbeat(),
                 signal = signals.next() => {
-                    if let Err(error) = self.database.cancel(session.id, CANCEL_TIMEOUT).await {
+                    if let Err(error) = self.database.cancel(connected.id, CANCEL_TIMEOUT).await {
                         // The server rolls the round back when the connection closes.
                         debug!(%error, "cannot cancel the round");
                     }

@@ -34,15 +34,15 @@ impl Reaper {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             sweep.tick().await;
-            let mut slots_needed = slots_needed();
+            let mut left_to_evict = slots_needed();
             // Without the lock: a sweep over thousands takes a while, in which connections begin.
             let mut swept = take(&mut *self.connections());
             swept.retain(|connection| {
                 let Some(connection) = connection.upgrade() else {
                     return false;
                 };
-                if connection.action(limits, slots_needed > 0) != Action::Keep {
-                    slots_needed = slots_needed.saturating_sub(1);
+                if connection.action(limits, left_to_evict > 0) != Action::Keep {
+                    left_to_evict = left_to_evict.saturating_sub(1);
                     connection.wake();
                 }
                 true
