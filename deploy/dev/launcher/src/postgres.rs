@@ -1,5 +1,5 @@
-//! The private Postgres. It starts on a thread of its own, so that signals are heard meanwhile: a
-//! recovery may take minutes.
+//! The private Postgres. It starts on a thread of its own, so that the launcher still handles
+//! signals: a recovery may take minutes.
 
 use std::path::PathBuf;
 use std::time::Duration;
