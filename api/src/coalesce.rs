@@ -1,20 +1,21 @@
-//! Coalescing: queries that arrive while a transaction runs wait in the queue, and the next one
+//! Coalescing: queries that arrive while the database answers wait in the queue, and the next one
 //! answers all of them.
 //!
-//! Batches come in from the queue; one transaction for each kind of query in a batch goes out
+//! Batches come in from the queue; one message for each kind of query in a batch goes out
 //! over the replica's session.
 //! It runs in a task of its own, so a client that hangs up cancels nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::db::{Database, Error, Session, ping, with_deadline};
+use shared::db::{Database, Error, ping, with_deadline};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::connector::Connector;
 use crate::health::Health;
 use crate::metrics::Metrics;
+use crate::query::PreparedSession;
 use crate::queue::{Inbox, Queue};
 
 /// How often an idle session is checked.
@@ -68,7 +69,7 @@ impl Coalescer {
     }
 
     /// Connects to the database. Meanwhile all queries fail, once per deadline.
-    async fn connect(&mut self) -> Session {
+    async fn connect(&mut self) -> PreparedSession {
         let connecting = self.connector.connect_with_backoff();
         tokio::pin!(connecting);
         let mut sweep = interval(self.deadline);
@@ -83,7 +84,7 @@ impl Coalescer {
 
     /// Answers batch after batch, and checks the session while there is none. After an error the
     /// queries without a reply are still in the batch.
-    async fn answer_batches(&mut self, mut session: Session) -> Result<(), Error> {
+    async fn answer_batches(&mut self, mut session: PreparedSession) -> Result<(), Error> {
         let mut idle_check = interval(PING_INTERVAL);
         // One interval for all batches. A sweep timer per batch would always be the earliest
         // deadline, so registering it would wake the timer driver each time. The batch's own
@@ -100,28 +101,28 @@ impl Coalescer {
                     idle_check.reset();
                 }
                 _ = idle_check.tick() => {
-                    with_deadline(self.deadline, ping(&mut session)).await?;
+                    with_deadline(self.deadline, ping(&mut session.session)).await?;
                 },
             }
             self.connector.on_answer();
         }
     }
 
-    /// Runs one transaction for each kind of query in the batch, all within one deadline. Queries
+    /// Sends one message for each kind of query in the batch, all within one deadline. Queries
     /// that have waited for too long meanwhile leave the batch.
     async fn answer_batch(
         &mut self,
-        session: &mut Session,
+        session: &mut PreparedSession,
         sweep: &mut Interval,
     ) -> Result<(), Error> {
         let Self { inbox, metrics, .. } = self;
         with_deadline(self.deadline, async {
             while let Some(kind) = inbox.next_kind() {
-                let transaction = kind.answer(session);
-                tokio::pin!(transaction);
+                let answering = session.answer(kind);
+                tokio::pin!(answering);
                 let replies = loop {
                     tokio::select! {
-                        replies = &mut transaction => break replies?,
+                        replies = &mut answering => break replies?,
                         _ = sweep.tick() => inbox.fail_late(),
                     }
                 };

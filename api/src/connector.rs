@@ -6,14 +6,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::db::{CONNECT_TIMEOUT, Database, Error, Session, backoff, with_deadline};
-use strum::VariantArray as _;
+use shared::db::{CONNECT_TIMEOUT, Database, Error, backoff, with_deadline};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::query::QueryKind;
+use crate::query::PreparedSession;
 
 /// The longest delay between two attempts to connect, without its jitter.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
@@ -50,7 +49,7 @@ impl Connector {
     }
 
     /// Connects, and tries again until that succeeds.
-    pub(crate) async fn connect_with_backoff(&mut self) -> Session {
+    pub(crate) async fn connect_with_backoff(&mut self) -> PreparedSession {
         loop {
             sleep(self.delay).await;
             match connect_and_prepare(&self.database).await {
@@ -125,11 +124,8 @@ impl Connector {
     }
 }
 
-/// Connects, and prepares the session for each kind of query.
-async fn connect_and_prepare(database: &Database) -> Result<Session, Error> {
-    let mut session = database.connect(CONNECT_TIMEOUT).await?;
-    for kind in QueryKind::VARIANTS {
-        with_deadline(CONNECT_TIMEOUT, kind.prepare(&mut session)).await?;
-    }
-    Ok(session)
+/// Connects, and prepares the session for every kind of query.
+async fn connect_and_prepare(database: &Database) -> Result<PreparedSession, Error> {
+    let session = database.connect(CONNECT_TIMEOUT).await?;
+    with_deadline(CONNECT_TIMEOUT, PreparedSession::new(session)).await
 }

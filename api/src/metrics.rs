@@ -55,7 +55,7 @@ impl Metrics {
         );
         registry.register(
             "batch_queries",
-            "Queries that one transaction answered",
+            "Queries that one message to the database answered",
             batch_queries.clone(),
         );
         registry.register(

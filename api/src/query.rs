@@ -1,6 +1,6 @@
 //! What requests ask of the database, and the encoded bodies that answer them.
 //!
-//! Each kind of query is one transaction, which answers all queued queries of its kind at once. An
+//! Each kind of query is one message to the database, which answers all queued queries of its kind at once. An
 //! endpoint that needs the database gets a variant here. The queue and the session stay as they
 //! are, but all kinds share them: a slow kind delays the others.
 
@@ -8,14 +8,14 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::db::{Error, Session};
-use shared::{last_query, users};
-use strum::VariantArray;
+use shared::last_query::Chain;
+use shared::users;
 use utoipa::ToSchema;
 
 use crate::problem::Problem;
 
 /// A kind of query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, VariantArray)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueryKind {
     /// `GET /`: two users who qualify, and the time of the previous query in the chain.
     TwoUsers,
@@ -24,7 +24,7 @@ pub(crate) enum QueryKind {
 /// The reply to a query: an encoded body, or the problem that the client gets instead.
 pub(crate) type Reply = Result<Bytes, Problem>;
 
-/// The replies to all queries that one transaction answered.
+/// The replies to all queries that one message answered.
 pub(crate) struct Replies {
     /// For the first query of the batch.
     pub(crate) first: Reply,
@@ -32,28 +32,33 @@ pub(crate) struct Replies {
     pub(crate) others: Reply,
 }
 
-impl QueryKind {
-    /// Prepares a session for this kind of query, and checks that it can be answered.
+/// The replica's session with the database, prepared for every kind of query.
+pub(crate) struct PreparedSession {
+    pub(crate) session: Session,
+    chain: Chain,
+}
+
+impl PreparedSession {
+    /// Prepares a session, and checks that each kind of query can be answered.
     ///
     /// # Errors
-    /// When it can't, or the connection breaks; the connection is to be dropped.
-    pub(crate) async fn prepare(self, session: &mut Session) -> Result<(), Error> {
-        match self {
-            Self::TwoUsers => last_query::prepare(session).await,
-        }
+    /// When one can't, or the connection breaks. Then the connection is dropped.
+    pub(crate) async fn new(mut session: Session) -> Result<Self, Error> {
+        let chain = Chain::prepare(&mut session).await?;
+        Ok(Self { session, chain })
     }
 
-    /// Answers this kind of query, with one transaction.
+    /// Answers all queued queries of a kind, with one message to the database.
     ///
     /// # Errors
-    /// When the database can't be reached or a statement fails; the connection is to be dropped.
-    pub(crate) async fn answer(self, session: &mut Session) -> Result<Replies, Error> {
-        match self {
-            Self::TwoUsers => {
-                let row = last_query::answer(session).await?;
+    /// When the database can't be reached or a statement fails; the session is to be dropped.
+    pub(crate) async fn answer(&mut self, kind: QueryKind) -> Result<Replies, Error> {
+        match kind {
+            QueryKind::TwoUsers => {
+                let row = self.chain.answer(&mut self.session).await?;
                 let reply = |previous_at| Ok(encode(&AnswerBody::new(&row.users, previous_at)));
-                // The first query gets the time of the last query before this transaction. The
-                // others get the transaction's own time, as if they had been answered one by one.
+                // The first query gets the time of the last query before this message. The others
+                // get the message's own time, as if they had been answered one by one.
                 Ok(Replies {
                     first: reply(row.previous_at),
                     others: reply(Some(row.queried_at)),

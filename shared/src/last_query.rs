@@ -1,24 +1,35 @@
 //! The chain of all queries, and the one message that answers a query.
 //!
-//! [`prepare`] comes first in each session that is to [`answer`].
+//! An answer is durable before [`Chain::answer`] returns it. Queries of sessions that stop or fail
+//! in between may stay in the chain, or not: nobody has seen their answers.
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, Execute as _, FromRow, query_file_as, raw_sql};
+use sqlx::{AssertSqlSafe, Execute as _, FromRow, query_file, query_file_as, raw_sql};
 
 use crate::db::{Error, Session};
 use crate::users::User;
 
-/// What [`answer`] sends, to a session that [`prepare`] has prepared.
-///
-/// It is one simple query: the server runs all its statements in one transaction, which ends with
-/// the message. So no lock is held across a round trip, and an error leaves no transaction open.
+/// Answers a query in one simple query message: the server runs both statements in one transaction,
+/// which ends with the message. No lock is held across a round trip, and an error leaves no
+/// transaction open.
 ///
 /// The users are read by a statement of their own. Under READ COMMITTED, which every session must
 /// have, it sees what is committed when it begins, and by then the first statement holds the row's
 /// lock: the users are those of this place in the chain. Joined to the `update`, they would be
 /// those from before its wait for the lock, older than what queries before it have shown.
-pub const ANSWER_SQL: &str = "execute move_chain; execute read_users";
+pub const ANSWER: &str = "execute move_chain; execute read_users";
+
+/// The same with early lock release (Johnson et al., "Aether", VLDB 2010, section 4), for when other
+/// sessions move the chain too. [`ANSWER`] holds the row's lock while its commit waits for the disk
+/// and the synchronous standby, so all sessions wait for each other's disk writes.
+///
+/// Here the first commit does not wait, which frees the row. The second, of `settle`, waits
+/// together with the commits of all other sessions. The write-ahead log is one sequence, so the
+/// second commit makes the first durable, and with it every move that this one follows. A crash in
+/// between loses moves that no answer has told of.
+pub const ANSWER_RELEASING_EARLY: &str = "begin; set local synchronous_commit = off; \
+    execute move_chain; execute read_users; commit; execute settle";
 
 /// The answer to a query, all of it from one moment, that of its place in the chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,40 +61,73 @@ struct ChosenUsers {
     second_points: Option<i32>,
 }
 
-/// Prepares the session for [`answer`], and verifies that it works: sends the same and rolls it
-/// back, so that the chain does not move on. That is one message, so the row's lock never waits for
-/// this program.
-///
-/// # Errors
-/// [`Error::RowMissing`] when there is no row to answer from; otherwise when the schema or our
-/// privileges do not suffice, the database is read-only, or the connection breaks. Drop the
-/// connection.
-pub async fn prepare(session: &mut Session) -> Result<(), Error> {
-    // sqlx checks no message of several statements. So their texts are checked here at compile
-    // time, against the schema and the structs that `answer` decodes their rows into.
-    let move_chain = query_file_as!(Move, "src/last_query/move.sql").sql();
-    let read_users = query_file_as!(ChosenUsers, "src/last_query/read.sql").sql();
-    raw_sql(AssertSqlSafe(format!(
-        "prepare move_chain as {}; prepare read_users as {}",
-        move_chain.as_str(),
-        read_users.as_str(),
-    )))
-    .execute(&mut *session)
-    .await?;
-    let rehearsal = format!("begin; {ANSWER_SQL}; rollback");
-    let rows = raw_sql(AssertSqlSafe(rehearsal)).fetch_all(session).await?;
-    decode(&rows)?;
-    Ok(())
+/// The chain as one session sees it. It learns whether other sessions move the chain too.
+#[derive(Debug)]
+pub struct Chain {
+    /// When this session's last query was answered.
+    queried_at: Option<DateTime<Utc>>,
+    /// Another session's query came between this session's last two.
+    is_shared: bool,
 }
 
-/// Appends a query to the chain and answers it, in one transaction and one message to the server.
+impl Chain {
+    /// Prepares the session for [`Chain::answer`], and verifies that it works: runs its statements
+    /// and rolls them back, so that the chain does not move on. That is one message, so the row's
+    /// lock never waits for this program.
+    ///
+    /// # Errors
+    /// [`Error::RowMissing`] when there is no row to answer from; otherwise when the schema or our
+    /// privileges do not suffice, the database is read-only, or the connection breaks. Drop the
+    /// connection.
+    pub async fn prepare(session: &mut Session) -> Result<Self, Error> {
+        // sqlx checks no message of several statements. So their texts are checked here at compile
+        // time, against the schema and the structs that `answer` decodes their rows into.
+        let move_chain = query_file_as!(Move, "src/last_query/move.sql").sql();
+        let read_users = query_file_as!(ChosenUsers, "src/last_query/read.sql").sql();
+        let settle = query_file!("src/last_query/settle.sql").sql();
+        raw_sql(AssertSqlSafe(format!(
+            "prepare move_chain as {}; prepare read_users as {}; prepare settle as {}",
+            move_chain.as_str(),
+            read_users.as_str(),
+            settle.as_str(),
+        )))
+        .execute(&mut *session)
+        .await?;
+        let rehearsal = format!("begin; {ANSWER}; execute settle; rollback");
+        let rows = raw_sql(AssertSqlSafe(rehearsal)).fetch_all(session).await?;
+        decode(&rows)?;
+        Ok(Self {
+            queried_at: None,
+            is_shared: false,
+        })
+    }
+
+    /// Appends a query to the chain and answers it, in one message to the server. Use the session
+    /// that was prepared. It returns once the answer is durable, as far as the session's
+    /// `synchronous_commit` asks for that.
+    ///
+    /// # Errors
+    /// When a statement fails or the connection breaks. Then it is unknown whether the chain moved
+    /// on, and whether that is durable: drop the connection.
+    pub async fn answer(&mut self, session: &mut Session) -> Result<Answer, Error> {
+        let message = if self.is_shared {
+            ANSWER_RELEASING_EARLY
+        } else {
+            ANSWER
+        };
+        let answer = send(session, message).await?;
+        self.is_shared = answer.previous_at != self.queried_at;
+        self.queried_at = Some(answer.queried_at);
+        Ok(answer)
+    }
+}
+
+/// Sends [`ANSWER`] or [`ANSWER_RELEASING_EARLY`] to a session that [`Chain::prepare`] has prepared.
 ///
 /// # Errors
-/// When a statement fails or the connection breaks. Then it is unknown whether the chain moved on:
-/// drop the connection.
-pub async fn answer(session: &mut Session) -> Result<Answer, Error> {
-    let rows = raw_sql(ANSWER_SQL).fetch_all(session).await?;
-    decode(&rows)
+/// Those of [`Chain::answer`].
+pub async fn send(session: &mut Session, message: &'static str) -> Result<Answer, Error> {
+    decode(&raw_sql(message).fetch_all(session).await?)
 }
 
 /// Decodes a row of each statement.

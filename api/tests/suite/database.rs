@@ -345,3 +345,39 @@ async fn a_statement_that_fails_at_once_causes_backoff_and_one_line() {
     eventually("it answers", async || client.get("/").await.status == 200).await;
     eventually("the database is up", async || is_database_up(&admin).await).await;
 }
+
+// Postgres ends the wait of a commit for its standby by no timeout, and not when the client has gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_do_not_pile_up_while_no_standby_acknowledges() {
+    let database = TestDatabase::with_own_server().await;
+    let (_first, first) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
+    let (_second, second) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
+    for client in [&first, &second, &first, &second] {
+        assert_eq!(client.get("/").await.status, 200);
+    }
+    // No standby has this name.
+    database
+        .run("alter system set synchronous_standby_names = 'missing'")
+        .await;
+    database.run("select pg_reload_conf()").await;
+    for _ in 0..5 {
+        for client in [&first, &second] {
+            assert_eq!(client.get("/").await.status, 503);
+        }
+    }
+    let sessions = "select count(*) from pg_stat_activity where usename = 'max_two_api'";
+    let sessions: i64 = database.value(sessions).await;
+    // Each replica has left one that waits, and at most one more has the row. The others fail
+    // before they move it.
+    assert!(sessions <= 5, "{sessions} sessions of two replicas");
+    database
+        .run("alter system reset synchronous_standby_names")
+        .await;
+    database.run("select pg_reload_conf()").await;
+    for client in [&first, &second] {
+        eventually("it answers again", async || {
+            client.get("/").await.status == 200
+        })
+        .await;
+    }
+}

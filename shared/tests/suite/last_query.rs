@@ -3,11 +3,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use shared::last_query::{ANSWER_SQL, answer};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use shared::last_query::{ANSWER, ANSWER_RELEASING_EARLY, send};
 use shared::users::{Layout, User};
 use shared::{MinPoints, rounds};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
-use testkit::{TestDatabase, eventually};
+use testkit::{ReplicaSession, TestDatabase, eventually};
 use tokio::sync::Semaphore;
 
 use crate::ROUND_TIMEOUT;
@@ -15,7 +17,7 @@ use crate::ROUND_TIMEOUT;
 /// How many pages an answer touches, in all nodes of its statements' plans.
 async fn count_pages(connection: &mut PgConnection) -> i64 {
     let mut pages = 0;
-    for statement in ANSWER_SQL.split(';') {
+    for statement in ANSWER.split(';') {
         let explain = format!("explain (analyze, buffers, format json) {statement}");
         let plan: serde_json::Value = sqlx::query_scalar(AssertSqlSafe(explain))
             .fetch_one(&mut *connection)
@@ -42,7 +44,7 @@ async fn the_statement_touches_few_pages_whatever_the_statistics_and_the_minimum
     // those of a round.
     for statistics in ["", "analyze", "analyze"] {
         database.run(statistics).await;
-        let pages = count_pages(&mut api).await;
+        let pages = count_pages(&mut api.session).await;
         assert!(pages <= 30, "{pages} pages, {statistics:?}");
         for minimum in ["0", "50", "99", "100"] {
             database
@@ -52,7 +54,7 @@ async fn the_statement_touches_few_pages_whatever_the_statistics_and_the_minimum
                      second_user_id = 199999, second_points = 99"
                 ))
                 .await;
-            let pages = count_pages(&mut api).await;
+            let pages = count_pages(&mut api.session).await;
             assert!(
                 pages <= 30,
                 "{pages} pages at minimum {minimum}, {statistics:?}"
@@ -77,13 +79,13 @@ async fn dead_rows_of_a_long_transaction_do_not_slow_the_statement() {
     let database = TestDatabase::with_own_server().await;
     let mut api = database.replica_session().await;
     // Planned while the table is small.
-    assert!(count_pages(&mut api).await <= 30);
+    assert!(count_pages(&mut api.session).await <= 30);
     let mut dump = database.connect(&database.owner).await;
     dump.execute("begin isolation level repeatable read; table last_query")
         .await
         .unwrap();
     for _ in 0..8_000 {
-        answer(&mut api).await.unwrap();
+        api.answer().await.unwrap();
     }
     dump.execute("commit").await.unwrap();
     let table_pages: i64 = database
@@ -94,7 +96,7 @@ async fn dead_rows_of_a_long_transaction_do_not_slow_the_statement() {
         "a scan would touch only {table_pages} pages"
     );
     database.run("vacuum last_query").await;
-    let pages = count_pages(&mut api).await;
+    let pages = count_pages(&mut api.session).await;
     assert!(pages <= 30, "{pages} pages of {table_pages}");
 }
 
@@ -102,7 +104,7 @@ async fn dead_rows_of_a_long_transaction_do_not_slow_the_statement() {
 #[tokio::test]
 async fn an_answer_is_what_the_tables_hold() {
     let database = TestDatabase::new().await;
-    let mut api = database.replica_session().await;
+    let mut api = database.replica_session().await.session;
     let user = |id, points| User { id, points };
     for (choice, users) in [
         ("100, null, null, null, null", vec![]),
@@ -121,24 +123,23 @@ async fn an_answer_is_what_the_tables_hold() {
                  second_points) = ({choice})"
             ))
             .await;
-        let answer = answer(&mut api).await.unwrap();
-        assert_eq!(answer.users, users, "{choice}");
-        let queried_at = database.value("select queried_at from last_query").await;
-        let previous_at = database.value("select previous_at from last_query").await;
-        assert_eq!(
-            (Some(answer.queried_at), answer.previous_at),
-            (queried_at, previous_at)
-        );
+        for message in [ANSWER, ANSWER_RELEASING_EARLY] {
+            let answer = send(&mut api, message).await.unwrap();
+            assert_eq!(answer.users, users, "{choice}");
+            let queried_at = database.value("select queried_at from last_query").await;
+            let previous_at = database.value("select previous_at from last_query").await;
+            assert_eq!(
+                (Some(answer.queried_at), answer.previous_at),
+                (queried_at, previous_at)
+            );
+        }
     }
 }
 
 #[tokio::test]
-async fn an_error_rolls_back_the_move_and_leaves_no_transaction_open() {
+async fn an_error_rolls_back_the_move_and_keeps_no_lock() {
     let database = TestDatabase::new().await;
-    let mut api = database.replica_session().await;
-    let before = answer(&mut api).await.unwrap();
-    let sessions = "select string_agg(state, ', ') from pg_stat_activity \
-                    where datname = current_database() and usename = 'max_two_api'";
+    let before = database.replica_session().await.answer().await.unwrap();
     // The first refuses the move, the second the read.
     for (broken, mended) in [
         (
@@ -150,20 +151,18 @@ async fn an_error_rolls_back_the_move_and_leaves_no_transaction_open() {
             "grant select on settings to max_two_api",
         ),
     ] {
-        database.run(broken).await;
-        answer(&mut api).await.unwrap_err();
-        eventually("the session has no transaction", async || {
-            database.value::<String>(sessions).await == "idle"
-        })
-        .await;
-        let queried_at: DateTime<Utc> = database.value("select queried_at from last_query").await;
-        assert_eq!(queried_at, before.queried_at);
-        database.run(mended).await;
+        for message in [ANSWER, ANSWER_RELEASING_EARLY] {
+            let mut api = database.replica_session().await.session;
+            database.run(broken).await;
+            send(&mut api, message).await.unwrap_err();
+            let locked = "select queried_at from last_query for update nowait";
+            let queried_at: DateTime<Utc> = database.value(locked).await;
+            assert_eq!(queried_at, before.queried_at);
+            database.run(mended).await;
+        }
     }
-    assert_eq!(
-        answer(&mut api).await.unwrap().previous_at,
-        Some(before.queried_at)
-    );
+    let after = database.replica_session().await.answer().await.unwrap();
+    assert_eq!(after.previous_at, Some(before.queried_at));
 }
 
 #[tokio::test]
@@ -171,9 +170,9 @@ async fn without_its_row_a_table_gives_no_answer() {
     for table in ["last_query", "settings"] {
         let database = TestDatabase::new().await;
         let mut api = database.replica_session().await;
-        answer(&mut api).await.unwrap();
+        api.answer().await.unwrap();
         database.run(&format!("delete from {table}")).await;
-        answer(&mut api).await.unwrap_err();
+        api.answer().await.unwrap_err();
     }
 }
 
@@ -181,10 +180,10 @@ async fn without_its_row_a_table_gives_no_answer() {
 async fn the_very_first_query_has_no_previous_one() {
     let database = TestDatabase::new().await;
     let mut api = database.replica_session().await;
-    let first = answer(&mut api).await.unwrap();
+    let first = api.answer().await.unwrap();
     assert_eq!(first.previous_at, None);
     assert_eq!(
-        answer(&mut api).await.unwrap().previous_at,
+        api.answer().await.unwrap().previous_at,
         Some(first.queried_at)
     );
 }
@@ -199,7 +198,7 @@ async fn all_queries_form_one_chain_in_the_order_in_which_they_were_sent() {
             let mut answers = Vec::new();
             for _ in 0..500 {
                 let sent_at = Instant::now();
-                let answer = answer(&mut api).await.unwrap();
+                let answer = api.answer().await.unwrap();
                 let received_at = Instant::now();
                 answers.push((answer.queried_at, answer.previous_at, sent_at, received_at));
             }
@@ -236,7 +235,7 @@ async fn answers_around_rounds(
         replicas.spawn(async move {
             let mut answers = Vec::new();
             while !answered.is_closed() {
-                let answer = answer(&mut api).await.unwrap();
+                let answer = api.answer().await.unwrap();
                 let round = answer.users.first().map(|user| user.id);
                 answers.push((answer.queried_at, answer.previous_at, round));
                 answered.add_permits(1);
@@ -289,10 +288,110 @@ async fn the_time_does_not_go_back_when_the_clock_does() {
         .run("update last_query set queried_at = now() + interval '1 hour'")
         .await;
     let mut api = database.replica_session().await;
-    let first = answer(&mut api).await.unwrap();
+    let first = api.answer().await.unwrap();
     assert_eq!(Some(first.queried_at), first.previous_at);
     assert_eq!(
-        answer(&mut api).await.unwrap().previous_at,
+        api.answer().await.unwrap().previous_at,
         Some(first.queried_at)
     );
+}
+
+#[tokio::test]
+async fn a_session_releases_the_row_early_while_another_moves_the_chain_too() {
+    let database = TestDatabase::new().await;
+    let mut first = database.replica_session().await;
+    let mut second = database.replica_session().await;
+    let id: i32 = sqlx::query_scalar("select pg_backend_pid()")
+        .fetch_one(&mut first.session)
+        .await
+        .unwrap();
+    let expect_next = async |first: &mut ReplicaSession, message: &str| {
+        first.answer().await.unwrap();
+        let sent: String = database
+            .value(&format!(
+                "select query from pg_stat_activity where pid = {id}"
+            ))
+            .await;
+        assert_eq!(sent, message);
+    };
+    expect_next(&mut first, ANSWER).await;
+    expect_next(&mut first, ANSWER).await;
+    second.answer().await.unwrap();
+    // It learns of the other session by this answer.
+    expect_next(&mut first, ANSWER).await;
+    expect_next(&mut first, ANSWER_RELEASING_EARLY).await;
+    // That one told it that it is alone again.
+    expect_next(&mut first, ANSWER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_waits_for_the_standby_but_the_next_query_does_not_wait_for_the_answer() {
+    let primary = TestDatabase::with_own_server().await;
+    let mut first = primary.replica_session().await;
+    let mut second = primary.replica_session().await;
+    let standby = primary.standby().await;
+    first.answer().await.unwrap();
+    second.answer().await.unwrap();
+    first.answer().await.unwrap();
+    let answered = second.answer().await.unwrap();
+    // Nothing reaches the standby any more.
+    let walsender = primary.value("select pid from pg_stat_replication").await;
+    let walsender = Pid::from_raw(walsender);
+    kill(walsender, Signal::SIGSTOP).unwrap();
+    let unanswered = [first, second].map(|mut session| {
+        tokio::spawn(async move {
+            let answer = session.answer().await;
+            panic!("the standby has acknowledged nothing: {answer:?}");
+        })
+    });
+    let waiting = "select count(*) from pg_stat_activity \
+                   where usename = 'max_two_api' and wait_event = 'SyncRep'";
+    eventually("both have moved the chain and wait", async || {
+        primary.value::<i64>(waiting).await == 2
+    })
+    .await;
+    let moved: DateTime<Utc> = primary.value("select previous_at from last_query").await;
+    assert!(moved > answered.queried_at, "two moves are visible");
+    standby.promote().await;
+    let next = standby.replica_session().await.answer().await.unwrap();
+    assert_eq!(next.previous_at, Some(answered.queried_at));
+    for session in unanswered {
+        assert!(!session.is_finished(), "{:?}", session.await);
+    }
+    // Otherwise the server waits for it when it stops.
+    kill(walsender, Signal::SIGCONT).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_under_load_loses_and_repeats_nothing_that_was_answered() {
+    let primary = TestDatabase::with_own_server().await;
+    let standby = primary.standby().await;
+    let answered = Arc::new(Semaphore::new(0));
+    let mut replicas = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let mut api = primary.replica_session().await;
+        let answered = Arc::clone(&answered);
+        replicas.spawn(async move {
+            let mut answers = Vec::new();
+            while let Ok(answer) = api.answer().await {
+                answers.push((answer.queried_at, answer.previous_at));
+                answered.add_permits(1);
+            }
+            answers
+        });
+    }
+    answered.acquire_many(2_000).await.unwrap().forget();
+    primary.server.lock().await.crash();
+    let mut chain = replicas.join_all().await.concat();
+    standby.promote().await;
+    let next = standby.replica_session().await.answer().await.unwrap();
+    chain.push((next.queried_at, next.previous_at));
+    chain.sort();
+    for pair in chain.windows(2) {
+        // Queries that got no answer may stand in between.
+        assert!(
+            pair[1].1 >= Some(pair[0].0),
+            "a fork or a lost answer: {pair:?}"
+        );
+    }
 }

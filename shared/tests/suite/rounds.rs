@@ -3,7 +3,6 @@ use std::collections::HashSet;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use shared::MinPoints;
 use shared::clock::{TimeAhead, time_ahead};
-use shared::last_query::answer;
 use shared::rounds::{self, Outcome};
 use shared::users::Layout;
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
@@ -449,7 +448,7 @@ async fn an_answer_holds_two_users_of_one_round() {
     )
     .await
     .unwrap();
-    let mut shown = vec![answer(&mut api).await.unwrap().users];
+    let mut shown = vec![api.answer().await.unwrap().users];
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let rounds = tokio::spawn({
         let mut observer = database.replica_session().await;
@@ -464,7 +463,7 @@ async fn an_answer_holds_two_users_of_one_round() {
                 )
                 .await
                 .unwrap();
-                shown.push(answer(&mut observer).await.unwrap().users);
+                shown.push(observer.answer().await.unwrap().users);
                 let _ = sender.try_send(());
             }
             shown
@@ -472,7 +471,7 @@ async fn an_answer_holds_two_users_of_one_round() {
     });
     let mut answers = Vec::new();
     while receiver.try_recv() != Err(tokio::sync::mpsc::error::TryRecvError::Disconnected) {
-        answers.push(answer(&mut api).await.unwrap().users);
+        answers.push(api.answer().await.unwrap().users);
     }
     shown.extend(rounds.await.unwrap());
     for users in &answers {
@@ -497,7 +496,7 @@ async fn the_two_users_are_drawn_from_all_that_qualify() {
         )
         .await
         .unwrap();
-        let users = answer(&mut api).await.unwrap().users;
+        let users = api.answer().await.unwrap().users;
         let [first, second] = users[..] else {
             panic!("{users:?}")
         };
@@ -536,7 +535,7 @@ async fn at_every_minimum_an_answer_shows_two_qualifying_users_if_there_are_two(
         )
         .await
         .unwrap();
-        let users = answer(&mut api).await.unwrap().users;
+        let users = api.answer().await.unwrap().users;
         assert!(
             users.iter().all(|user| user.points > minimum),
             "minimum {minimum}: {users:?}"
@@ -552,7 +551,7 @@ async fn at_every_minimum_an_answer_shows_two_qualifying_users_if_there_are_two(
             "minimum {minimum}"
         );
     }
-    assert_eq!(answer(&mut api).await.unwrap().users, []);
+    assert_eq!(api.answer().await.unwrap().users, []);
 }
 
 #[tokio::test]
@@ -568,14 +567,14 @@ async fn the_two_users_stay_the_same_for_the_whole_round_and_must_exceed_the_min
     )
     .await
     .unwrap();
-    let users = answer(&mut api).await.unwrap().users;
+    let users = api.answer().await.unwrap().users;
     assert_eq!(users.len(), 2);
     for _ in 0..50 {
-        assert_eq!(answer(&mut api).await.unwrap().users, users);
+        assert_eq!(api.answer().await.unwrap().users, users);
     }
     // An answer depends on the round's choice and minimum only, not on `users`.
     database.run("update users set points = 0").await;
-    assert_eq!(answer(&mut api).await.unwrap().users, users);
+    assert_eq!(api.answer().await.unwrap().users, users);
     for (points, left) in [
         (users[0].points.min(users[1].points), 1),
         (users[0].points.max(users[1].points), 0),
@@ -583,7 +582,7 @@ async fn the_two_users_stay_the_same_for_the_whole_round_and_must_exceed_the_min
         database
             .run(&format!("update settings set min_points = {points}"))
             .await;
-        let still = answer(&mut api).await.unwrap().users;
+        let still = api.answer().await.unwrap().users;
         assert!(still.iter().all(|user| user.points > points));
         assert!(still.len() <= left);
     }
@@ -598,7 +597,7 @@ async fn a_round_without_users_is_done() {
         panic!("there is no other worker")
     };
     assert_eq!(round.users_updated, 0);
-    assert_eq!(answer(&mut api).await.unwrap().users, []);
+    assert_eq!(api.answer().await.unwrap().users, []);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::db::{Database, Error, Session, close};
-use shared::last_query::{answer, prepare};
+use shared::last_query::Chain;
 use shared::users::Layout;
 use shared::{MinPoints, rounds};
 use testkit::TestDatabase;
@@ -76,7 +76,7 @@ async fn concurrent_answers_do_not_fail_by_the_databases_isolation_level() {
             let mut api = database.replica_session().await;
             clients.spawn(async move {
                 for _ in 0..200 {
-                    answer(&mut api).await.unwrap();
+                    api.answer().await.unwrap();
                 }
             });
         }
@@ -124,15 +124,15 @@ async fn preparing_a_session_finds_missing_rows_and_moves_no_query() {
     for missing in ["settings", "last_query"] {
         let database = TestDatabase::new().await;
         let mut first = database.replica_session().await;
-        let answered = answer(&mut first).await.unwrap();
+        let answered = first.answer().await.unwrap();
         let mut second = database.replica_session().await;
         assert_eq!(
-            answer(&mut second).await.unwrap().previous_at,
+            second.answer().await.unwrap().previous_at,
             Some(answered.queried_at)
         );
         database.run(&format!("delete from {missing}")).await;
         let mut third = database.connect(&database.api).await;
-        let error = prepare(&mut third).await.unwrap_err();
+        let error = Chain::prepare(&mut third).await.unwrap_err();
         assert!(error.to_string().contains(missing), "{error}");
         assert!(!error.is_transient());
     }

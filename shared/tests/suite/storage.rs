@@ -4,7 +4,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use shared::db::close;
 use shared::users::Layout;
-use shared::{MinPoints, last_query, rounds};
+use shared::{MinPoints, rounds};
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
 use testkit::{TestDatabase, eventually};
 use tokio::time::sleep;
@@ -35,7 +35,7 @@ async fn all_updates_are_hot_and_the_tables_do_not_grow() {
         .await
         .unwrap();
         for _ in 0..200 {
-            last_query::answer(&mut api).await.unwrap();
+            api.answer().await.unwrap();
         }
         let size: i64 = database
             .value(
@@ -262,7 +262,7 @@ async fn rounds_back_to_back_under_load_do_not_make_the_tables_grow() {
         let mut api = database.replica_session().await;
         readers.spawn(async move {
             loop {
-                last_query::answer(&mut api).await.unwrap();
+                api.answer().await.unwrap();
             }
         });
     }

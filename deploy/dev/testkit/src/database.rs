@@ -5,8 +5,9 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use private_postgres::{Binaries, Server, roles};
-use shared::db::{Database, Session, close};
-use shared::{last_query, schema, users};
+use shared::db::{Database, Error, Session, close};
+use shared::last_query::{Answer, Chain};
+use shared::{schema, users};
 use sqlx::{AssertSqlSafe, Connection as _, raw_sql};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -22,6 +23,24 @@ fn start(settings: &[&str]) -> Server {
     Binaries::of_environment()
         .and_then(|binaries| Server::start_temporary(&binaries, settings))
         .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A session of the api, and the chain as it sees it.
+#[derive(Debug)]
+pub struct ReplicaSession {
+    /// The prepared session.
+    pub session: Session,
+    chain: Chain,
+}
+
+impl ReplicaSession {
+    /// Answers a query.
+    ///
+    /// # Errors
+    /// When a statement fails or the connection breaks.
+    pub async fn answer(&mut self) -> Result<Answer, Error> {
+        self.chain.answer(&mut self.session).await
+    }
 }
 
 /// A database with schema, roles and grants, used by one test alone.
@@ -123,13 +142,13 @@ impl TestDatabase {
         connect(url).await
     }
 
-    /// A session of the api that is prepared to answer queries, as a replica's.
-    pub async fn replica_session(&self) -> Session {
-        let mut connection = connect(&self.api).await;
-        last_query::prepare(&mut connection)
+    /// A session of the api that answers queries, as a replica's.
+    pub async fn replica_session(&self) -> ReplicaSession {
+        let mut session = connect(&self.api).await;
+        let chain = Chain::prepare(&mut session)
             .await
             .expect("the api may answer");
-        connection
+        ReplicaSession { session, chain }
     }
 
     /// A superuser's session.

@@ -19,7 +19,7 @@ mod proxy;
 pub use address::{ReservedAddress, free_address};
 pub use checker::{Checker, Observation, Report};
 pub use client::{Client, Reply};
-pub use database::TestDatabase;
+pub use database::{ReplicaSession, TestDatabase};
 pub use program::Program;
 pub use proxy::{NetworkFault, Proxy};
 

@@ -7,14 +7,19 @@ use std::sync::{Arc, Mutex};
 use chrono::{DateTime, Utc};
 use clap::ValueEnum;
 use serde_json::{Value, json};
-use shared::last_query;
+use shared::db::Session;
+use shared::last_query::{ANSWER, Answer, Chain, send};
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{PgPool, Row as _};
+use sqlx::{Connection as _, PgPool, Row as _};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{mpsc, oneshot};
 use warp::Filter;
 use warp::http::Response;
 use warp::http::header::CONTENT_TYPE;
 
 const POOL_SIZE: u32 = 10;
+/// Of requests that one statement answers.
+const MAX_BATCH: usize = 4096;
 /// As long as a typical response of Max Two.
 const STATIC_BODY: &str = r#"{"users":[{"id":323084,"points":82},{"id":595513,"points":52}],"timestamp":"2026-11-24 00:44:09"}"#;
 
@@ -25,6 +30,9 @@ pub(crate) enum Contestant {
     BareWarp,
     /// Runs Max Two's statements, durably, for each request, over a pool.
     StatementPerRequest,
+    /// A replica of Max Two that never releases the row of the chain early: it answers all waiting
+    /// requests with one durable commit. Several share a port.
+    HoldsRow,
     /// Searches two users for each request. Keeps the timestamp in memory: nothing is durable.
     SearchPerRequest,
 }
@@ -35,6 +43,7 @@ impl Contestant {
         match self {
             Self::BareWarp => "bare-warp",
             Self::StatementPerRequest => "statement-per-request",
+            Self::HoldsRow => "holds-row",
             Self::SearchPerRequest => "search-per-request",
         }
     }
@@ -51,8 +60,10 @@ pub(crate) async fn serve(
         .max_connections(POOL_SIZE)
         .after_connect(|connection, _| {
             Box::pin(async {
-                let prepared = last_query::prepare(connection).await;
-                prepared.map_err(|error| sqlx::Error::Configuration(error.into()))
+                let prepared = Chain::prepare(connection).await;
+                prepared
+                    .map(drop)
+                    .map_err(|error| sqlx::Error::Configuration(error.into()))
             })
         })
         .connect(url);
@@ -66,6 +77,16 @@ pub(crate) async fn serve(
             let pool = pool.await?;
             let server = warp::serve(root.then(move || run_statement(pool.clone())));
             announce(server.bind(listen).await).run().await;
+        }
+        Contestant::HoldsRow => {
+            let mut session = Session::connect(url).await?;
+            Chain::prepare(&mut session).await?;
+            let (queue, waiting) = mpsc::channel(MAX_BATCH);
+            let server = warp::serve(root.then(move || wait_for_answer(queue.clone())));
+            let server = server.incoming(listen_on_shared_port(listen)?);
+            let coalescing = tokio::spawn(coalesce(session, waiting));
+            announce(server).run().await;
+            coalescing.await??;
         }
         Contestant::SearchPerRequest => {
             let pool = pool.await?;
@@ -86,16 +107,56 @@ fn announce<Server>(bound: Server) -> Server {
 async fn run_statement(pool: PgPool) -> Response<String> {
     let answer = async {
         let mut connection = pool.acquire().await?;
-        last_query::answer(&mut connection).await
+        send(&mut connection, ANSWER).await
     };
     answer.await.map_or_else(
         |error: shared::db::Error| fail(&error),
-        |answer| {
-            let users = answer.users.iter();
-            let users = users.map(|user| user_json(user.id, user.points)).collect();
-            respond(body(&users, answer.previous_at))
-        },
+        |answer| respond(answer_body(&answer, answer.previous_at)),
     )
+}
+
+fn listen_on_shared_port(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    socket.listen(1024)
+}
+
+async fn wait_for_answer(queue: mpsc::Sender<oneshot::Sender<String>>) -> Response<String> {
+    let answer = async {
+        let (reply, answer) = oneshot::channel();
+        queue.send(reply).await?;
+        anyhow::Ok(answer.await?)
+    };
+    answer.await.map_or_else(|error| fail(&*error), respond)
+}
+
+/// Answers all waiting requests at once, again and again.
+async fn coalesce(
+    mut session: Session,
+    mut waiting: mpsc::Receiver<oneshot::Sender<String>>,
+) -> anyhow::Result<()> {
+    let mut batch = Vec::new();
+    while waiting.recv_many(&mut batch, MAX_BATCH).await > 0 {
+        let answer = send(&mut session, ANSWER).await?;
+        let others = answer_body(&answer, Some(answer.queried_at));
+        let mut replies = batch.drain(..);
+        // A client that has gone waits for none.
+        if let Some(first) = replies.next() {
+            let _ = first.send(answer_body(&answer, answer.previous_at));
+        }
+        for reply in replies {
+            let _ = reply.send(others.clone());
+        }
+    }
+    Ok(())
+}
+
+fn answer_body(answer: &Answer, previous_at: Option<DateTime<Utc>>) -> String {
+    let users = answer.users.iter();
+    let users = users.map(|user| user_json(user.id, user.points)).collect();
+    body(&users, previous_at)
 }
 
 async fn search(pool: PgPool, last: Arc<Mutex<Option<DateTime<Utc>>>>) -> Response<String> {

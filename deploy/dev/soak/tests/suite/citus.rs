@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 use nix::sys::signal::Signal;
 use private_postgres::roles;
 use serde_json::Value;
-use shared::{last_query, users};
+use shared::last_query::{ANSWER, Chain};
+use shared::users;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, raw_sql};
 use testkit::{Client, Program, eventually};
@@ -191,8 +192,8 @@ impl Coordinator {
     }
 
     async fn assert_an_answer_reads_the_coordinator_alone(&mut self) {
-        last_query::prepare(&mut self.session).await.unwrap();
-        for statement in last_query::ANSWER_SQL.split(';') {
+        Chain::prepare(&mut self.session).await.unwrap();
+        for statement in ANSWER.split(';') {
             let explain = format!("explain {statement}");
             let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
                 .fetch_all(&mut self.session)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use shared::users::Layout;
-use shared::{MinPoints, last_query, rounds};
+use shared::{MinPoints, rounds};
 use sqlx::raw_sql;
 use testkit::{Checker, Observation, Program, Report, TEST_TIMEOUT, TestDatabase, eventually};
 
@@ -48,7 +48,7 @@ async fn round(database: &TestDatabase) {
 async fn query(database: &TestDatabase, checker: &Checker) {
     let mut api = database.replica_session().await;
     let sent_at = Instant::now();
-    let answer = last_query::answer(&mut api).await.unwrap();
+    let answer = api.answer().await.unwrap();
     checker.record(Observation {
         sent_at,
         received_at: Instant::now(),
