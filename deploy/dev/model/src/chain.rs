@@ -1,12 +1,16 @@
 //! The chain of queries: the api's coalescing and the statements of `shared/src/last_query`, by two
 //! replicas at once, beside a worker's round.
 //!
-//! A request may arrive at any moment. A replica has one transaction in flight, for all requests
-//! that waited when it was sent. A transaction reads the clock when it is sent. When it has the
-//! row's lock it moves the row, reads the users, and commits, in one step here: nobody else can
-//! move the row in between. Its reply may be lost before or after the commit; its batch then gets a
-//! 503. A round may be committed between any two steps. The database's clock may advance at any
-//! moment, and may go back once.
+//! A request may arrive at any moment. A replica has one message in flight, for all requests that
+//! waited when it was sent. A message reads the clock when it is sent. When it has the row's lock it
+//! moves the row, reads the users, and commits, in one step here: nobody else can move the row in
+//! between. That makes the move visible and frees the row. A later step makes it durable, with all
+//! moves before it. (A plain durable commit is these two steps with none in between.) The reply may
+//! be lost at any time; its batch then gets a 503. A round may be committed between any two steps.
+//! The database's clock may advance at any moment, and may go back once.
+//!
+//! The database may crash, or fail over to its synchronous standby, once. All connections are lost,
+//! and of the moves that are not durable, any number of the last ones.
 
 use stateright::{Model, Property};
 
@@ -37,6 +41,14 @@ pub enum Variant {
     UsersFromBeforeTheLock,
     /// The users are read after the commit, when the row's lock is free again.
     UsersFromAfterTheCommit,
+    /// An answer leaves as soon as its move is visible.
+    AnswerBeforeDurable,
+    /// An answer leaves once any session's durable commit is done, even one that began before the
+    /// move.
+    AnotherSessionsCommit,
+    /// A replica that reconnects answers a move that it has seen, and forgets that the durable
+    /// commit is missing.
+    ForgetsToSettle,
 }
 
 /// Replicas over one database.
@@ -62,7 +74,7 @@ enum Request {
     Unavailable,
 }
 
-/// What a transaction returns.
+/// What a message returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Reply {
     /// The time of the query before the batch.
@@ -73,20 +85,31 @@ struct Reply {
     round: u8,
 }
 
+/// How far a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Progress {
+    Sent,
+    /// The move is committed: others see it, and a crash may lose it.
+    Visible(Reply),
+    Durable(Reply),
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Transaction {
+struct Message {
     batch: Vec<usize>,
     sent_at: i8,
     /// The last round when it was sent.
     sent_round: u8,
-    /// Once it is committed.
-    committed: Option<Reply>,
+    /// The length of the chain, with this batch, once that is visible. The message's durable commit
+    /// makes so much of it durable.
+    end: usize,
+    progress: Progress,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Replica {
     queue: Vec<usize>,
-    transaction: Option<Transaction>,
+    message: Option<Message>,
     last_reply: Option<Reply>,
 }
 
@@ -95,15 +118,17 @@ struct Replica {
 pub struct State {
     clock: i8,
     clock_went_back: bool,
-    /// The row of `last_query`.
-    row: Time,
     /// The last committed round.
     round: u8,
     requests: [Request; REQUESTS],
     /// For each request, those that were answered before it was sent.
     answered_before: [Vec<usize>; REQUESTS],
-    /// The chain: all queries in their one order, with their times.
+    /// The chain: all queries in their one order, with their times. The row of `last_query` holds
+    /// the last one's.
     chain: Vec<(usize, i8)>,
+    /// How many of them no crash can lose.
+    durable: usize,
+    has_crashed: bool,
     replicas: [Replica; REPLICAS],
 }
 
@@ -118,58 +143,87 @@ pub enum Action {
     Request(usize, usize),
     /// A round is committed.
     Round,
-    /// A replica sends its transaction.
+    /// A replica sends its message.
     Send(usize),
-    /// The transaction gets the row's lock, and commits.
+    /// The message gets the row's lock, moves the row, and commits: the move is visible.
     Commit(usize),
-    /// The transaction's reply arrives.
+    /// The message's durable commit is done.
+    Settle(usize),
+    /// The message's reply arrives.
     Reply(usize),
     /// The replica's connection is lost.
     Disconnect(usize),
+    /// The database crashes or fails over. So many queries of the chain are left.
+    Crash(usize),
+}
+
+impl State {
+    /// The row of `last_query`.
+    fn row(&self) -> Time {
+        self.chain.last().map(|&(_, queried)| queried)
+    }
 }
 
 impl Chain {
     fn commit(&self, state: &mut State, number: usize) {
+        let row = state.row();
         let replica = &mut state.replicas[number];
-        let Some(transaction) = &mut replica.transaction else {
+        let Some(message) = &mut replica.message else {
             return;
         };
         let previous = match self.variant {
             Variant::LastQueryInMemory => replica.last_reply.map(|reply| reply.queried),
-            _ => state.row,
+            _ => row,
         };
-        let queried = match (self.variant, state.row) {
-            (Variant::NoGreatest, _) | (_, None) => transaction.sent_at,
-            (_, Some(before)) => transaction.sent_at.max(before),
+        let queried = match (self.variant, row) {
+            (Variant::NoGreatest, _) | (_, None) => message.sent_at,
+            (_, Some(before)) => message.sent_at.max(before),
         };
         let round = match self.variant {
-            Variant::UsersFromBeforeTheLock => transaction.sent_round,
+            Variant::UsersFromBeforeTheLock => message.sent_round,
             _ => state.round,
         };
-        state.row = Some(queried);
-        transaction.committed = Some(Reply {
+        state
+            .chain
+            .extend(message.batch.iter().map(|&request| (request, queried)));
+        message.end = state.chain.len();
+        message.progress = Progress::Visible(Reply {
             previous,
             queried,
             round,
         });
-        state
-            .chain
-            .extend(transaction.batch.iter().map(|&request| (request, queried)));
+    }
+
+    fn settle(&self, state: &mut State, number: usize) {
+        for (other, replica) in state.replicas.iter_mut().enumerate() {
+            let Some(message) = &mut replica.message else {
+                continue;
+            };
+            let Progress::Visible(reply) = message.progress else {
+                continue;
+            };
+            if other == number {
+                state.durable = state.durable.max(message.end);
+            }
+            if other == number || self.variant == Variant::AnotherSessionsCommit {
+                message.progress = Progress::Durable(reply);
+            }
+        }
     }
 
     fn receive_reply(&self, state: &mut State, number: usize) {
         let replica = &mut state.replicas[number];
-        let Some(transaction) = replica.transaction.take() else {
+        let Some(message) = replica.message.take() else {
             return;
         };
-        let Some(mut reply) = transaction.committed else {
+        let (Progress::Visible(mut reply) | Progress::Durable(mut reply)) = message.progress else {
             return;
         };
         if self.variant == Variant::UsersFromAfterTheCommit {
             reply.round = state.round;
         }
         replica.last_reply = Some(reply);
-        let mut batch = transaction.batch;
+        let mut batch = message.batch;
         if self.variant == Variant::JoinAfterCommit {
             // Directly after its batch, even if the chain has moved on.
             let end = state
@@ -196,11 +250,18 @@ impl Chain {
     }
 
     fn disconnect(&self, state: &mut State, number: usize) {
+        if self.variant == Variant::ForgetsToSettle
+            && let Some(message) = &state.replicas[number].message
+            && let Progress::Visible(_) = message.progress
+        {
+            self.receive_reply(state, number);
+            return;
+        }
         let replica = &mut state.replicas[number];
-        let Some(transaction) = replica.transaction.take() else {
+        let Some(message) = replica.message.take() else {
             return;
         };
-        for request in transaction.batch {
+        for request in message.batch {
             state.requests[request] = match (self.variant, replica.last_reply) {
                 (Variant::StaleReply, Some(reply)) => Request::Answered {
                     timestamp: Some(reply.queried),
@@ -208,6 +269,15 @@ impl Chain {
                 },
                 _ => Request::Unavailable,
             };
+        }
+    }
+
+    fn crash(&self, state: &mut State, left: usize) {
+        state.has_crashed = true;
+        state.chain.truncate(left);
+        state.durable = left;
+        for number in 0..REPLICAS {
+            self.disconnect(state, number);
         }
     }
 }
@@ -233,11 +303,12 @@ impl Model for Chain {
         vec![State {
             clock: 1,
             clock_went_back: false,
-            row: None,
             round: 0,
             requests: [Request::NotSent; REQUESTS],
             answered_before: Default::default(),
             chain: Vec::new(),
+            durable: 0,
+            has_crashed: false,
             replicas: Default::default(),
         }]
     }
@@ -255,19 +326,30 @@ impl Model for Chain {
         // Requests are interchangeable, so they are sent in the order of their numbers.
         let next = (state.requests.iter()).position(|request| *request == Request::NotSent);
         for (number, replica) in state.replicas.iter().enumerate() {
-            actions.extend(next.map(|request| Action::Request(request, number)));
-            match &replica.transaction {
-                None if replica.queue.is_empty() => {}
-                None => actions.push(Action::Send(number)),
-                Some(transaction) => {
-                    actions.push(Action::Disconnect(number));
-                    actions.push(if transaction.committed.is_some() {
-                        Action::Reply(number)
-                    } else {
-                        Action::Commit(number)
-                    });
-                }
+            // So are the replicas: the first request goes to the first one.
+            if next != Some(0) || number == 0 {
+                actions.extend(next.map(|request| Action::Request(request, number)));
             }
+            let Some(message) = &replica.message else {
+                if !replica.queue.is_empty() {
+                    actions.push(Action::Send(number));
+                }
+                continue;
+            };
+            actions.push(Action::Disconnect(number));
+            match message.progress {
+                Progress::Sent => actions.push(Action::Commit(number)),
+                Progress::Visible(_) => {
+                    actions.push(Action::Settle(number));
+                    if self.variant == Variant::AnswerBeforeDurable {
+                        actions.push(Action::Reply(number));
+                    }
+                }
+                Progress::Durable(_) => actions.push(Action::Reply(number)),
+            }
+        }
+        if !state.has_crashed {
+            actions.extend((state.durable..=state.chain.len()).map(Action::Crash));
         }
     }
 
@@ -295,16 +377,19 @@ impl Model for Chain {
                     _ => 0,
                 };
                 let replica = &mut state.replicas[number];
-                replica.transaction = Some(Transaction {
+                replica.message = Some(Message {
                     batch: std::mem::take(&mut replica.queue),
                     sent_at,
                     sent_round,
-                    committed: None,
+                    end: 0,
+                    progress: Progress::Sent,
                 });
             }
             Action::Commit(number) => self.commit(&mut state, number),
+            Action::Settle(number) => self.settle(&mut state, number),
             Action::Reply(number) => self.receive_reply(&mut state, number),
             Action::Disconnect(number) => self.disconnect(&mut state, number),
+            Action::Crash(left) => self.crash(&mut state, left),
         }
         Some(state)
     }
@@ -354,6 +439,24 @@ impl Model for Chain {
                         .is_some_and(|first| rounds.any(|round| round > first))
                 },
             ),
+            Property::always("no crash loses an answered query", |_, state: &State| {
+                (0..REQUESTS).all(|request| match state.requests[request] {
+                    Request::Answered { .. } => position(state, request).is_some(),
+                    _ => true,
+                })
+            }),
+            Property::sometimes("a crash loses a visible move", |_, state: &State| {
+                let lost = |request| {
+                    state.requests[request] == Request::Unavailable
+                        && position(state, request).is_none()
+                };
+                state.has_crashed
+                    && (0..REQUESTS).any(lost)
+                    && state
+                        .requests
+                        .iter()
+                        .any(|request| matches!(request, Request::Answered { .. }))
+            }),
             Property::sometimes("a committed batch gets 503", |_, state: &State| {
                 state
                     .chain

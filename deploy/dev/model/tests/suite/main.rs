@@ -143,3 +143,14 @@ fn users_that_are_not_read_under_the_rows_lock_go_back_to_an_older_round() {
         );
     }
 }
+
+#[test]
+fn an_answer_that_leaves_before_it_is_durable_can_be_lost() {
+    for variant in [
+        chain::Variant::AnswerBeforeDurable,
+        chain::Variant::AnotherSessionsCommit,
+        chain::Variant::ForgetsToSettle,
+    ] {
+        assert_refuted(Chain { variant }, "no crash loses an answered query");
+    }
+}
