@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Verifies deploy/patroni: two workers and two replicas run over the cluster, under load, while its
+# Verifies deploy/patroni: two workers and four replicas run over the cluster, under load, while its
 # leader is switched over, killed and cut off. No acknowledged write may be lost. Takes three to
 # four minutes once built. Needs root, iproute2, nftables, wrk, and what patroni_cluster.sh needs.
 #
@@ -44,12 +44,15 @@ sql max_two -f deploy/postgres/grants.sql
 sql max_two -f deploy/dev/testkit/src/checker/audit.sql
 sql max_two -c "create table audit.writes (number integer primary key)"
 
-echo "-- two workers, two replicas, a load balancer"
+echo "-- two workers, four replicas, a load balancer"
 for n in 1 2; do
     start "worker$n" env DATABASE_URL="$(url max_two_worker max_two)" ADMIN_LISTEN="127.0.0.1:2302$n" \
         SCHEDULE="*/2 * * * * *" COOLDOWN=0s "$programs/max-two" worker
+done
+# Two share each port that the load balancer knows.
+for n in 1 2 3 4; do
     start "replica$n" env DATABASE_URL="$(url max_two_api max_two)" ADMIN_LISTEN="127.0.0.1:2303$n" \
-        LISTEN="127.0.0.1:2301$n" DRAIN_DELAY=0s "$programs/max-two" api
+        LISTEN="127.0.0.1:2301$((1 + n % 2))" REUSE_PORT=true DRAIN_DELAY=0s "$programs/max-two" api
 done
 site=http://127.0.0.1:23010/
 start load-balancer env LISTEN=127.0.0.1:23010 REPLICA_1=127.0.0.1:23011 REPLICA_2=127.0.0.1:23012 \
@@ -140,7 +143,7 @@ inject "etcd lost" primary kill_etcd has_seen_no_etcd_for_25_s start_all_etcd
 
 echo "-- the report"
 end TERM query-client write-client || true
-for name in worker1 worker2 replica1 replica2; do
+for name in worker1 worker2 replica1 replica2 replica3 replica4; do
     end TERM "$name" || fail "$name ended too early or exited with a failure"
 done
 findings=$(<deploy/dev/testkit/src/checker/findings.sql)

@@ -23,7 +23,7 @@ pub struct Plan {
     #[arg(long, default_value = "5")]
     pub workers: NonZeroU16,
     /// Number of replicas
-    #[arg(long, default_value = "3")]
+    #[arg(long, default_value = "4")]
     pub replicas: NonZeroU16,
     /// Number of clients; each sends its next request shortly after an answer
     #[arg(long, default_value = "8")]

@@ -72,8 +72,8 @@ async fn ten_crashes_of_postgres_under_load_break_no_promise() {
     let database = TestDatabase::with_own_server().await;
     database.seed(1_000).await;
     let checker = Checker::install(&database).await;
-    let mut fleet = fleet(&database, 2, 2).await;
-    let load = load(&checker, &fleet.addresses(), 4);
+    let mut fleet = fleet(&database, 2, 4).await;
+    let load = load(&checker, &fleet.addresses(), 16);
     let client = Client::new(fleet.addresses()[0]);
     wait_for_next_round(&database).await;
     for _ in 0..10 {
@@ -101,8 +101,8 @@ async fn when_a_standby_is_promoted_nothing_is_lost_and_no_program_needs_a_resta
     leader.seed(1_000).await;
     let checker = Checker::install(&leader).await;
     let follower = leader.standby().await;
-    let mut fleet = fleet(&leader, 2, 2).await;
-    let load = load(&checker, &fleet.addresses(), 4);
+    let mut fleet = fleet(&leader, 2, 4).await;
+    let load = load(&checker, &fleet.addresses(), 16);
     wait_for_next_round(&leader).await;
     leader.server.lock().await.crash();
     let port = follower.server.lock().await.port();
