@@ -18,7 +18,7 @@ use warp::http::Response;
 use warp::http::header::CONTENT_TYPE;
 
 const POOL_SIZE: u32 = 10;
-/// Of requests that one statement answers.
+/// The most requests that one statement answers.
 const MAX_BATCH: usize = 4096;
 /// As long as a typical response of Max Two.
 const STATIC_BODY: &str = r#"{"users":[{"id":323084,"points":82},{"id":595513,"points":52}],"timestamp":"2026-11-24 00:44:09"}"#;

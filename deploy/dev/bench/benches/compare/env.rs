@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use private_postgres::{Binaries, roles};
+use private_postgres::Binaries;
 use testkit::{Program, TestDatabase, free_address};
 use tokio::process::Command;
 
@@ -184,18 +184,26 @@ impl Env {
 
     /// Starts a contestant, and waits until it accepts connections.
     pub(crate) async fn start_contestant(&self, contestant: Contestant) -> Servers {
+        self.start_contestants(contestant, 1).await
+    }
+
+    /// Starts several processes of a contestant on one address, and waits until they accept
+    /// connections.
+    pub(crate) async fn start_contestants(&self, contestant: Contestant, count: usize) -> Servers {
         let address = free_address();
-        let server = self.database.server.lock().await;
-        let url = server.url(roles::OWNER, self.database.name());
-        drop(server);
+        let url = match contestant {
+            Contestant::HoldsRow => self.database.api.clone(),
+            _ => self.database.owner.clone(),
+        };
         let listen = address.to_string();
         let arguments = ["contestant", contestant.argument(), &listen, &url];
-        let mut program = Program::start(&self.executable, &arguments, [("", ""); 0]);
-        program.wait_for_output("listening").await;
-        Servers {
-            address,
-            programs: vec![program],
+        let mut programs = Vec::new();
+        for _ in 0..count {
+            let mut program = Program::start(&self.executable, &arguments, [("", ""); 0]);
+            program.wait_for_output("listening").await;
+            programs.push(program);
         }
+        Servers { address, programs }
     }
 
     /// The process ids of the sessions and background processes of Postgres.

@@ -13,6 +13,7 @@ mod load;
 mod machine;
 mod minimum;
 mod plot;
+mod replicas;
 mod report;
 mod requests;
 mod rounds;
@@ -54,6 +55,8 @@ struct Settings {
 enum Part {
     /// Requests, compared with bare warp and with a statement per request
     Requests,
+    /// Fleets of replicas, compared with replicas that hold the row of the chain
+    Replicas,
     /// Requests during rounds
     During,
     /// Requests at each minimum
@@ -158,6 +161,9 @@ async fn run(scale: Scale, is_wanted: impl Fn(Part) -> bool) -> anyhow::Result<R
     if is_wanted(Part::Requests) {
         requests::compare(&env, scale, &mut report).await?;
         startup::measure(&env, scale, &mut report).await?;
+    }
+    if is_wanted(Part::Replicas) {
+        replicas::compare(scale, &mut report).await?;
     }
     if is_wanted(Part::During) {
         during_rounds::compare(&env, scale, &mut report).await?;

@@ -67,7 +67,7 @@ pub(crate) enum Bound {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Goal {
-    name: &'static str,
+    name: String,
     bound: Bound,
     unit: Unit,
     samples: Samples,
@@ -120,7 +120,7 @@ impl Report {
     /// Adds a goal. It is met if the median is within the bound.
     pub(crate) fn goal(
         &mut self,
-        name: &'static str,
+        name: impl Into<String>,
         bound: Bound,
         unit: Unit,
         samples: Samples,
@@ -131,7 +131,7 @@ impl Report {
             Bound::AtMost(most) => median <= most,
         };
         self.goals.push(Goal {
-            name,
+            name: name.into(),
             bound,
             unit,
             samples,

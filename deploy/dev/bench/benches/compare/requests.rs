@@ -32,11 +32,11 @@ const NAMES: [&str; 7] = [
 ];
 
 /// One measurement of a contestant.
-struct Measurement {
-    load: LoadResult,
+pub(crate) struct Measurement {
+    pub(crate) load: LoadResult,
     /// Microseconds of CPU time for each request.
-    replicas_cpu: f64,
-    postgres_cpu: f64,
+    pub(crate) replicas_cpu: f64,
+    pub(crate) postgres_cpu: f64,
     /// Memory of the largest replica at the end of the load.
     megabytes: f64,
 }
@@ -73,17 +73,15 @@ pub(crate) async fn compare(env: &Env, scale: Scale, report: &mut Report) -> any
     }
     measurements.goals(report);
     let latency = |contestant| measurements.samples(contestant, 1, |of| of.load.mean);
+    let limit = latency(BARE_WARP).plus(&bare_update);
     report
         .goal(
-            "mean latency at 1 connection ÷ bare durable UPDATE in pgbench",
-            Bound::AtMost(1.25),
+            "mean latency at 1 connection ÷ bare warp plus a bare durable UPDATE in pgbench",
+            Bound::AtMost(1.15),
             Unit::Ratio,
-            latency(MAX_TWO).ratio_to(&bare_update),
+            latency(MAX_TWO).ratio_to(&limit),
         )
-        .reference(
-            "bare warp plus the UPDATE in pgbench",
-            latency(BARE_WARP).plus(&bare_update).ratio_to(&bare_update),
-        );
+        .reference("the UPDATE alone", bare_update.ratio_to(&limit));
     report.plot(measurements.plot(connection_counts));
     Ok(())
 }
@@ -101,7 +99,7 @@ async fn start_contestants(env: &Env) -> [Servers; NAMES.len()] {
     ]
 }
 
-async fn measure(
+pub(crate) async fn measure(
     env: &Env,
     servers: &Servers,
     connections: usize,
@@ -192,7 +190,7 @@ impl Measurements {
                 "requests/s at 64 connections ÷ bare warp",
                 64,
                 BARE_WARP,
-                0.60,
+                0.55,
                 not_durable,
                 ratio(NOT_DURABLE, BARE_WARP, 64),
             ),
@@ -205,12 +203,13 @@ impl Measurements {
                 ratio(BARE_WARP, STATEMENT_PER_REQUEST, 64),
             ),
             (
-                "requests/s at 512 connections ÷ bare warp",
+                // Less work: no commit waits for the disk.
+                "requests/s at 512 connections ÷ `synchronous_commit = off`",
                 512,
-                BARE_WARP,
-                0.85,
-                not_durable,
-                ratio(NOT_DURABLE, BARE_WARP, 512),
+                NOT_DURABLE,
+                0.90,
+                "bare warp",
+                ratio(BARE_WARP, NOT_DURABLE, 512),
             ),
             (
                 "requests/s at 512 connections ÷ a durable statement per request",
