@@ -68,17 +68,8 @@ const SESSION_SETTINGS: [(&str, &str); 14] = [
     ("lock_timeout", "5s"),
 ];
 
-/// What [`Database::connect`] asks a new session. Its columns: is it ours, is the server in
-/// recovery, is it read-only? The last one switches off `transaction_timeout`, which a session
-/// can't ask for when it starts: servers older than 17 do not know it.
-const INSPECT_SESSION: &str = "\
-    with session as materialized ( \
-        select current_setting('max_two.session', true) is not distinct from 'own' as is_own \
-    ) \
-    select is_own, pg_is_in_recovery(), current_setting('transaction_read_only')::boolean, \
-           case when is_own and current_setting('transaction_timeout', true) is not null \
-                then set_config('transaction_timeout', '0', false) end \
-    from session";
+/// What [`Database::connect`] asks a new session.
+const INSPECT_SESSION: &str = include_str!("db/inspect_session.sql");
 
 /// The address of a database, and the credentials for it. `Debug` hides the password.
 #[derive(Clone)]

@@ -48,18 +48,22 @@ pub struct Round {
     pub users_updated: u64,
 }
 
+/// What keeps a tick from being done twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The database's time.
+    pub now: DateTime<Utc>,
+    /// The newest round that was done for a tick.
+    pub last: Option<Round>,
+}
+
 /// What [`run_due`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The round is committed.
     Done(Round),
     /// No round is due: the latest tick's is done, or there has been no tick yet.
-    NotDue {
-        /// The database's time.
-        now: DateTime<Utc>,
-        /// The newest round that was done for a tick.
-        last: Option<Round>,
-    },
+    NotDue(Fence),
     /// Another worker holds the lock.
     Busy,
     /// The last round outlasted its tick, and its cooldown is not over.
@@ -110,16 +114,16 @@ async fn claim_tick(
     if !try_lock(transaction).await? {
         return Ok(ControlFlow::Break(Outcome::Busy));
     }
-    let (now, last) = read_fence(transaction).await?;
-    let Some(tick_at) = latest_tick(now) else {
-        return Ok(ControlFlow::Break(Outcome::NotDue { now, last }));
+    let fence = read_fence(transaction).await?;
+    let Some(tick_at) = latest_tick(fence.now) else {
+        return Ok(ControlFlow::Break(Outcome::NotDue(fence)));
     };
-    if let Some(last_round) = last {
-        if last_round.tick_at >= tick_at {
-            return Ok(ControlFlow::Break(Outcome::NotDue { now, last }));
+    if let Some(last) = fence.last {
+        if last.tick_at >= tick_at {
+            return Ok(ControlFlow::Break(Outcome::NotDue(fence)));
         }
-        let outlasted_its_tick = latest_tick(last_round.finished_at) > Some(last_round.tick_at);
-        let since_its_end = now - last_round.finished_at;
+        let outlasted_its_tick = latest_tick(last.finished_at) > Some(last.tick_at);
+        let since_its_end = fence.now - last.finished_at;
         let is_cooling_down = -CLOCK_TOLERANCE <= since_its_end && since_its_end < cooldown;
         if outlasted_its_tick && is_cooling_down {
             return Ok(ControlFlow::Break(Outcome::CoolingDown));

@@ -170,9 +170,9 @@ impl Metrics {
                 self.duration.observe(duration);
                 self.observe(round.finished_at, Some(round));
             }
-            Outcome::NotDue { now, last } => {
+            Outcome::NotDue(fence) => {
                 self.count(OutcomeLabel::not_due);
-                self.observe(*now, last.as_ref());
+                self.observe(fence.now, fence.last.as_ref());
             }
             Outcome::Busy => self.count(OutcomeLabel::busy),
             Outcome::CoolingDown => self.count(OutcomeLabel::cooling_down),
@@ -254,6 +254,8 @@ impl Metrics {
 mod tests {
     use std::time::Duration;
 
+    use shared::rounds::Fence;
+
     use super::*;
 
     fn metrics() -> Metrics {
@@ -282,10 +284,10 @@ mod tests {
         assert_eq!(metrics.lag_seconds(), None);
         metrics.record_outcome(&Outcome::Done(round(at("17:00:00"))));
         assert_eq!(metrics.lag_seconds(), Some(0.0));
-        metrics.record_outcome(&Outcome::NotDue {
+        metrics.record_outcome(&Outcome::NotDue(Fence {
             now: at("17:05:30"),
             last: Some(round(at("17:00:00"))),
-        });
+        }));
         assert_eq!(metrics.lag_seconds(), Some(300.0));
         assert!(
             metrics
@@ -315,10 +317,10 @@ mod tests {
             ("done", Some(Outcome::Done(round(at("17:00:00"))))),
             (
                 "not_due",
-                Some(Outcome::NotDue {
+                Some(Outcome::NotDue(Fence {
                     now: at("17:00:00"),
                     last: None,
-                }),
+                })),
             ),
             ("busy", Some(Outcome::Busy)),
             ("cooling_down", Some(Outcome::CoolingDown)),

@@ -35,7 +35,7 @@ impl OutcomeLog {
                 );
             }
             // The normal outcome of a check. It is news only after another condition.
-            Outcome::NotDue { .. } => {
+            Outcome::NotDue(_) => {
                 if self.last_logged.take().is_some() {
                     info!(
                         event = "round_not_due",

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{CLOCK_TOLERANCE, Round};
+use super::{CLOCK_TOLERANCE, Fence, Round};
 use crate::db::{Error, Session};
 
 /// The key of the advisory lock: the letters "max two".
@@ -19,25 +19,14 @@ pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
     Ok(row.held)
 }
 
-/// The database's time, and the newest round that was done for a tick: the fence. A tick further
-/// ahead than [`CLOCK_TOLERANCE`] does not count. Ahead of the clock, not of the transaction's
-/// begin: a worker that was paused must meet the round that was done meanwhile.
+/// Reads the fence. A tick further ahead than [`CLOCK_TOLERANCE`] does not count.
 ///
 /// # Errors
 /// When the statement fails or the connection breaks.
-pub async fn read_fence(session: &mut Session) -> Result<(DateTime<Utc>, Option<Round>), Error> {
-    let row = sqlx::query!(
-        r#"select now() as "now!",
-                  tick_at as "tick_at?", started_at as "started_at?",
-                  finished_at as "finished_at?", users_updated as "users_updated?"
-           from (values (true)) as one_row
-           left join (
-               select * from rounds
-               where scheduled and tick_at <= (select clock_timestamp()) + make_interval(secs => $1)
-               order by tick_at desc
-               limit 1
-           ) as last on true"#,
-        CLOCK_TOLERANCE.as_seconds_f64(),
+pub async fn read_fence(session: &mut Session) -> Result<Fence, Error> {
+    let row = sqlx::query_file!(
+        "src/rounds/read_fence.sql",
+        CLOCK_TOLERANCE.as_seconds_f64()
     )
     .fetch_one(session)
     .await?;
@@ -49,65 +38,34 @@ pub async fn read_fence(session: &mut Session) -> Result<(DateTime<Utc>, Option<
             users_updated: row.users_updated?.cast_unsigned(),
         })
     };
-    Ok((row.now, last()))
+    Ok(Fence {
+        now: row.now,
+        last: last(),
+    })
 }
 
-/// True while a snapshot older than the last round is open: the next round could not prune, and
-/// `users` would grow.
-///
-/// This session counts too: its `backend_xmin` reaches back to the oldest transaction of the whole
-/// server, other databases included. The check only covers the two seconds after a round, in which
-/// ordinary queries end. A longer snapshot, such as a dump's, makes the table grow. So do
-/// replication slots and `hot_standby_feedback`, which are not checked: they do not end within
-/// seconds either. A round that ended further ahead than [`CLOCK_TOLERANCE`] does not count.
+/// True while a snapshot older than the last round is open, up to two seconds after that round: the
+/// next round could not prune, and `users` would grow. A round that ended further ahead than
+/// [`CLOCK_TOLERANCE`] does not count.
 pub(super) async fn old_snapshot_open(transaction: &mut Session) -> Result<bool, Error> {
-    let row = sqlx::query!(
-        r#"select exists (
-               select
-               from (
-                   select xmin, finished_at from rounds
-                   where finished_at <= now() + make_interval(secs => $1)
-                   order by finished_at desc
-                   limit 1
-               ) as last
-               join pg_stat_activity as session
-                 on greatest(age(session.backend_xmin), age(session.backend_xid)) >= age(last.xmin)
-               where session.datname = current_database()
-                 and last.finished_at > now() - interval '2 seconds'
-           ) as "old_snapshot_open!""#,
-        CLOCK_TOLERANCE.as_seconds_f64(),
+    let row = sqlx::query_file!(
+        "src/rounds/old_snapshot_open.sql",
+        CLOCK_TOLERANCE.as_seconds_f64()
     )
     .fetch_one(transaction)
     .await?;
     Ok(row.old_snapshot_open)
 }
 
-/// Inserts the round's row; without a tick it stands for an operator's round. Deletes rows older
-/// than a week, but never the fence. The round of a tick is the new fence. So it also deletes rows
-/// further ahead than [`CLOCK_TOLERANCE`], whose ticks would otherwise count once they are near.
+/// Inserts the round's row; without a tick it stands for an operator's round. Deletes rows that
+/// have expired or, as a tick's round, are further ahead than [`CLOCK_TOLERANCE`].
 pub(super) async fn insert_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,
     users_updated: u64,
 ) -> Result<Round, Error> {
-    let row = sqlx::query!(
-        "with expired as ( \
-             delete from rounds \
-             where finished_at < now() - interval '7 days' \
-               and tick_at < ( \
-                   select max(tick_at) from rounds \
-                   where scheduled \
-                     and tick_at <= (select clock_timestamp()) + make_interval(secs => $3) \
-               ) \
-         ), \
-         ahead as ( \
-             delete from rounds \
-             where $1::timestamptz is not null \
-               and finished_at > (select clock_timestamp()) + make_interval(secs => $3) \
-         ) \
-         insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
-         values (coalesce($1, now()), $1 is not null, now(), clock_timestamp(), $2) \
-         returning tick_at, started_at, finished_at",
+    let row = sqlx::query_file!(
+        "src/rounds/insert_round.sql",
         tick_at,
         users_updated.cast_signed(),
         CLOCK_TOLERANCE.as_seconds_f64(),

@@ -142,12 +142,12 @@ async fn wait_for_first_round(owner: &Database, schedule: &Schedule) -> anyhow::
         .connect(CONNECT_TIMEOUT)
         .await
         .context("connecting to the database")?;
-    let (now, _) = rounds::read_fence(&mut connection).await?;
+    let now = rounds::read_fence(&mut connection).await?.now;
     if let Some(due) = schedule.latest_tick(now) {
         info!(tick_at = %due, "waiting for the first round");
         while rounds::read_fence(&mut connection)
             .await?
-            .1
+            .last
             .is_none_or(|last| last.tick_at < due)
         {
             sleep(POLL_INTERVAL).await;

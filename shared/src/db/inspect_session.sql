@@ -1,0 +1,13 @@
+-- Asks a new session: is it ours, is the server in recovery, is it read-only?
+--
+-- The last column switches off `transaction_timeout`, which a session can't ask for when it starts:
+-- servers older than 17 do not know it.
+with session as materialized (
+    select current_setting('max_two.session', true) is not distinct from 'own' as is_own
+)
+select is_own,
+       pg_is_in_recovery(),
+       current_setting('transaction_read_only')::boolean,
+       case when is_own and current_setting('transaction_timeout', true) is not null
+            then set_config('transaction_timeout', '0', false) end
+from session

@@ -1,0 +1,22 @@
+-- Inserts the row of a round for the tick $1, or of an operator's round if that is null.
+--
+-- Rows older than a week go, but never the fence.
+with expired as (
+    delete from rounds
+    where finished_at < now() - interval '7 days'
+      and tick_at < (
+          select max(tick_at) from rounds
+          where scheduled
+            and tick_at <= (select clock_timestamp()) + make_interval(secs => $3)
+      )
+),
+-- The round of a tick is the new fence. So rows further ahead than $3 seconds go too: their ticks
+-- would count otherwise, once they are near.
+ahead as (
+    delete from rounds
+    where $1::timestamptz is not null
+      and finished_at > (select clock_timestamp()) + make_interval(secs => $3)
+)
+insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated)
+values (coalesce($1, now()), $1 is not null, now(), clock_timestamp(), $2)
+returning tick_at, started_at, finished_at

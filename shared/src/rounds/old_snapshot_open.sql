@@ -1,0 +1,20 @@
+-- Whether a snapshot older than the last round is open. A round that ended further ahead than $1
+-- seconds does not count.
+--
+-- This session counts too: its `backend_xmin` reaches back to the oldest transaction of the whole
+-- server, other databases included. The check only covers the two seconds after a round, in which
+-- ordinary queries end. A longer snapshot, such as a dump's, makes `users` grow. So do replication
+-- slots and `hot_standby_feedback`, which are not checked: they do not end within seconds either.
+select exists (
+    select
+    from (
+        select xmin, finished_at from rounds
+        where finished_at <= now() + make_interval(secs => $1)
+        order by finished_at desc
+        limit 1
+    ) as last
+    join pg_stat_activity as session
+      on greatest(age(session.backend_xmin), age(session.backend_xid)) >= age(last.xmin)
+    where session.datname = current_database()
+      and last.finished_at > now() - interval '2 seconds'
+) as "old_snapshot_open!"
