@@ -1,15 +1,13 @@
 //! The worker's admin listener: health checks and metrics. Not for the public: it has none of the
 //! api's limits.
 
-use std::convert::Infallible;
-use std::future::ready;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use warp::http::StatusCode;
 use warp::reject::{MethodNotAllowed, Rejection};
 use warp::reply::{self, Response};
-use warp::{Filter, Reply};
+use warp::{Filter, Reply, get, head, path};
 
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -18,35 +16,35 @@ use crate::metrics::Metrics;
 pub(crate) async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metrics>) {
     let livez = {
         let health = Arc::clone(&health);
-        get_or_head().map(move || health_response(health.check_liveness()))
+        move || health_response(health.check_liveness())
     };
-    let readyz = get_or_head().map(move || health_response(health.check_readiness()));
-    let metrics = get_or_head().map(move || {
+    let readyz = move || health_response(health.check_readiness());
+    let metrics = move || {
         reply::with_header(
             metrics.encode(),
             "content-type",
             "application/openmetrics-text; version=1.0.0; charset=utf-8",
         )
-    });
-    let routes = warp::path!("livez")
-        .and(livez)
-        .or(warp::path!("readyz").and(readyz))
-        .or(warp::path!("metrics").and(metrics))
-        .recover(|rejection| ready(Ok::<_, Infallible>(rejected(&rejection))));
+    };
+    let routes = path!("livez")
+        .map(livez)
+        .or(path!("readyz").map(readyz))
+        .or(path!("metrics").map(metrics))
+        // hyper leaves out the body of a response to HEAD.
+        .and(get().or(head()).unify())
+        .recover(method_not_allowed);
     warp::serve(routes).incoming(listener).run().await;
 }
 
-/// GET, and HEAD, of which hyper leaves the body out.
-fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
-    warp::get().or(warp::head()).unify()
-}
-
-fn rejected(rejection: &Rejection) -> Response {
-    if rejection.find::<MethodNotAllowed>().is_some() {
-        let response = reply::with_header(StatusCode::METHOD_NOT_ALLOWED, "allow", "GET, HEAD");
-        response.into_response()
-    } else {
-        StatusCode::NOT_FOUND.into_response()
+/// Adds `Allow` to 405. warp responds to every other rejection.
+async fn method_not_allowed(rejection: Rejection) -> Result<impl Reply, Rejection> {
+    match rejection.find::<MethodNotAllowed>() {
+        Some(_) => Ok(reply::with_header(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "allow",
+            "GET, HEAD",
+        )),
+        None => Err(rejection),
     }
 }
 

@@ -10,6 +10,7 @@ use shared::shutdown::StopSignals;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::admin;
@@ -55,7 +56,14 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
         .await
         .context("starting the scheduler")?;
     let mut runner = Runner::new(settings, &database, health, metrics);
-    let signal = attempt_until_signal(&mut runner, &mut signals, &mut wakeups).await;
+    let stop = CancellationToken::new();
+    let stop_on_signal = async {
+        let signal = signals.next().await;
+        stop.cancel();
+        signal
+    };
+    let attempts = attempt_until(&stop, &mut runner, &mut wakeups);
+    let (signal, ()) = tokio::join!(stop_on_signal, attempts);
     scheduler.stop().await;
     admin.abort();
     runner.close().await;
@@ -63,28 +71,28 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
     Ok(())
 }
 
-/// Runs due rounds until a signal, and returns its name.
-async fn attempt_until_signal(
+/// Attempts the due round at each wake-up, and at an interval without one, until the stop.
+async fn attempt_until(
+    stop: &CancellationToken,
     runner: &mut Runner,
-    signals: &mut StopSignals,
     wakeups: &mut mpsc::Receiver<()>,
-) -> &'static str {
+) {
     let mut delay = Duration::ZERO;
     let mut retry_delays = backoff(MAX_RETRY_DELAY);
     loop {
         tokio::select! {
             biased;
-            signal = signals.next() => return signal,
+            () = stop.cancelled() => return,
             () = sleep(delay) => {}
             Some(()) = wakeups.recv() => {}
         }
-        delay = match runner.attempt(signals).await {
+        delay = match runner.attempt(stop).await {
             Next::Wait => {
                 retry_delays = backoff(MAX_RETRY_DELAY);
                 CHECK_INTERVAL
             }
             Next::Retry => retry_delays.next().unwrap_or(MAX_RETRY_DELAY),
-            Next::Stop(signal) => return signal,
+            Next::Stop => return,
         };
     }
 }

@@ -1,4 +1,5 @@
-//! One attempt at a round: connect if needed, run the due round, count and log the outcome.
+//! One attempt at a round: connect if needed, check the clock, run the due round, count and log the
+//! outcome.
 //!
 //! The session is kept from one attempt to the next, and dropped after any error.
 
@@ -10,10 +11,10 @@ use shared::db::{
     CONNECT_TIMEOUT, Database, Error, Session, SessionId, close, session_id, with_deadline,
 };
 use shared::rounds::{self, Outcome};
-use shared::shutdown::StopSignals;
 use shared::users::{self, Layout};
 use tokio::pin;
-use tokio::time::{interval, timeout};
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::clock_check::ClockCheck;
@@ -34,8 +35,8 @@ pub(crate) enum Next {
     Wait,
     /// The attempt failed: retry after a delay.
     Retry,
-    /// Stop: this signal arrived. A running round was rolled back or is done.
-    Stop(&'static str),
+    /// The worker stops. A running round was rolled back or is done.
+    Stop,
 }
 
 /// Runs rounds one at a time.
@@ -79,53 +80,31 @@ impl Runner {
         }
     }
 
-    /// Does the due round, if there is one. A signal meanwhile cancels it.
-    pub(crate) async fn attempt(&mut self, signals: &mut StopSignals) -> Next {
+    /// Does the due round, if there is one. A stop meanwhile cancels it.
+    pub(crate) async fn attempt(&mut self, stop: &CancellationToken) -> Next {
         self.health.loop_heartbeat();
-        let mut connected = if let Some(connected) = self.connected.take() {
-            connected
-        } else {
-            let result = tokio::select! {
-                result = self.connect() => result,
-                signal = signals.next() => return Next::Stop(signal),
-            };
-            match result {
-                Ok(connected) => connected,
-                Err(error) => {
-                    self.on_error(&error);
-                    return Next::Retry;
-                }
+        let result = match stop.run_until_cancelled(self.prepare()).await {
+            Some(Ok(connected)) => self.run_due(connected, stop).await,
+            Some(Err(error)) => Err(error),
+            None => return Next::Stop,
+        };
+        match result {
+            Ok(outcome) => {
+                self.health.record_outcome();
+                self.metrics.record_outcome(&outcome);
+                self.log.log_outcome(&outcome);
+                Next::Wait
             }
-        };
-        // Before the round, which deletes rows that are far ahead.
-        let checked = tokio::select! {
-            checked = self.clock.check(&mut connected.session) => checked,
-            signal = signals.next() => return Next::Stop(signal),
-        };
-        if let Err(error) = checked {
-            self.on_error(&error);
-            return Next::Retry;
-        }
-        let (result, signal) = self.run_cancellable(&mut connected, signals).await;
-        if let Some(signal) = signal {
-            if let Ok(outcome) = result {
-                self.on_outcome(&outcome);
-            } else {
+            Err(_) if stop.is_cancelled() => {
                 info!(
                     event = "round_cancelled",
                     "round cancelled by the stop signal"
                 );
-            }
-            return Next::Stop(signal);
-        }
-        match result {
-            Ok(outcome) => {
-                self.connected = Some(connected);
-                self.on_outcome(&outcome);
-                Next::Wait
+                Next::Stop
             }
             Err(error) => {
-                self.on_error(&error);
+                self.metrics.record_failure();
+                self.log.log_error(&error);
                 Next::Retry
             }
         }
@@ -136,6 +115,17 @@ impl Runner {
         if let Some(connected) = self.connected {
             close(connected.session).await;
         }
+    }
+
+    /// Connects if needed, and checks the clock: before the round, which deletes rows that are far
+    /// ahead.
+    async fn prepare(&mut self) -> Result<Connected, Error> {
+        let mut connected = match self.connected.take() {
+            Some(connected) => connected,
+            None => self.connect().await?,
+        };
+        self.clock.check(&mut connected.session).await?;
+        Ok(connected)
     }
 
     async fn connect(&self) -> Result<Connected, Error> {
@@ -152,48 +142,43 @@ impl Runner {
         .await
     }
 
-    /// Runs the due round. After a signal it cancels the running statement, and returns an error
-    /// unless the round was done before that.
-    async fn run_cancellable(
-        &self,
-        connected: &mut Connected,
-        signals: &mut StopSignals,
-    ) -> (Result<Outcome, Error>, Option<&'static str>) {
-        let round = rounds::run_due(
-            &mut connected.session,
-            connected.layout,
-            |at| self.schedule.latest_tick(at),
-            self.cooldown,
-            self.round_timeout,
-        );
-        pin!(round);
-        let mut heartbeat = interval(HEARTBEAT_INTERVAL);
-        loop {
-            tokio::select! {
-                result = &mut round => return (result, None),
-                _ = heartbeat.tick() => self.health.loop_heartbeat(),
-                signal = signals.next() => {
-                    if let Err(error) = self.database.cancel(connected.id, CANCEL_TIMEOUT).await {
-                        // The server rolls the round back when the connection closes.
-                        debug!(%error, "cannot cancel the round");
+    /// Runs the due round. A stop cancels the running statement, which is an error unless the round
+    /// was done before that. The session is kept after an outcome.
+    async fn run_due(
+        &mut self,
+        mut connected: Connected,
+        stop: &CancellationToken,
+    ) -> Result<Outcome, Error> {
+        let outcome = {
+            let round = rounds::run_due(
+                &mut connected.session,
+                connected.layout,
+                |at| self.schedule.latest_tick(at),
+                self.cooldown,
+                self.round_timeout,
+            );
+            pin!(round);
+            let mut heartbeat = interval(HEARTBEAT_INTERVAL);
+            loop {
+                tokio::select! {
+                    result = &mut round => break result?,
+                    _ = heartbeat.tick() => self.health.loop_heartbeat(),
+                    () = stop.cancelled() => {
+                        self.cancel(connected.id).await;
+                        break with_deadline(CANCEL_TIMEOUT, &mut round).await?;
                     }
-                    let result = timeout(CANCEL_TIMEOUT, &mut round)
-                        .await
-                        .unwrap_or(Err(Error::Deadline(CANCEL_TIMEOUT)));
-                    return (result, Some(signal));
                 }
             }
+        };
+        self.connected = Some(connected);
+        Ok(outcome)
+    }
+
+    /// Cancels the running statement of a session.
+    async fn cancel(&self, session: SessionId) {
+        if let Err(error) = self.database.cancel(session, CANCEL_TIMEOUT).await {
+            // The server rolls the round back when the connection closes.
+            debug!(%error, "cannot cancel the round");
         }
-    }
-
-    fn on_outcome(&mut self, outcome: &Outcome) {
-        self.health.record_outcome();
-        self.metrics.record_outcome(outcome);
-        self.log.log_outcome(outcome);
-    }
-
-    fn on_error(&mut self, error: &Error) {
-        self.metrics.record_failure();
-        self.log.log_error(error);
     }
 }
