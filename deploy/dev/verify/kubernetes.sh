@@ -24,7 +24,7 @@ render() { "$kubectl" kustomize "$1"; }
 echo "-- rendering"
 mkdir "$work/rendered"
 render $kubernetes/base >"$work/rendered/base.yaml"
-for overlay in dev production; do
+for overlay in local production; do
     render "$kubernetes/overlays/$overlay" >"$work/rendered/$overlay.yaml"
     # Once more, with the optional component.
     mkdir "$work/$overlay"
@@ -46,7 +46,7 @@ cmp $rule "$work/prometheus-rule.yaml" ||
 echo "-- checks"
 "$python" $verify/kubernetes_check.py "$work"/rendered/*.yaml | tee "$work/summary" || fail "see above"
 
-for overlay in dev production; do
+for overlay in local production; do
     echo "-- a rehearsal of $overlay"
     echo "$overlay, rehearsed:" >>"$work/summary"
     "$python" $verify/kubernetes_rehearse.py "$work/rendered/$overlay.yaml" "$programs" 21010 |
