@@ -133,28 +133,17 @@ async fn queries(database: &TestDatabase) -> Vec<Query> {
 }
 
 /// Counts statements whose first answer, the one with the time of the query before, no client got.
-/// Answers show seconds, so statements and answers are counted per second.
 async fn lost_first_answers(database: &TestDatabase, observations: &[Observation]) -> i64 {
     let timestamps: Vec<String> = observations
         .iter()
         .map(|observation| observation.timestamp.clone().unwrap_or_default())
         .collect();
     let mut connection = database.superuser().await;
-    sqlx::query_scalar(
-        "select coalesce(sum(greatest(statements - coalesce(answers, 0), 0)), 0)::bigint
-         from (
-             select coalesce(to_char(previous_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'), '') as second,
-                    count(*) as statements
-             from audit.queries group by 1
-         ) as queries
-         left join (
-             select second, count(*) as answers from unnest($1::text[]) as second group by 1
-         ) as received using (second)",
-    )
-    .bind(timestamps)
-    .fetch_one(&mut connection)
-    .await
-    .expect("a superuser may read the audit")
+    sqlx::query_scalar(include_str!("checker/lost_first_answers.sql"))
+        .bind(timestamps)
+        .fetch_one(&mut connection)
+        .await
+        .expect("a superuser may read the audit")
 }
 
 /// What the checker found. Its text is a table, followed by the contradictions.
