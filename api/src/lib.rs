@@ -56,16 +56,16 @@ pub fn main(settings: Settings) -> ExitCode {
         Err(error) => return cli::bad_setting(&error),
     };
     warn_about_tls(&database);
-    let runtime = match runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            error!(%error, "the runtime cannot start");
-            return ExitCode::FAILURE;
-        }
-    };
-    let result = runtime.block_on(run(settings, database));
-    // Without waiting for a DNS lookup that is still running.
-    runtime.shutdown_background();
+    let result = runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")
+        .and_then(|runtime| {
+            let result = runtime.block_on(run(settings, database));
+            // Without waiting for a DNS lookup that is still running.
+            runtime.shutdown_background();
+            result
+        });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -112,7 +112,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     };
     // Health checks and metrics are answered until the process ends: this sender never sends.
     let (_never, no_shutdown) = watch::channel(Shutdown::NotStarted);
-    let admin = edge::serve(
+    let admin = tokio::spawn(edge::serve(
         listeners.admin,
         routes::admin(state),
         Limits {
@@ -122,7 +122,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         Connections::default(),
         Arc::new(|_| {}),
         no_shutdown,
-    );
+    ));
     let (shutdown, shutdown_receiver) = watch::channel(Shutdown::NotStarted);
     let public = edge::serve(
         listeners.public,
@@ -132,23 +132,28 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         Arc::new(move |status| metrics.count_response(status)),
         shutdown_receiver,
     );
-    let (drain_delay, close_timeout) = (settings.drain_delay.into(), settings.close_timeout.into());
+    tokio::spawn(shut_down(
+        signals,
+        health,
+        shutdown,
+        settings.drain_delay.into(),
+        settings.close_timeout.into(),
+    ));
     tokio::select! {
+        // Its last connection has ended after a stop signal.
         () = public => {}
-        () = admin => {}
-        () = shut_down(signals, &health, &shutdown, drain_delay, close_timeout) => {}
+        outcome = admin => bail!("the admin listener has ended: {outcome:?}"),
         outcome = coalescer => bail!("the coalescer has ended: {outcome:?}"),
     }
     info!(event = "replica_stopped", "replica stopped");
     Ok(())
 }
 
-/// Takes the public listener through the stages of a shutdown, once a signal asks for it. Never
-/// returns: the listener ends with its last connection.
+/// Waits for a stop signal, then takes the public listener through the stages of a shutdown.
 async fn shut_down(
     mut signals: StopSignals,
-    health: &Health,
-    shutdown: &watch::Sender<Shutdown>,
+    health: Arc<Health>,
+    shutdown: watch::Sender<Shutdown>,
     drain_delay: Duration,
     close_timeout: Duration,
 ) {
@@ -165,5 +170,4 @@ async fn shut_down(
         signal = signals.next() => info!(signal, "second signal: stopping at once"),
     }
     shutdown.send_replace(Shutdown::Abort);
-    std::future::pending::<()>().await;
 }
