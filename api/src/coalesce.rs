@@ -1,9 +1,8 @@
 //! Coalescing: queries that arrive while the database answers wait in the queue, and the next one
 //! answers all of them.
 //!
-//! Batches come in from the queue; one message for each kind of query in a batch goes out
-//! over the replica's session.
-//! It runs in a task of its own, so a client that hangs up cancels nothing.
+//! Batches come in from the queue; one message for each different query in a batch goes out over
+//! the replica's session. It runs in a task of its own, so a client that hangs up cancels nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,7 +107,7 @@ impl Coalescer {
         }
     }
 
-    /// Sends one message for each kind of query in the batch, all within one deadline. Queries
+    /// Sends one message for each different query in the batch, all within one deadline. Queries
     /// that have waited for too long meanwhile leave the batch.
     async fn answer_batch(
         &mut self,
@@ -117,8 +116,8 @@ impl Coalescer {
     ) -> Result<(), Error> {
         let Self { inbox, metrics, .. } = self;
         with_deadline(self.deadline, async {
-            while let Some(kind) = inbox.next_kind() {
-                let answering = session.answer(kind);
+            while let Some(query) = inbox.next_query() {
+                let answering = session.answer(query);
                 tokio::pin!(answering);
                 let replies = loop {
                     tokio::select! {
@@ -126,8 +125,8 @@ impl Coalescer {
                         _ = sweep.tick() => inbox.fail_late(),
                     }
                 };
-                metrics.observe_batch(inbox.queued_at(kind));
-                inbox.reply(kind, &replies);
+                metrics.observe_batch(inbox.queued_at(query));
+                inbox.reply(query, &replies);
             }
             Ok(())
         })

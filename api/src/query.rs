@@ -1,8 +1,8 @@
 //! What requests ask of the database, and the encoded bodies that answer them.
 //!
-//! Each kind of query is one message to the database, which answers all queued queries of its kind at once. An
-//! endpoint that needs the database gets a variant here. The queue and the session stay as they
-//! are, but all kinds share them: a slow kind delays the others.
+//! One message to the database answers all queued queries that are equal. An endpoint that needs
+//! the database gets a variant of [`Query`]. The queue and the session stay as they are, but all
+//! queries share them: a slow one delays the others.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -14,9 +14,9 @@ use utoipa::ToSchema;
 
 use crate::problem::Problem;
 
-/// A kind of query.
+/// A query, with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum QueryKind {
+pub(crate) enum Query {
     /// `GET /`: two users who qualify, and the time of the previous query in the chain.
     TwoUsers,
 }
@@ -32,14 +32,14 @@ pub(crate) struct Replies {
     pub(crate) others: Reply,
 }
 
-/// The replica's session with the database, prepared for every kind of query.
+/// The replica's session with the database, prepared for every query.
 pub(crate) struct PreparedSession {
     pub(crate) session: Session,
     chain: Chain,
 }
 
 impl PreparedSession {
-    /// Prepares a session, and checks that each kind of query can be answered.
+    /// Prepares a session, and checks that every query can be answered.
     ///
     /// # Errors
     /// When one can't, or the connection breaks. Then the connection is dropped.
@@ -48,13 +48,13 @@ impl PreparedSession {
         Ok(Self { session, chain })
     }
 
-    /// Answers all queued queries of a kind, with one message to the database.
+    /// Answers a query for all who ask it, with one message to the database.
     ///
     /// # Errors
-    /// When the database can't be reached or a statement fails; the session is to be dropped.
-    pub(crate) async fn answer(&mut self, kind: QueryKind) -> Result<Replies, Error> {
-        match kind {
-            QueryKind::TwoUsers => {
+    /// When the database can't be reached or a statement fails; the connection is to be dropped.
+    pub(crate) async fn answer(&mut self, query: Query) -> Result<Replies, Error> {
+        match query {
+            Query::TwoUsers => {
                 let row = self.chain.answer(&mut self.session).await?;
                 let reply = |previous_at| Ok(encode(&AnswerBody::new(&row.users, previous_at)));
                 // The first query gets the time of the last query before this message. The others

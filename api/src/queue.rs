@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::problem::Problem;
-use crate::query::{QueryKind, Replies, Reply};
+use crate::query::{Query, Replies, Reply};
 
 /// The most trace contexts that the log line of failed queries names.
 const MAX_LOGGED_TRACEPARENTS: usize = 8;
@@ -22,7 +22,7 @@ pub(crate) struct Queue(mpsc::Sender<PendingQuery>);
 
 /// A query that waits for its reply.
 struct PendingQuery {
-    kind: QueryKind,
+    query: Query,
     queued_at: Instant,
     /// The caller's trace context, which is logged if the query fails.
     traceparent: Option<String>,
@@ -49,12 +49,12 @@ impl Queue {
     /// database does not answer in time.
     pub(crate) async fn submit(
         &self,
-        kind: QueryKind,
+        query: Query,
         traceparent: Option<String>,
     ) -> Result<Bytes, Problem> {
         let (reply, body) = oneshot::channel();
         let pending = PendingQuery {
-            kind,
+            query,
             queued_at: Instant::now(),
             traceparent,
             reply,
@@ -85,22 +85,23 @@ impl Inbox {
         self.receiver.recv_many(&mut self.pending, capacity).await > 0
     }
 
-    /// The kind of the first query that has no reply yet.
-    pub(crate) fn next_kind(&self) -> Option<QueryKind> {
-        self.pending.first().map(|pending| pending.kind)
+    /// The first query that has no reply yet.
+    pub(crate) fn next_query(&self) -> Option<Query> {
+        self.pending.first().map(|pending| pending.query)
     }
 
-    /// When each query of a kind was queued.
-    pub(crate) fn queued_at(&self, kind: QueryKind) -> impl Iterator<Item = Instant> {
+    /// When each query that equals this one was queued.
+    pub(crate) fn queued_at(&self, query: Query) -> impl Iterator<Item = Instant> {
         (self.pending.iter())
-            .filter(move |pending| pending.kind == kind)
+            .filter(move |pending| pending.query == query)
             .map(|pending| pending.queued_at)
     }
 
-    /// Replies to all queries of a kind, which leave the batch.
-    pub(crate) fn reply(&mut self, kind: QueryKind, replies: &Replies) {
+    /// Replies to all queries that equal this one, which leave the batch.
+    pub(crate) fn reply(&mut self, query: Query, replies: &Replies) {
         let mut reply = &replies.first;
-        for pending in self.pending.extract_if(.., |pending| pending.kind == kind) {
+        let is_equal = |pending: &mut PendingQuery| pending.query == query;
+        for pending in self.pending.extract_if(.., is_equal) {
             // Sending fails when the client has hung up.
             let _ = pending.reply.send(reply.clone());
             reply = &replies.others;
@@ -155,7 +156,7 @@ mod tests {
     fn queued(ago: Duration) -> (PendingQuery, oneshot::Receiver<Reply>) {
         let (reply, body) = oneshot::channel();
         let pending = PendingQuery {
-            kind: QueryKind::TwoUsers,
+            query: Query::TwoUsers,
             queued_at: Instant::now()
                 .checked_sub(ago)
                 .expect("the machine has run for longer"),
@@ -193,9 +194,9 @@ mod tests {
             first: Ok(Bytes::from_static(b"first")),
             others: Ok(Bytes::from_static(b"others")),
         };
-        assert_eq!(inbox.queued_at(QueryKind::TwoUsers).count(), 3);
-        inbox.reply(QueryKind::TwoUsers, &to_all);
-        assert!(inbox.next_kind().is_none());
+        assert_eq!(inbox.queued_at(Query::TwoUsers).count(), 3);
+        inbox.reply(Query::TwoUsers, &to_all);
+        assert!(inbox.next_query().is_none());
         let replies: Vec<_> = replies
             .into_iter()
             .map(|mut reply| {

@@ -1,7 +1,7 @@
 //! The routing tables of both listeners, and their handlers.
 //!
 //! An endpoint is a handler with its description (`utoipa::path`), a line in the routing table, and
-//! a line in [`ApiDescription`]. What it asks of the database is a variant of [`QueryKind`].
+//! a line in [`ApiDescription`]. A handler that needs the database returns the [`Query`] to ask.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -20,7 +20,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::openapi::CompletePaths;
 use crate::problem::{Details, Problem};
-use crate::query::{AnswerBody, QueryKind};
+use crate::query::{AnswerBody, Query};
 use crate::queue::Queue;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -68,7 +68,7 @@ pub(crate) fn encoded_openapi() -> Bytes {
 pub(crate) fn public(
     state: &'static AppState,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
-    database_route(path::end(), state, two_users)
+    database_route(path::end().map(two_users), state)
         .or(local_route(path!("livez"), state, livez))
         .unify()
         .or(local_route(path!("readyz"), state, readyz))
@@ -101,8 +101,8 @@ pub(crate) fn admin(
     (status = 200, body = AnswerBody, description = "At most two users who qualify, and when the previous query was"),
     (status = 503)
 ))]
-async fn two_users(state: &'static AppState, traceparent: Option<String>) -> Response {
-    submit(state, QueryKind::TwoUsers, traceparent).await
+fn two_users() -> Query {
+    Query::TwoUsers
 }
 
 /// Whether the process is alive
@@ -142,8 +142,8 @@ fn metrics(state: &AppState) -> Response {
 }
 
 /// Queues a query, and returns its JSON body or the problem.
-async fn submit(state: &AppState, kind: QueryKind, traceparent: Option<String>) -> Response {
-    match state.queue.submit(kind, traceparent).await {
+async fn submit(state: &AppState, query: Query, traceparent: Option<String>) -> Response {
+    match state.queue.submit(query, traceparent).await {
         Ok(body) => ok_response(JSON, body),
         Err(problem) => problem.response(),
     }
@@ -166,18 +166,15 @@ fn ok_response(content_type: HeaderValue, body: Bytes) -> Response {
     response
 }
 
-/// A route whose handler asks the database.
-fn database_route<Responding>(
-    at: impl Filter<Extract = (), Error = Rejection> + Copy + Send,
+/// A route whose handler makes a query of the path's parameters.
+fn database_route(
+    handler: impl Filter<Extract = (Query,), Error = Rejection> + Copy + Send,
     state: &'static AppState,
-    handler: fn(&'static AppState, Option<String>) -> Responding,
-) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone
-where
-    Responding: Future<Output = Response> + Send,
-{
-    at.and(get_or_head())
+) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
+    handler
+        .and(get_or_head())
         .and(traceparent())
-        .then(move |traceparent| handler(state, traceparent))
+        .then(move |query, traceparent| submit(state, query, traceparent))
 }
 
 /// A route whose handler reads the replica's own state, without the database.
