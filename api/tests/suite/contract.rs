@@ -13,7 +13,7 @@ async fn an_answer_is_two_users_in_order_and_the_time_of_the_previous_query() {
     round(&database, "40").await;
     let (mut program, client) = replica(&database, &[]).await;
     let first = client.get("/").await;
-    assert_eq!(first.status, 200);
+    assert_eq!(first.status, 200, "{}", program.output());
     assert_eq!(first.header("content-type"), "application/json");
     assert_eq!(first.header("cache-control"), "no-store");
     assert_eq!(first.header("x-content-type-options"), "nosniff");
@@ -121,9 +121,9 @@ async fn answers_of_two_replicas_form_the_chain_of_answering_one_by_one() {
             let mut seen = Vec::new();
             for _ in 0..QUERIES {
                 let sent = Instant::now();
-                let timestamp = client.get("/").await.json()["timestamp"]
-                    .as_str()
-                    .map(ToOwned::to_owned);
+                let reply = client.get("/").await;
+                assert_eq!(reply.status, 200);
+                let timestamp = reply.json()["timestamp"].as_str().map(ToOwned::to_owned);
                 seen.push((timestamp, sent, Instant::now()));
             }
             seen
