@@ -6,8 +6,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -60,34 +60,22 @@ impl DatabaseTime {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AttemptLabels {
-    outcome: OutcomeLabel,
+    outcome: &'static str,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
-#[allow(non_camel_case_types, reason = "the names are the label's values")]
-enum OutcomeLabel {
-    done,
-    not_due,
-    busy,
-    cooling_down,
-    old_snapshot,
-    failed,
-}
+/// The labels of all attempts.
+const OUTCOMES: [&str; 6] = [
+    "done",
+    "not_due",
+    "busy",
+    "cooling_down",
+    "old_snapshot",
+    "failed",
+];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TableLabels {
     table: &'static str,
-}
-
-impl OutcomeLabel {
-    const ALL: [Self; 6] = [
-        Self::done,
-        Self::not_due,
-        Self::busy,
-        Self::cooling_down,
-        Self::old_snapshot,
-        Self::failed,
-    ];
 }
 
 impl Metrics {
@@ -105,7 +93,7 @@ impl Metrics {
             progress: Mutex::default(),
         };
         // Every label value exists from the start, so that a rate over the first one is right.
-        for outcome in OutcomeLabel::ALL {
+        for outcome in OUTCOMES {
             drop(metrics.attempts.get_or_create(&AttemptLabels { outcome }));
         }
         metrics.register()
@@ -165,18 +153,18 @@ impl Metrics {
         self.database_up.set(1);
         match outcome {
             Outcome::Done(round) => {
-                self.count(OutcomeLabel::done);
+                self.count("done");
                 let duration = (round.finished_at - round.started_at).as_seconds_f64();
                 self.duration.observe(duration);
                 self.observe(round.finished_at, Some(round));
             }
             Outcome::NotDue(fence) => {
-                self.count(OutcomeLabel::not_due);
+                self.count("not_due");
                 self.observe(fence.now, fence.last.as_ref());
             }
-            Outcome::Busy => self.count(OutcomeLabel::busy),
-            Outcome::CoolingDown => self.count(OutcomeLabel::cooling_down),
-            Outcome::OldSnapshot => self.count(OutcomeLabel::old_snapshot),
+            Outcome::Busy => self.count("busy"),
+            Outcome::CoolingDown => self.count("cooling_down"),
+            Outcome::OldSnapshot => self.count("old_snapshot"),
         }
     }
 
@@ -195,7 +183,7 @@ impl Metrics {
     /// Records an attempt that failed.
     pub(crate) fn record_failure(&self) {
         self.database_up.set(0);
-        self.count(OutcomeLabel::failed);
+        self.count("failed");
     }
 
     /// All metrics in the OpenMetrics text format.
@@ -237,7 +225,7 @@ impl Metrics {
             .set(round.finished_at.timestamp_micros() as f64 / 1e6);
     }
 
-    fn count(&self, outcome: OutcomeLabel) {
+    fn count(&self, outcome: &'static str) {
         self.attempts
             .get_or_create(&AttemptLabels { outcome })
             .inc();
