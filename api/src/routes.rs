@@ -69,11 +69,11 @@ pub(crate) fn public(
     state: &'static AppState,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
     database_route(path::end().map(two_users), state)
-        .or(local_route(path!("livez"), state, livez))
+        .or(local_route(path!("livez"), livez, state))
         .unify()
-        .or(local_route(path!("readyz"), state, readyz))
+        .or(local_route(path!("readyz"), readyz, state))
         .unify()
-        .or(local_route(path!("openapi.json"), state, openapi))
+        .or(local_route(path!("openapi.json"), openapi, state))
         .unify()
         .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
         .unify()
@@ -83,10 +83,10 @@ pub(crate) fn public(
 pub(crate) fn admin(
     state: &'static AppState,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
-    local_route(path!("livez"), state, livez)
-        .or(local_route(path!("readyz"), state, readyz))
+    local_route(path!("livez"), livez, state)
+        .or(local_route(path!("readyz"), readyz, state))
         .unify()
-        .or(local_route(path!("metrics"), state, metrics))
+        .or(local_route(path!("metrics"), metrics, state))
         .unify()
         .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
         .unify()
@@ -168,10 +168,10 @@ fn ok_response(content_type: HeaderValue, body: Bytes) -> Response {
 
 /// A route whose handler makes a query of the path's parameters.
 fn database_route(
-    handler: impl Filter<Extract = (Query,), Error = Rejection> + Copy + Send,
+    query: impl Filter<Extract = (Query,), Error = Rejection> + Copy + Send,
     state: &'static AppState,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    handler
+    query
         .and(get_or_head())
         .and(traceparent())
         .then(move |query, traceparent| submit(state, query, traceparent))
@@ -179,11 +179,11 @@ fn database_route(
 
 /// A route whose handler reads the replica's own state, without the database.
 fn local_route(
-    at: impl Filter<Extract = (), Error = Rejection> + Copy + Send,
-    state: &'static AppState,
+    path: impl Filter<Extract = (), Error = Rejection> + Copy + Send,
     handler: fn(&AppState) -> Response,
+    state: &'static AppState,
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
-    at.and(get_or_head()).map(move || handler(state))
+    path.and(get_or_head()).map(move || handler(state))
 }
 
 /// GET, and HEAD, of which hyper leaves the body out.

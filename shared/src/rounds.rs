@@ -48,7 +48,7 @@ pub struct Round {
     pub users_updated: u64,
 }
 
-/// What keeps a tick from being done twice.
+/// What keeps a tick from being done twice: the last round, as of this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
     /// The database's time.
