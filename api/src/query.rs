@@ -42,7 +42,7 @@ impl PreparedSession {
     /// Prepares a session, and checks that every query can be answered.
     ///
     /// # Errors
-    /// When one can't, or the connection breaks. Then the connection is dropped.
+    /// When one can't, or the connection breaks. The connection is dropped.
     pub(crate) async fn new(mut session: Session) -> Result<Self, Error> {
         let chain = Chain::prepare(&mut session).await?;
         Ok(Self { session, chain })
@@ -51,7 +51,7 @@ impl PreparedSession {
     /// Answers a query for all who ask it, with one message to the database.
     ///
     /// # Errors
-    /// When the database can't be reached or a statement fails; the connection is to be dropped.
+    /// When the database can't be reached or a statement fails. Drop the connection.
     pub(crate) async fn answer(&mut self, query: Query) -> Result<Replies, Error> {
         match query {
             Query::TwoUsers => {
