@@ -56,9 +56,10 @@ pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> any
     let binaries = settings.postgres_bin.clone();
     // On a thread of its own, since a download may take long.
     let data_dir = directory.clone();
-    let binaries = spawn_blocking(move || Binaries::find_for(&data_dir, binaries.as_deref()))
-        .await
-        .context("finding Postgres")??;
+    let binaries =
+        spawn_blocking(move || Binaries::find_for(&data_dir, binaries.as_deref(), &|_, _| {}))
+            .await
+            .context("finding Postgres")??;
     let server = postgres.start(directory, binaries).await?;
     let superuser = |database| Database::parse(&server.url("postgres", database), "max-two");
     let mut connection = superuser("postgres")?.connect(CONNECT_TIMEOUT).await?;

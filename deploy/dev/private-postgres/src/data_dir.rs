@@ -1,17 +1,18 @@
 //! The folder of a server: the cluster is created here, its password is kept here.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 
 use rand::distr::{Alphanumeric, SampleString};
-use tempfile::NamedTempFile;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
 use crate::postmaster::POLL_INTERVAL;
+use crate::temporary_folder::random_name;
 use crate::{Binaries, Error};
 
 /// Whether data must survive a crash of the machine. They survive a crash of the server in both
@@ -124,14 +125,20 @@ impl DataDir {
 
 /// Writes a file that only the account of this process can read, all of it or nothing.
 pub(crate) fn write_secret(path: &Path, secret: &str) -> Result<(), Error> {
-    let folder = path.parent().expect("it is in a server's directory");
+    let unfinished = path.with_extension(random_name());
     // Created with mode 600: nobody can open it before the mode is set.
-    NamedTempFile::new_in(folder)
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&unfinished)
         .and_then(|mut file| {
             file.write_all(secret.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(path)?;
-            Ok(())
-        })
-        .map_err(Error::io("writing", path))
+            file.sync_all()?;
+            fs::rename(&unfinished, path)
+        });
+    if written.is_err() {
+        let _ = fs::remove_file(&unfinished);
+    }
+    written.map_err(Error::io("writing", path))
 }

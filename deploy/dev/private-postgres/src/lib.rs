@@ -7,10 +7,12 @@
 mod account;
 mod binaries;
 mod data_dir;
+mod download;
 mod parent_death_guard;
 mod postmaster;
 pub mod roles;
 mod server;
+mod temporary_folder;
 
 pub use binaries::Binaries;
 pub use parent_death_guard::ParentDeathGuard;

@@ -1,5 +1,6 @@
 //! A server from its start to its stop. It keeps its port across crashes and restarts.
 
+use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::TcpListener;
@@ -9,12 +10,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
 use crate::data_dir::{DataDir, Durability, write_secret};
 use crate::postmaster::{POLL_INTERVAL, signal};
+use crate::temporary_folder::TemporaryFolder;
 use crate::{Binaries, Error, ParentDeathGuard};
 
 /// How long a server may take to stop before it is killed.
@@ -34,7 +35,7 @@ pub struct Server {
     /// Held while the server may run, so that a second one on the same directory is refused.
     _lock: File,
     /// The folder of a temporary server, removed with it.
-    _folder: Option<TempDir>,
+    _folder: Option<TemporaryFolder>,
 }
 
 impl Server {
@@ -108,7 +109,7 @@ impl Server {
         Self::start_at(data_dir, self.password.clone(), lock, Some(folder))
     }
 
-    fn start_in(data_dir: DataDir, folder: Option<TempDir>) -> Result<Self, Error> {
+    fn start_in(data_dir: DataDir, folder: Option<TemporaryFolder>) -> Result<Self, Error> {
         if !data_dir.account.can_enter(&data_dir.cluster) {
             return Err(Error::Inaccessible {
                 directory: data_dir.directory,
@@ -125,7 +126,7 @@ impl Server {
         data_dir: DataDir,
         password: String,
         lock: File,
-        folder: Option<TempDir>,
+        folder: Option<TemporaryFolder>,
     ) -> Result<Self, Error> {
         let mut server = Self {
             data_dir,
@@ -243,9 +244,10 @@ impl Drop for Server {
     }
 }
 
-fn temporary_folder() -> Result<TempDir, Error> {
-    TempDir::with_prefix("max-two-postgres-")
-        .map_err(Error::io("creating a folder in", &std::env::temp_dir()))
+fn temporary_folder() -> Result<TemporaryFolder, Error> {
+    let parent = env::temp_dir();
+    TemporaryFolder::create(&parent, "max-two-postgres-")
+        .map_err(Error::io("creating a folder in", &parent))
 }
 
 fn lock(directory: &Path) -> Result<File, Error> {
