@@ -8,10 +8,10 @@ mod error;
 mod url;
 
 use std::fmt;
+use std::iter;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _, raw_sql};
 use tokio::time::timeout;
@@ -27,6 +27,8 @@ pub type Session = PgConnection;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the one connection attempt of a command may take.
 pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The first delay before a retry, without its jitter.
+const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 /// How long a graceful close may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -221,15 +223,13 @@ pub async fn with_deadline<T>(
         .unwrap_or(Err(Error::Deadline(limit)))
 }
 
-/// Delays between retries, without end: they double from 100 ms to `max_delay`. Jitter adds up to
-/// the same again, so that clients that failed together do not retry together.
+/// Delays between retries, without end: they double from [`INITIAL_BACKOFF`] to `max_delay`. Jitter
+/// adds up to the same again, so that clients that failed together do not retry together.
 pub fn backoff(max_delay: Duration) -> impl Iterator<Item = Duration> + Send {
-    ExponentialBuilder::new()
-        .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(max_delay)
-        .with_jitter()
-        .without_max_times()
-        .build()
+    iter::successors(Some(INITIAL_BACKOFF), move |delay| {
+        Some(max_delay.min(*delay * 2))
+    })
+    .map(|delay| delay.mul_f64(1.0 + rand::random::<f64>()))
 }
 
 /// Logs [`Database::tls_warning`], if there is one. For the start of a program.

@@ -10,8 +10,11 @@ use std::io::{IsTerminal, stderr};
 use std::thread;
 
 use clap::ValueEnum;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use log_queue::{LogWriter, QUEUE};
 
@@ -33,14 +36,13 @@ pub enum LogFormat {
 /// When `RUST_LOG` is not valid.
 pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuard, BadFilters> {
     let terminal = stderr().is_terminal();
-    let filters = env::var(EnvFilter::DEFAULT_ENV)
+    let filters = env::var("RUST_LOG")
         .ok()
         // Orchestrators pass a variable that was left blank as an empty one.
         .filter(|filters| !filters.trim().is_empty())
         .unwrap_or_else(|| default_filters.to_owned());
-    let filter = EnvFilter::builder().parse(filters).map_err(BadFilters)?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let filter = parse(&filters).map_err(BadFilters)?;
+    let lines = fmt::layer()
         // It would print its own errors, and panic where standard error can't be written.
         .log_internal_errors(false)
         .with_writer(|| LogWriter);
@@ -49,15 +51,38 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuar
     } else {
         LogFormat::Json
     };
-    let started = match format.unwrap_or(default) {
-        LogFormat::Text => lines.with_ansi(terminal).with_target(false).try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+    let lines = match format.unwrap_or(default) {
+        LogFormat::Text => lines
+            .with_ansi(terminal && is_colour_wanted())
+            .with_target(false)
+            .boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    let started = tracing_subscriber::registry()
+        .with(lines)
+        .with(filter)
+        .try_init();
     // Fails only if logging has been started before, as by another test in this process.
     if started.is_ok() {
         thread::spawn(|| QUEUE.write_lines(stderr()));
     }
     Ok(LogGuard(()))
+}
+
+/// Parses a level, or `target=level`, or several of them with commas in between.
+fn parse(filters: &str) -> Result<Targets, ParseError> {
+    // An empty one would be read as `error`.
+    let filters: Vec<_> = filters
+        .split(',')
+        .map(str::trim)
+        .filter(|filter| !filter.is_empty())
+        .collect();
+    filters.join(",").parse()
+}
+
+/// Whether `NO_COLOR` is unset or empty (<https://no-color.org>).
+fn is_colour_wanted() -> bool {
+    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Waits until everything that was logged is written, for a second at most. For a program that

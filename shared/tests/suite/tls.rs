@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, date_time_ymd,
@@ -23,7 +25,7 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, name);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
         let file = NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), issuer.pem()).unwrap();
+        std::fs::write(file.path(), pem("CERTIFICATE", issuer.der())).unwrap();
         Self { issuer, file }
     }
 
@@ -36,8 +38,8 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
         // Written by the server, which accepts only files that its own user owns.
         for (file, text) in [
-            ("server.crt", certificate.pem()),
-            ("server.key", key.serialize_pem()),
+            ("server.crt", pem("CERTIFICATE", certificate.der())),
+            ("server.key", pem("PRIVATE KEY", &key.serialize_der())),
         ] {
             database
                 .run(&format!(
@@ -58,6 +60,20 @@ impl Authority {
         let database = Database::parse(&url, "test").unwrap();
         database.connect(Duration::from_secs(10)).await
     }
+}
+
+/// A certificate or a key as text.
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = BASE64_STANDARD.encode(der);
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(String::from_utf8_lossy)
+        .collect();
+    format!(
+        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
+        lines.join("\n")
+    )
 }
 
 async fn restart_with_tls(database: &TestDatabase, ssl: &str) {
