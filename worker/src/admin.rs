@@ -1,9 +1,15 @@
-//! The worker's admin listener: health checks and metrics. Not for the public: it has none of the
-//! api's limits.
+//! The worker's admin listener: health checks and metrics. Not for the public: of the api's limits it
+//! has only the one on the time that a request's head may take.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 use warp::http::StatusCode;
 use warp::reject::{MethodNotAllowed, Rejection};
 use warp::reply::{self, Response};
@@ -11,6 +17,9 @@ use warp::{Filter, Reply, get, head, path};
 
 use crate::health::Health;
 use crate::metrics::Metrics;
+
+/// The pause after a connection could not be accepted, as when file descriptors have run out.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Serves `/livez`, `/readyz` and `/metrics` until its task is aborted.
 pub(crate) async fn serve(listener: TcpListener, health: Arc<Health>, metrics: Arc<Metrics>) {
@@ -33,7 +42,23 @@ pub(crate) async fn serve(listener: TcpListener, health: Arc<Health>, metrics: A
         // hyper leaves out the body of a response to HEAD.
         .and(get().or(head()).unify())
         .recover(method_not_allowed);
-    warp::serve(routes).incoming(listener).run().await;
+    let service = TowerToHyperService::new(warp::service(routes));
+    // warp's own server would do the same, but brings HTTP/2 along and sets no timer.
+    let mut protocol = http1::Builder::new();
+    protocol.timer(TokioTimer::new());
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(protocol.serve_connection(TokioIo::new(stream), service.clone()));
+                }
+                Err(_) => sleep(ACCEPT_RETRY_DELAY).await,
+            },
+            // Not looked at: the error of one client concerns no other.
+            Some(_) = connections.join_next() => {}
+        }
+    }
 }
 
 /// Adds `Allow` to 405. warp responds to every other rejection.
