@@ -6,7 +6,7 @@
 #     deploy/dev/verify/deployment.sh
 #
 # The base images are made from Debian packages (stand-ins/build); IMAGES=official takes those of
-# the registries. PROFILE=release builds the image as it is released. The Docker engine is the one
+# the registries. PROFILE=dist builds the image as it is released. The Docker engine is the one
 # that runs here, or, for root, one that is started for this. Needs curl, docker, haproxy,
 # python3-venv and wrk; for the stand-ins root, cargo and mmdebstrap.
 . "$(dirname "$0")/lib.sh"
