@@ -10,6 +10,7 @@ mod connector;
 mod edge;
 mod health;
 mod metrics;
+#[cfg(test)]
 mod openapi;
 mod problem;
 mod query;
@@ -102,7 +103,6 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         health: Arc::clone(&health),
         metrics: Arc::clone(&metrics),
         connections: Connections::default(),
-        openapi: routes::encoded_openapi(),
     }));
     let limits = Limits {
         max_connections,

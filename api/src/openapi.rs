@@ -1,13 +1,17 @@
 //! What all operations of the OpenAPI description have in common: HEAD beside each GET, and the
 //! problems of [`crate::problem`]. Each handler in [`crate::routes`] describes the rest of itself.
+//!
+//! Only the test here puts the description together. What is served is `openapi.json`, which is
+//! committed, so that a change of the contract shows in review.
 
 use utoipa::openapi::header::HeaderBuilder;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, Response, ResponseBuilder};
-use utoipa::{Modify, ToSchema};
+use utoipa::{Modify, OpenApi as _, ToSchema};
 
 use crate::problem::{Details, Problem};
+use crate::routes::ApiDescription;
 
 /// The problems that a request for any path can meet.
 const COMMON_PROBLEMS: [Problem; 5] = [
@@ -74,4 +78,20 @@ fn head_of(get: &Operation) -> Operation {
         }
     }
     head
+}
+
+#[test]
+fn the_committed_description_is_that_of_the_handlers() {
+    let described =
+        serde_json::to_value(ApiDescription::openapi()).expect("it is text and numbers");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/openapi.json");
+    if std::env::var_os("UPDATE_OPENAPI").is_some() {
+        std::fs::write(path, format!("{described:#}\n")).expect("it is in the repository");
+    }
+    let text = std::fs::read_to_string(path).expect("it is in the repository");
+    let committed: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    assert_eq!(
+        described, committed,
+        "if the change is meant: UPDATE_OPENAPI=1 cargo test -p api openapi"
+    );
 }

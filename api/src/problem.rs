@@ -6,7 +6,6 @@ use std::fmt::Write;
 use bytes::Bytes;
 use chrono::Utc;
 use serde::Serialize;
-use utoipa::ToSchema;
 use warp::http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
 };
@@ -41,8 +40,8 @@ pub(crate) enum Problem {
 }
 
 /// The body of a problem.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Problem, title = "Problem", description = "Problem details as of RFC 9457")]
+#[derive(Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema), schema(as = Problem, title = "Problem", description = "Problem details as of RFC 9457"))]
 pub(crate) struct Details {
     r#type: &'static str,
     title: &'static str,
@@ -107,6 +106,7 @@ impl Problem {
     }
 
     /// The public sentence.
+    #[cfg(test)]
     pub(crate) fn detail(self) -> &'static str {
         self.status_and_detail().1
     }

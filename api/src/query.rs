@@ -10,7 +10,6 @@ use serde::Serialize;
 use shared::db::{Error, Session};
 use shared::last_query::Chain;
 use shared::users;
-use utoipa::ToSchema;
 
 use crate::problem::Problem;
 
@@ -69,29 +68,32 @@ impl PreparedSession {
 }
 
 /// The body of an answer.
-#[derive(Serialize, ToSchema)]
-#[schema(as = Answer, title = "Answer")]
+#[derive(Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema), schema(as = Answer, title = "Answer"))]
 pub(crate) struct AnswerBody {
     /// At most two users whose points are above the minimum, in the order of their ids.
-    #[schema(max_items = 2)]
+    #[cfg_attr(test, schema(max_items = 2))]
     users: Vec<UserBody>,
     /// When the previous query was answered, in UTC; null for the very first.
-    #[schema(
-        example = "2020-07-30 17:09:33",
-        pattern = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"
+    #[cfg_attr(
+        test,
+        schema(
+            example = "2020-07-30 17:09:33",
+            pattern = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"
+        )
     )]
     timestamp: Option<String>,
 }
 
 /// A user.
-#[derive(Serialize, ToSchema)]
-#[schema(as = User)]
+#[derive(Serialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema), schema(as = User))]
 pub(crate) struct UserBody {
     /// Positive.
-    #[schema(minimum = 1)]
+    #[cfg_attr(test, schema(minimum = 1))]
     id: i64,
     /// Renewed by every round.
-    #[schema(minimum = 0, maximum = 100)]
+    #[cfg_attr(test, schema(minimum = 0, maximum = 100))]
     points: i32,
 }
 
