@@ -1,6 +1,5 @@
 //! The users and their points.
 
-use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use rand::RngExt;
@@ -19,34 +18,65 @@ pub struct User {
 /// Adds the users of `ids` that are missing, with 0 points, and returns how many it added.
 ///
 /// It does not wait for a round, which holds the rows of the users that exist. Concurrent calls are
-/// safe: both insert in the order of the ids, so one waits for the other and then finds its users.
+/// safe: all insert in the order of the ids, so one waits for the other, and then finds its users.
 ///
 /// # Errors
 /// When the connection breaks, the role may not insert, or a lock is not free in time; nothing was
 /// added then.
 pub async fn seed(session: &mut Session, ids: RangeInclusive<i64>) -> Result<u64, Error> {
-    let present = sqlx::query!(
-        r#"select coalesce(array_agg(id), '{}') as "ids!" from users where id between $1 and $2"#,
-        ids.start(),
-        ids.end(),
-    )
-    .fetch_one(&mut *session)
-    .await?;
-    let present: HashSet<i64> = present.ids.into_iter().collect();
-    let missing: Vec<i64> = ids.filter(|id| !present.contains(id)).collect();
-    if missing.is_empty() {
-        return Ok(0);
+    loop {
+        let present = sqlx::query!(
+            r#"select coalesce(array_agg(id), '{}') as "ids!" from users where id between $1 and $2"#,
+            ids.start(),
+            ids.end(),
+        )
+        .fetch_one(&mut *session)
+        .await?;
+        let (firsts, lasts): (Vec<_>, Vec<_>) = gaps(&ids, present.ids).into_iter().unzip();
+        if firsts.is_empty() {
+            return Ok(0);
+        }
+        // Without `on conflict`, which takes twice as long: it looks each user up first, and writes
+        // WAL once more to confirm it. Nor could it find the missing ones: for a user that exists
+        // it would wait until a running round has ended. A join could, but not on Citus.
+        let added = sqlx::query!(
+            "insert into users (id) \
+             select generate_series(first, last) \
+             from unnest($1::bigint[], $2::bigint[]) as gap (first, last)",
+            &firsts,
+            &lasts,
+        )
+        .execute(&mut *session)
+        .await;
+        match added {
+            // A concurrent call has added them meanwhile.
+            Err(error) if is_unique_violation(&error) => {}
+            added => return Ok(added?.rows_affected()),
+        }
     }
-    // `on conflict` is for a concurrent call only. For a user that exists it would wait until a
-    // running round has ended. That is why the missing ones are not found by the insert itself, nor
-    // by a join, which a Citus cluster could not run.
-    let added = sqlx::query!(
-        "insert into users (id) select unnest($1::bigint[]) on conflict do nothing",
-        &missing,
-    )
-    .execute(session)
-    .await?;
-    Ok(added.rows_affected())
+}
+
+/// The ranges of `ids` that are not `present`, each with its first and its last id, in their order.
+fn gaps(ids: &RangeInclusive<i64>, mut present: Vec<i64>) -> Vec<(i64, i64)> {
+    present.sort_unstable();
+    let mut gaps = Vec::new();
+    let mut first = *ids.start();
+    for id in present {
+        if first < id {
+            gaps.push((first, id - 1));
+        }
+        first = id + 1;
+    }
+    if first <= *ids.end() {
+        gaps.push((first, *ids.end()));
+    }
+    gaps
+}
+
+fn is_unique_violation(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 /// How the table is stored. A round renews the points accordingly.

@@ -1,6 +1,6 @@
 use shared::users::{self, Layout, seed};
 use sqlx::raw_sql;
-use testkit::TestDatabase;
+use testkit::{TestDatabase, eventually};
 
 #[tokio::test]
 async fn seeding_adds_only_the_missing_users() {
@@ -20,6 +20,50 @@ async fn seeding_adds_only_the_missing_users() {
             .await,
     );
     assert_eq!((kept, all), (97, 120));
+}
+
+/// As when a call is killed, and others have added some of its users.
+#[tokio::test]
+async fn seeding_fills_every_gap() {
+    let database = TestDatabase::with_users(100).await;
+    database
+        .run("delete from users where id % 3 <> 0 or id between 31 and 60")
+        .await;
+    let mut owner = database.connect(&database.owner).await;
+    assert_eq!(seed(&mut owner, 2..=99).await.unwrap(), 75);
+    let ids: Vec<i64> = database
+        .value("select array_agg(id order by id) from users")
+        .await;
+    assert_eq!(ids, (2..=99).collect::<Vec<_>>());
+}
+
+/// Its rows wait for a transaction that has inserted one of them, and then it finds that user.
+#[tokio::test]
+async fn a_user_that_another_session_inserts_meanwhile_is_left_to_it() {
+    let database = TestDatabase::new().await;
+    let mut other = database.superuser().await;
+    raw_sql("begin; insert into users (id, points) values (50, 7)")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let mut owner = database.connect(&database.owner).await;
+    let seeding = tokio::spawn(async move { seed(&mut owner, 1..=100).await });
+    eventually("the insert waits", async || {
+        database
+            .value::<bool>(
+                "select exists (select from pg_stat_activity \
+                 where datname = current_database() and wait_event = 'transactionid')",
+            )
+            .await
+    })
+    .await;
+    raw_sql("commit").execute(&mut other).await.unwrap();
+    assert_eq!(seeding.await.unwrap().unwrap(), 99);
+    let (all, points): (i64, i64) = (
+        database.value("select count(*) from users").await,
+        database.value("select sum(points) from users").await,
+    );
+    assert_eq!((all, points), (100, 7));
 }
 
 #[tokio::test]
