@@ -77,9 +77,10 @@ impl Progress {
         let bar = if stderr().is_terminal() {
             ProgressBar::new(users.cast_unsigned()).with_style(
                 ProgressStyle::with_template(
-                    "seeding {wide_bar} {human_pos} of {human_len} users, {eta} left",
+                    "seeding [{wide_bar}] {human_pos} of {human_len} users, {eta} left",
                 )
-                .expect("the constant template is valid"),
+                .expect("the constant template is valid")
+                .progress_chars("=> "),
             )
         } else {
             ProgressBar::hidden()

@@ -1,6 +1,7 @@
 //! Prepares the database: a private server's, or the one of `DATABASE_URL`.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{env, io};
 
 use anyhow::Context;
@@ -12,6 +13,7 @@ use tracing::info;
 
 use crate::CONNECT_TIMEOUT;
 use crate::postgres::Postgres;
+use crate::screen::{Screen, Step};
 use crate::settings::Settings;
 
 /// The database in the private server.
@@ -23,15 +25,19 @@ pub(crate) struct Urls {
     pub(crate) owner: String,
     pub(crate) worker: String,
     pub(crate) api: String,
-    /// The file with the owner's URL of a private server.
-    pub(crate) file: Option<PathBuf>,
+    /// The directory of a private server, with the file of the owner's URL.
+    pub(crate) directory: Option<PathBuf>,
 }
 
 /// Starts a private server unless `DATABASE_URL` is set, and brings roles and schema up to date.
 ///
 /// # Errors
 /// When Postgres can't be started, connected to or migrated.
-pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> anyhow::Result<Urls> {
+pub(crate) async fn prepare(
+    settings: &Settings,
+    screen: Screen,
+    postgres: &mut Postgres,
+) -> anyhow::Result<Urls> {
     if let Some(url) = &settings.database_url {
         let owner = Database::parse(url, "max-two")?;
         // It may be set for another project, in which this is about to create tables.
@@ -40,12 +46,14 @@ pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> any
             database = ?owner,
             "migrating and seeding the database of DATABASE_URL"
         );
+        let step = screen.begin("migrating the database of DATABASE_URL");
         migrate(&owner).await?;
+        step.end("the schema is up to date");
         return Ok(Urls {
             owner: url.clone(),
             worker: url.clone(),
             api: url.clone(),
-            file: None,
+            directory: None,
         });
     }
     let directory = settings
@@ -53,13 +61,12 @@ pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> any
         .clone()
         .map_or_else(default_directory, Ok)?;
     info!(directory = %directory.display(), "starting a private Postgres");
-    let binaries = settings.postgres_bin.clone();
-    // On a thread of its own, since a download may take long.
-    let data_dir = directory.clone();
-    let binaries =
-        spawn_blocking(move || Binaries::find_for(&data_dir, binaries.as_deref(), &|_, _| {}))
-            .await
-            .context("finding Postgres")??;
+    let step = screen.begin("looking for Postgres");
+    let binaries = find_binaries(directory.clone(), settings.postgres_bin.clone(), &step).await?;
+    let program = binaries.program("postgres");
+    step.end(&format!("Postgres is {}", program.display()));
+    let step = screen.begin("starting Postgres");
+    let is_new = !directory.join("cluster").exists();
     let server = postgres.start(directory, binaries).await?;
     let superuser = |database| Database::parse(&server.url("postgres", database), "max-two");
     let mut connection = superuser("postgres")?.connect(CONNECT_TIMEOUT).await?;
@@ -69,13 +76,39 @@ pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> any
         owner: server.url(roles::OWNER, DATABASE_NAME),
         worker: server.url(roles::WORKER, DATABASE_NAME),
         api: server.url(roles::API, DATABASE_NAME),
-        file: Some(server.write_url(roles::OWNER, DATABASE_NAME)?),
+        directory: Some(server.directory().to_owned()),
     };
+    server.write_url(roles::OWNER, DATABASE_NAME)?;
     migrate(&Database::parse(&urls.owner, "max-two")?).await?;
     let mut connection = superuser(DATABASE_NAME)?.connect(CONNECT_TIMEOUT).await?;
     roles::grant(&mut connection).await?;
     close(connection).await;
+    step.end(if is_new {
+        "Postgres runs, with a new database"
+    } else {
+        "Postgres runs, and goes on with the data of an earlier start"
+    });
     Ok(urls)
+}
+
+/// Finds or downloads Postgres on a thread of its own, since a download may take long.
+async fn find_binaries(
+    directory: PathBuf,
+    setting: Option<PathBuf>,
+    step: &Step,
+) -> anyhow::Result<Binaries> {
+    let step = step.clone();
+    let is_logged = AtomicBool::new(false);
+    let progress = move |done, all| {
+        step.download(done, all);
+        if !is_logged.swap(true, Ordering::Relaxed) {
+            info!(bytes = all, "downloading Postgres");
+        }
+    };
+    spawn_blocking(move || Binaries::find_for(&directory, setting.as_deref(), &progress))
+        .await
+        .context("finding Postgres")?
+        .map_err(anyhow::Error::from)
 }
 
 async fn migrate(owner: &Database) -> anyhow::Result<()> {

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
+use indicatif::HumanCount;
+use private_postgres::DATABASE_URL_FILE;
 use shared::db::{Database, close};
 use shared::shutdown::StopSignals;
 use shared::{cli, healthcheck, rounds, telemetry};
@@ -20,6 +22,7 @@ use crate::address::reserve;
 use crate::database::{self, Urls};
 use crate::postgres::Postgres;
 use crate::programs::{Fleet, Program};
+use crate::screen::Screen;
 use crate::settings::Settings;
 
 /// How often to check a condition while waiting for it.
@@ -39,18 +42,21 @@ struct Running {
 ///
 /// # Errors
 /// When something can't be started.
-pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
+pub(crate) async fn launch(settings: Settings, screen: Screen) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let mut running = Running::default();
     let outcome = tokio::select! {
-        outcome = run(&settings, &mut running) => outcome,
+        outcome = run(&settings, screen, &mut running) => outcome,
         signal = signals.next() => {
             info!(signal, "stopping");
+            // The terminal has shown ^C, and the cursor stands behind it.
+            screen.show("");
             Ok(())
         }
     };
+    let step = screen.begin("stopping");
     tokio::select! {
-        () = running.stop() => {}
+        () = running.stop() => step.end("Max Two has stopped"),
         signal = signals.next() => {
             // The guards end the processes that are left.
             info!(signal, "second signal: exiting at once");
@@ -61,29 +67,47 @@ pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
     outcome
 }
 
-async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
+async fn run(settings: &Settings, screen: Screen, running: &mut Running) -> anyhow::Result<()> {
     // Held to the end: the port must stay reserved while a replica is restarted.
     let (_reservation, listen) = reserve(settings.listen)
         .with_context(|| format!("LISTEN {} can't be used", settings.listen))?;
-    let urls = database::prepare(settings, &mut running.postgres).await?;
+    let urls = database::prepare(settings, screen, &mut running.postgres).await?;
     let owner = Database::parse(&urls.owner, "max-two")?;
+    let step = screen.begin_without_line();
     worker::seed(&owner, settings.users)
         .await
         .context("seeding")?;
-    running.workers = Some(Fleet::start(workers(settings, &urls))?);
+    step.end(&format!(
+        "{} users are there",
+        HumanCount(settings.users.cast_unsigned())
+    ));
+    let step = screen.begin("the first round");
+    running.workers = Some(Fleet::start(workers(settings, screen, &urls))?);
     wait_for_first_round(&owner, &settings.schedule).await?;
-    running.replicas = Some(Fleet::start(replicas(settings, listen, &urls))?);
+    step.end("the round of this tick is done");
+    let step = screen.begin("starting the replicas");
+    running.replicas = Some(Fleet::start(replicas(settings, screen, listen, &urls))?);
     wait_until_ready(listen).await;
-    cli::print(&format_args!("Max Two is ready: http://{listen}/"));
-    // A URL may hold a password.
-    match urls.file {
-        Some(file) => cli::print(&format_args!(
-            "Its database: psql \"$(cat {})\"",
-            shell_word(&file)
-        )),
-        None => cli::print(&"Its database: that of DATABASE_URL"),
-    }
+    step.end("a replica answers");
+    print_ready(listen, urls.directory.as_deref());
     running.postgres.supervise().await
+}
+
+/// Prints how to go on. A database's URL may hold a password, so it is not printed.
+fn print_ready(listen: SocketAddr, directory: Option<&Path>) {
+    cli::print(&format_args!("Max Two is ready: http://{listen}/"));
+    cli::print(&format_args!("    curl http://{listen}/"));
+    let Some(directory) = directory else {
+        cli::print(&"Ctrl-C stops it.");
+        cli::print(&"Its database: that of DATABASE_URL");
+        return;
+    };
+    cli::print(&format_args!(
+        "Ctrl-C stops it. The next start goes on with the data in {}",
+        directory.display()
+    ));
+    let file = shell_word(&directory.join(DATABASE_URL_FILE));
+    cli::print(&format_args!("Its database: psql \"$(cat {file})\""));
 }
 
 impl Running {
@@ -99,19 +123,28 @@ impl Running {
     }
 }
 
-/// Passes the log format on to the processes, if it is set.
-fn log_format(settings: &Settings) -> Option<(&'static str, OsString)> {
-    let format = settings.log_format?.to_possible_value()?;
-    Some(("LOG_FORMAT", format.get_name().into()))
+/// The settings of the processes' logs.
+fn log_settings(
+    settings: &Settings,
+    screen: Screen,
+) -> impl Iterator<Item = (&'static str, OsString)> {
+    let format = settings
+        .log_format
+        .and_then(|format| format.to_possible_value());
+    let filters = screen.is_for_people().then(|| screen.log_filters().into());
+    format
+        .map(|format| ("LOG_FORMAT", format.get_name().into()))
+        .into_iter()
+        .chain(filters.map(|filters| ("RUST_LOG", filters)))
 }
 
-fn workers(settings: &Settings, urls: &Urls) -> impl Iterator<Item = Program> {
+fn workers(settings: &Settings, screen: Screen, urls: &Urls) -> impl Iterator<Item = Program> {
     let mut environment = vec![
         ("DATABASE_URL", urls.worker.clone().into()),
         ("ADMIN_LISTEN", ANY_PORT.into()),
         ("SCHEDULE", settings.schedule.to_string().into()),
     ];
-    environment.extend(log_format(settings));
+    environment.extend(log_settings(settings, screen));
     (1..=settings.workers).map(move |number| Program {
         name: format!("worker {number}"),
         role: "worker",
@@ -119,7 +152,12 @@ fn workers(settings: &Settings, urls: &Urls) -> impl Iterator<Item = Program> {
     })
 }
 
-fn replicas(settings: &Settings, listen: SocketAddr, urls: &Urls) -> impl Iterator<Item = Program> {
+fn replicas(
+    settings: &Settings,
+    screen: Screen,
+    listen: SocketAddr,
+    urls: &Urls,
+) -> impl Iterator<Item = Program> {
     let mut environment = vec![
         ("DATABASE_URL", urls.api.clone().into()),
         ("LISTEN", listen.to_string().into()),
@@ -128,7 +166,7 @@ fn replicas(settings: &Settings, listen: SocketAddr, urls: &Urls) -> impl Iterat
         // There is no load balancer that must notice the stop.
         ("DRAIN_DELAY", "0s".into()),
     ];
-    environment.extend(log_format(settings));
+    environment.extend(log_settings(settings, screen));
     (1..=settings.replicas).map(move |number| Program {
         name: format!("api replica {number}"),
         role: "api",

@@ -9,6 +9,7 @@ mod database;
 mod launch;
 mod postgres;
 mod programs;
+mod screen;
 mod settings;
 
 use std::os::unix::process::CommandExt;
@@ -17,12 +18,10 @@ use std::time::Duration;
 use std::{env, io};
 
 use private_postgres::postgres_variables;
+use screen::Screen;
 use settings::{Role, Settings};
 use tokio::runtime::Runtime;
 use tracing::error;
-
-/// The default log filters.
-const LOG_FILTERS: &str = "info";
 
 /// How long the launcher waits for a connection to the database.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +36,8 @@ fn main() -> ExitCode {
         Some(Role::Worker(settings)) => return worker::main(*settings),
         None => {}
     }
-    let _log = match shared::telemetry::start(settings.log_format, LOG_FILTERS) {
+    let screen = Screen::new(&settings);
+    let _log = match shared::telemetry::start(settings.log_format, screen.log_filters()) {
         Ok(log) => log,
         Err(error) => return shared::cli::bad_setting(&error),
     };
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     let launched = Runtime::new()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| {
-            let launched = runtime.block_on(launch::launch(settings));
+            let launched = runtime.block_on(launch::launch(settings, screen));
             // All that has to be stopped has stopped. A download may still be going on.
             runtime.shutdown_background();
             launched
@@ -62,7 +62,10 @@ fn main() -> ExitCode {
     match launched {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("max-two failed: {error:#}");
+            let line = format!("max-two failed: {error:#}");
+            if !screen.show(&line) {
+                error!("{line}");
+            }
             ExitCode::FAILURE
         }
     }

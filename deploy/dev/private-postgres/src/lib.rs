@@ -16,7 +16,7 @@ mod temporary_folder;
 
 pub use binaries::Binaries;
 pub use parent_death_guard::ParentDeathGuard;
-pub use server::Server;
+pub use server::{DATABASE_URL_FILE, Server};
 
 use std::env;
 use std::ffi::OsString;

@@ -4,7 +4,7 @@ use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Child;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -17,6 +17,9 @@ use crate::data_dir::{DataDir, Durability, write_secret};
 use crate::postmaster::{POLL_INTERVAL, signal};
 use crate::temporary_folder::TemporaryFolder;
 use crate::{Binaries, Error, ParentDeathGuard};
+
+/// The file that [`Server::write_url`] writes.
+pub const DATABASE_URL_FILE: &str = "database-url";
 
 /// How long a server may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_mins(1);
@@ -181,15 +184,20 @@ impl Server {
         )
     }
 
-    /// Writes [`Self::url`] to the file `database-url` in the server's directory, which only the
-    /// account of this process can read. Returns the file's path.
+    /// The directory that its data are in.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.data_dir.directory
+    }
+
+    /// Writes [`Self::url`] to [`DATABASE_URL_FILE`] in the server's directory, which only the account
+    /// of this process can read.
     ///
     /// # Errors
     /// [`Error::Io`] when it can't be written.
-    pub fn write_url(&self, role: &str, database: &str) -> Result<PathBuf, Error> {
-        let path = self.data_dir.directory.join("database-url");
-        write_secret(&path, &format!("{}\n", self.url(role, database)))?;
-        Ok(path)
+    pub fn write_url(&self, role: &str, database: &str) -> Result<(), Error> {
+        let path = self.directory().join(DATABASE_URL_FILE);
+        write_secret(&path, &format!("{}\n", self.url(role, database)))
     }
 
     /// The password of all its roles. It consists of letters and digits.

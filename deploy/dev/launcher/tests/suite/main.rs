@@ -70,7 +70,7 @@ fn folder() -> TempDir {
     folder
 }
 
-/// Waits for the launcher's last line, and returns a client of its replicas.
+/// Waits for the last line of the launcher's start, and returns a client of its replicas.
 async fn ready(program: &mut Program) -> Client {
     program.wait_for_output("Its database: ").await;
     let output = program.output();
@@ -159,6 +159,53 @@ async fn it_starts_in_an_empty_folder_stops_in_order_and_starts_again() {
     assert_eq!(third["users"], first["users"]);
     assert!(third["timestamp"].is_string());
     assert!(program.stop().await.success());
+}
+
+/// `script` runs it in a terminal of its own.
+#[tokio::test]
+async fn a_person_at_a_terminal_sees_each_step_and_how_to_go_on() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let command = format!(
+        "exec {} --users 1000 --replicas 1 --listen 127.0.0.1:0 --data-dir '{}'",
+        env!("CARGO_BIN_EXE_max-two"),
+        data.display()
+    );
+    for database in [
+        "Postgres runs, with a new database",
+        "Postgres runs, and goes on with the data of an earlier start",
+    ] {
+        let schedule = [("SCHEDULE", "0 0 0 1 1 *")];
+        let mut program = Program::start("script", &["-qec", &command, "/dev/null"], schedule);
+        program.wait_for_output("Its database: ").await;
+        let [launcher] = children(program.id(), "max-two")[..] else {
+            panic!("one launcher")
+        };
+        kill(launcher, Signal::SIGINT).unwrap();
+        assert!(program.wait().await.success(), "{}", program.output());
+        let output = program.output();
+        let mut rest = &*output;
+        let next_start = format!("The next start goes on with the data in {}", data.display());
+        for line in [
+            "starting Postgres",
+            database,
+            "1,000 users are there",
+            "a replica answers",
+            "Max Two is ready: http://127.0.0.1:",
+            "curl http://127.0.0.1:",
+            "Ctrl-C stops it",
+            &next_start,
+            "Its database: psql",
+            "Max Two has stopped",
+        ] {
+            let position = rest.find(line);
+            rest = &rest[position.unwrap_or_else(|| panic!("{line} is missing in {output}"))..];
+        }
+        let password = std::fs::read_to_string(data.join("password")).unwrap();
+        for operators in ["INFO", "event", "admin", "{\"", &password] {
+            assert!(!output.contains(operators), "{operators} is in {output}");
+        }
+    }
 }
 
 #[tokio::test]
