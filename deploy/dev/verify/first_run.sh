@@ -7,8 +7,8 @@
 #     deploy/dev/verify/first_run.sh             what stands here
 #     deploy/dev/verify/first_run.sh COMMIT      another commit's build and first query as well, for a ratio
 #
-# The crates' sources are those of cargo's registry; nothing else is cached. Needs cargo, curl, openssl,
-# psql and python3; for the start without Postgres root, npm and util-linux's unshare.
+# Of cargo's caches it uses the crates' sources alone. Needs cargo, curl, openssl, psql and python3; for
+# the start without Postgres root, npm and util-linux's unshare.
 . "$(dirname "$0")/lib.sh"
 
 other=${1:-}

@@ -166,7 +166,7 @@ impl Package {
         if output.status.success() {
             return Ok(());
         }
-        Err(format!("{url}: {}", last_line(&output)))
+        Err(format!("{url}: {}", first_line(&output)))
     }
 
     /// Whether it is the archive that this package names. The outer error is that of reading it.
@@ -204,7 +204,7 @@ fn unpack(archive: &Path) -> Result<(), String> {
     for command in [&mut tar, &mut chmod] {
         let output = run(command, None, || {})?;
         if !output.status.success() {
-            return Err(last_line(&output));
+            return Err(first_line(&output));
         }
     }
     Ok(())
@@ -244,12 +244,12 @@ fn run(command: &mut Command, folder: Option<&Path>, poll: impl Fn()) -> Result<
     process.wait_with_output().map_err(failed)
 }
 
-/// The last line that a program printed, or its exit status.
-fn last_line(output: &Output) -> String {
+/// The first line that a program printed, which says why it failed, or its exit status.
+fn first_line(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
     text.trim()
         .lines()
-        .last()
+        .next()
         .map_or_else(|| output.status.to_string(), ToOwned::to_owned)
 }
 
@@ -418,7 +418,7 @@ mod tests {
         let archive = b"not an archive".to_vec();
         let (registry, _server) = serve_all(&archive);
         let error = download_to(&cache, &package(&archive), &registry).expect_err("it is text");
-        assert!(error.contains("tar: "), "{error}");
+        assert!(error.contains("gzip"), "{error}");
         assert_eq!(remains(&cache), Vec::<PathBuf>::new());
     }
 
