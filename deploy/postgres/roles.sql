@@ -23,7 +23,7 @@ begin
 end
 $$;
 
--- Defaults for sessions of these roles that do not set them. The programs set the same
+-- Defaults for sessions of these roles that do not set them. The programs set the same, and one more
 -- (shared/src/db.rs, with the reasons). They prevail over the defaults of the database and the
 -- server: what the statements rely on, and timeouts that make the server end a session, and free
 -- its locks, when its client is gone, unreachable or stopped.
@@ -49,13 +49,16 @@ begin
                 ('tcp_keepalives_interval', '2'),
                 ('tcp_keepalives_count', '3'),
                 ('tcp_user_timeout', '10s'),
-                ('idle_in_transaction_session_timeout', '8s'),
                 ('lock_timeout', '5s')
             ) as settings (name, value)
             where name in (select pg_settings.name from pg_settings)
         loop
             execute format('alter role %I set %I = %L', program, setting.name, setting.value);
         end loop;
+        -- The programs ask for this one in each session. As a default it would also hold for the
+        -- sessions that a Citus coordinator opens with its nodes: a node that has renewed its users
+        -- waits inside the transaction for the slowest one.
+        execute format('alter role %I reset idle_in_transaction_session_timeout', program);
     end loop;
 end
 $$;

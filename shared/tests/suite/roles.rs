@@ -227,7 +227,7 @@ async fn a_role_has_the_session_settings_of_the_programs_by_default() {
             'idle_session_timeout', 'transaction_timeout', 'client_min_messages', \
             'jit', 'client_connection_check_interval', 'tcp_keepalives_idle', \
             'tcp_keepalives_interval', 'tcp_keepalives_count', 'tcp_user_timeout', \
-            'idle_in_transaction_session_timeout', 'lock_timeout' \
+            'lock_timeout' \
         )";
     let database = TestDatabase::new().await;
     for url in [&database.worker, &database.api] {
@@ -242,10 +242,36 @@ async fn a_role_has_the_session_settings_of_the_programs_by_default() {
             .await
             .unwrap();
         assert_eq!(by_default, requested);
-        assert!(
-            by_default.contains("idle_in_transaction_session_timeout = 8000"),
-            "{by_default}"
-        );
+        assert!(by_default.contains("lock_timeout = 5000"), "{by_default}");
+    }
+}
+
+// A role's defaults hold for the sessions that a Citus coordinator opens with its nodes, which are
+// idle in a transaction while they wait for the slowest node.
+#[tokio::test]
+async fn only_the_programs_own_sessions_end_when_they_are_idle_in_a_transaction() {
+    const TIMEOUT: &str =
+        "select setting from pg_settings where name = 'idle_in_transaction_session_timeout'";
+    let database = TestDatabase::new().await;
+    // As a former release's roles.sql left it.
+    database
+        .run("alter role max_two_worker set idle_in_transaction_session_timeout = '8s'")
+        .await;
+    database
+        .run(include_str!("../../../deploy/postgres/roles.sql"))
+        .await;
+    for url in [&database.worker, &database.api] {
+        let mut plain = sqlx::PgConnection::connect(url).await.unwrap();
+        let mut ours = database.connect(url).await;
+        let by_default: String = sqlx::query_scalar(TIMEOUT)
+            .fetch_one(&mut plain)
+            .await
+            .unwrap();
+        let requested: String = sqlx::query_scalar(TIMEOUT)
+            .fetch_one(&mut ours)
+            .await
+            .unwrap();
+        assert_eq!((&*by_default, &*requested), ("0", "8000"));
     }
 }
 
