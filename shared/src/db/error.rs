@@ -36,6 +36,12 @@ pub enum Error {
          point DATABASE_URL at the server itself, this program needs one session only"
     )]
     Pooled,
+    /// The server's certificate is of X.509 version 1, such as Citus makes for a server without one.
+    #[error(
+        "the server's certificate is of X.509 version 1, which is not supported: replace it \
+         (Citus makes such a certificate where `ssl` is off)"
+    )]
+    CertificateVersion,
     /// Any other error of the server or the driver. The message holds no values of ours: a server
     /// puts those into the detail, which `Display` leaves out.
     // Not a `source`: sqlx's message already includes its causes.
@@ -57,7 +63,9 @@ impl Error {
         match self {
             Self::Connect { error, .. } => error.is_transient(),
             Self::Deadline(_) | Self::Standby | Self::ReadOnly => true,
-            Self::Schema(_) | Self::RowMissing(_) | Self::Pooled => false,
+            Self::Schema(_) | Self::RowMissing(_) | Self::Pooled | Self::CertificateVersion => {
+                false
+            }
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => {
                     error.code().is_some_and(|code| is_transient_state(&code))
@@ -86,8 +94,8 @@ impl Error {
             .is_some_and(|error| error.code().as_deref() == Some(LOCK_NOT_AVAILABLE))
     }
 
-    /// Classifies an error of connecting: a pooler rejects our session settings. PgBouncer does so
-    /// with a protocol violation, RDS Proxy with a feature that it does not support.
+    /// Classifies an error of connecting. A pooler rejects our session settings: PgBouncer with a
+    /// protocol violation, RDS Proxy with a feature that it does not support.
     pub(super) fn on_connect(error: sqlx::Error) -> Self {
         let is_pooler = error.as_database_error().is_some_and(|error| {
             let rejection = match error.code().as_deref() {
@@ -99,6 +107,8 @@ impl Error {
         });
         if is_pooler {
             Self::Pooled
+        } else if error.to_string().contains("UnsupportedCertVersion") {
+            Self::CertificateVersion
         } else {
             Self::Database(error)
         }
