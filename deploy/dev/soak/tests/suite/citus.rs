@@ -1,202 +1,138 @@
-//! Users spread over the nodes of a Citus cluster. `MAX_TWO_CITUS_URL` is a superuser's URL of a
-//! database on a coordinator that knows its nodes. The test drops Max Two's tables there. See
-//! deploy/citus/README.md.
+//! Users spread over the nodes of a Citus cluster. `POSTGRES_BIN` names the folder of a Postgres'
+//! programs with Citus. Each test starts a cluster of its own and sets it up with the operators'
+//! script, `deploy/citus/set-up`, with the roles' limits as that leaves them.
 
-use std::collections::BTreeSet;
+mod cluster;
+mod load;
+
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use private_postgres::roles;
-use serde_json::Value;
+use serde_json::Value as Json;
 use shared::last_query::{ANSWER, Chain};
 use shared::users;
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, raw_sql};
-use testkit::{Client, Program, eventually};
+use sqlx::postgres::PgSslMode;
+use sqlx::{AssertSqlSafe, ConnectOptions};
+use testkit::eventually;
+use tokio::time::sleep;
 
-use crate::{EVERY_SECOND, EXECUTABLE};
+use cluster::Cluster;
+use load::{AUDIT, IS_ONE_CHAIN, Load, assert_in_order};
 
 const USERS: i64 = 100_000;
 const ROUNDS: i64 = 10;
-/// The password of all roles. The database is for tests only.
-const PASSWORD: &str = "citus";
-const DISTRIBUTE: &str = include_str!("../../../../citus/distribute.sql");
-/// Records every move of the chain, while its row is locked.
-const AUDIT: &str = "
-    drop schema if exists audit cascade;
-    create schema audit;
-    create table audit.queries (number bigserial primary key, previous_at timestamptz, queried_at timestamptz);
-    create function audit.query() returns trigger language plpgsql security definer as $$
-    begin
-        insert into audit.queries (previous_at, queried_at) values (new.previous_at, new.queried_at);
-        return null;
-    end
-    $$;
-    create trigger audit after update on last_query for each row execute function audit.query();";
-const CHAIN_ERRORS: &str = "
-    select count(*) from (
-        select previous_at, queried_at, lag(queried_at) over (order by number) as before from audit.queries
-    ) as queries
-    where previous_at is distinct from before or queried_at < previous_at";
+/// Longer than each timeout that can end a session, a statement, a commit or an attempt to connect.
+const LONGER_THAN_TIMEOUTS: Duration = Duration::from_secs(40);
 
-/// A superuser's session on the cluster's coordinator.
-struct Coordinator {
-    options: PgConnectOptions,
-    session: PgConnection,
-}
-
-impl Coordinator {
-    /// Creates the roles in an emptied database.
-    async fn new() -> Self {
-        let url = std::env::var("MAX_TWO_CITUS_URL").expect("MAX_TWO_CITUS_URL is set");
-        let options: PgConnectOptions = url.parse().unwrap();
-        let session = options.connect().await.unwrap();
-        let mut coordinator = Self { options, session };
-        let nodes: i64 = coordinator
-            .value("select count(*) from citus_get_active_worker_nodes()")
-            .await;
-        assert!(nodes > 0, "the coordinator knows no nodes: citus_add_node");
-        coordinator
-            .run("drop table if exists users, settings, rounds, last_query, _sqlx_migrations")
-            .await;
-        let database = coordinator.options.get_database().unwrap().to_owned();
-        roles::create(&mut coordinator.session, PASSWORD, &database)
-            .await
-            .unwrap();
-        coordinator
-            .run("grant create on schema public to max_two_owner")
-            .await;
-        coordinator
-    }
-
-    async fn run(&mut self, statements: &str) {
-        raw_sql(AssertSqlSafe(statements.to_owned()))
-            .execute(&mut self.session)
-            .await
-            .unwrap_or_else(|error| panic!("{statements}: {error}"));
-    }
-
-    async fn value<T>(&mut self, query: &str) -> T
-    where
-        T: Send + Unpin + for<'row> sqlx::Decode<'row, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-    {
-        sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
-            .fetch_one(&mut self.session)
-            .await
-            .unwrap_or_else(|error| panic!("{query}: {error}"))
-    }
-
-    /// Starts one of the programs with the URL of this role.
-    fn program(&self, role: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Program {
-        let url = self.options.clone().username(role).password(PASSWORD);
-        let url = url.to_url_lossy();
-        let common = [
-            ("DATABASE_URL", url.as_str()),
-            ("ADMIN_LISTEN", "127.0.0.1:0"),
-        ];
-        let environment = common.iter().chain(environment).copied();
-        Program::start(EXECUTABLE, arguments, environment)
-    }
-
-    /// Runs a program to its end, which must be successful.
-    async fn job(&self, role: &str, arguments: &[&str]) {
-        let mut program = self.program(role, arguments, &[]);
-        assert!(program.wait().await.success(), "{}", program.output());
-    }
-
-    async fn migrate_and_seed(&mut self) {
-        self.job(roles::OWNER, &["worker", "migrate"]).await;
-        self.run(DISTRIBUTE).await;
+impl Cluster {
+    /// A cluster with users, and an audit of what is chosen and asked.
+    async fn with_users(nodes: usize, spare: usize, shards: u16) -> Self {
+        let mut cluster = Self::start(nodes, spare, shards).await;
         assert_eq!(
-            users::layout(&mut self.session).await.unwrap(),
+            users::layout(cluster.session().await).await.unwrap(),
             users::Layout::Distributed
         );
-        roles::grant(&mut self.session).await.unwrap();
-        let users = USERS.to_string();
-        self.job(roles::OWNER, &["worker", "seed", "--users", &users])
+        let number = USERS.to_string();
+        cluster
+            .job(roles::OWNER, &["worker", "seed", "--users", &number])
             .await;
-        assert_eq!(self.value::<i64>("select count(*) from users").await, USERS);
-    }
-
-    fn worker(&self) -> Program {
-        let environment = [("SCHEDULE", EVERY_SECOND), ("COOLDOWN", "0s")];
-        self.program(roles::WORKER, &["worker"], &environment)
-    }
-
-    async fn replica(&self) -> (Program, Client) {
-        let environment = [("LISTEN", "127.0.0.1:0"), ("DRAIN_DELAY", "0s")];
-        let mut program = self.program(roles::API, &["api"], &environment);
-        program.wait_for_event("database_connected").await;
-        let client = Client::new(program.address("listen").await);
-        (program, client)
-    }
-
-    async fn rounds(&mut self) -> i64 {
-        self.value("select count(*) from rounds").await
-    }
-
-    /// Sends queries until this many more rounds are done, and returns their timestamps in order.
-    async fn query_during(&mut self, client: &Client, rounds: i64) -> Vec<Option<String>> {
-        let wanted = self.rounds().await + rounds;
-        let mut timestamps = Vec::new();
-        while self.rounds().await < wanted {
-            let reply = client.get("/").await;
-            assert_eq!(reply.status, 200);
-            let body = reply.json();
-            assert!(
-                body["users"]
-                    .as_array()
-                    .is_some_and(|users| users.len() <= 2)
-            );
-            timestamps.push(body["timestamp"].as_str().map(ToOwned::to_owned));
-        }
-        timestamps
+        assert_eq!(
+            cluster.value::<i64>("select count(*) from users").await,
+            USERS
+        );
+        cluster.run(AUDIT).await;
+        // When a test holds commits, replicas do not wait.
+        cluster
+            .run("alter role max_two_api in database max_two set synchronous_commit = local")
+            .await;
+        cluster
     }
 
     /// Asserts that the tables hold everything that one round wrote, and nothing of another.
     async fn assert_one_round(&mut self) {
-        let stale = format!(
-            "select {USERS} - count(*) from users where updated_at = (select max(started_at) from rounds)"
+        let _paused = self.pause_rounds().await;
+        let is_whole = format!(
+            "select count(*) = {USERS} from users where updated_at = (select max(started_at) from rounds)"
         );
-        assert_eq!(self.value::<i64>(&stale).await, 0);
+        assert!(self.value::<bool>(&is_whole).await);
         // The chosen users' points are current, and exceed the minimum.
-        let choice: Value = self
+        let choice: Json = self
             .value("select jsonb_build_array(first_user_id, first_points, second_user_id, second_points) from settings")
             .await;
         for pair in choice.as_array().unwrap().chunks(2) {
-            if let [Value::Number(id), Value::Number(points)] = pair {
+            if let [Json::Number(id), Json::Number(points)] = pair {
                 let is_current = format!(
                     "select points = {points} and {points} > (select min_points from settings) from users where id = {id}"
                 );
                 assert!(self.value::<bool>(&is_current).await, "{choice}");
             }
         }
-    }
-    /// Once per tick. One after the other, with a cooldown that the database measures.
-    async fn assert_rounds_follow_the_ticks(&mut self) {
-        let renewed: i64 = self.value("select min(users_updated) from rounds").await;
-        assert_eq!(renewed, USERS);
-        let ticks: i64 = self
-            .value("select count(distinct tick_at) from rounds where scheduled")
+        let qualifying: i64 = self
+            .value("select count(*) from users where points > (select min_points from settings)")
             .await;
-        assert_eq!(ticks, self.rounds().await);
+        let chosen = choice
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|value| !value.is_null())
+            .count()
+            / 2;
+        assert_eq!(chosen, usize::try_from(qualifying.min(2)).unwrap());
+        // Nothing is left of its commit.
+        self.wait_until("select not exists (select from pg_dist_transaction)")
+            .await;
+    }
+
+    /// Asserts that rounds were done once per tick, one after the other.
+    async fn assert_rounds_follow_the_ticks(&mut self) {
+        let is_once = "select count(distinct tick_at) = count(*) from rounds where scheduled";
+        assert!(self.value::<bool>(is_once).await);
+        let is_complete = format!(
+            "select min(users_updated) = {USERS} and max(users_updated) = {USERS} from rounds"
+        );
+        assert!(self.value::<bool>(&is_complete).await);
         let overlapping: i64 = self
-            .value("select count(*) from rounds join rounds as other on other.tick_at < rounds.tick_at where other.finished_at > rounds.finished_at")
+            .value(
+                "select count(*) from rounds join rounds as other on other.started_at < rounds.started_at \
+                 where other.finished_at > rounds.started_at",
+            )
             .await;
         assert_eq!(overlapping, 0);
-        self.run("update rounds set finished_at = tick_at + interval '2 s' where tick_at = (select max(tick_at) from rounds)")
-            .await;
-        let environment = [("SCHEDULE", EVERY_SECOND), ("COOLDOWN", "1h")];
-        let mut worker = self.program(roles::WORKER, &["worker"], &environment);
+    }
+
+    async fn assert_a_cooldown_is_kept(&mut self) {
+        // A round that outlasted its tick.
+        self.run(
+            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+             select date_trunc('second', now()) - interval '3 s', true, now() - interval '2 s', now(), 0",
+        )
+        .await;
+        let mut worker = self.worker(&[("COOLDOWN", "1h")]);
         worker.wait_for_event("round_cooling_down").await;
-        assert!(worker.stop().await.success());
+        assert!(worker.stop().await.success(), "{}", worker.output());
+        self.run("delete from rounds").await;
+    }
+
+    /// Asserts that the programs say what is wrong with the certificate that Citus makes.
+    async fn assert_the_certificate_of_citus_is_named(&mut self) {
+        if self.value::<String>("show ssl").await == "off" {
+            println!("no TLS: this Postgres is built without it");
+            return;
+        }
+        let options = self.options(roles::WORKER).ssl_mode(PgSslMode::Require);
+        let url = options.to_url_lossy();
+        let mut worker = self.worker(&[("DATABASE_URL", url.as_str())]);
+        worker.wait_for_output("X.509 version 1").await;
+        assert!(worker.stop().await.success(), "{}", worker.output());
     }
 
     async fn assert_an_answer_reads_the_coordinator_alone(&mut self) {
-        Chain::prepare(&mut self.session).await.unwrap();
+        Chain::prepare(self.session().await).await.unwrap();
         for statement in ANSWER.split(';') {
             let explain = format!("explain {statement}");
             let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
-                .fetch_all(&mut self.session)
+                .fetch_all(self.session().await)
                 .await
                 .unwrap();
             assert!(
@@ -208,55 +144,52 @@ impl Coordinator {
         }
     }
 
-    async fn assert_the_shards_do_not_grow(&mut self) {
-        let size = "select sum(citus_relation_size('users'))::bigint";
-        let before: i64 = self.value(size).await;
-        let mut sizes = BTreeSet::new();
-        for _ in 0..ROUNDS {
-            self.job(roles::WORKER, &["worker", "round"]).await;
-            sizes.insert(self.value::<i64>(size).await);
+    /// Ends the load, and asserts that every answer was right.
+    async fn assert_no_answer_was_wrong(&mut self, load: Load) {
+        let answers = load.stop().await;
+        let choices: Json = self
+            .value("select jsonb_agg(users order by number) from audit.choices")
+            .await;
+        for answers in answers {
+            assert_in_order(&answers, choices.as_array().unwrap());
         }
-        assert_eq!(sizes, BTreeSet::from([before]));
+        assert!(self.value::<bool>(IS_ONE_CHAIN).await);
+    }
+
+    /// The size of every shard, in bytes.
+    async fn sizes(&mut self) -> Vec<i64> {
+        let _paused = self.pause_rounds().await;
+        self.value("select array_agg(shard_size order by shardid) from citus_shards")
+            .await
     }
 }
 
-#[tokio::test]
-#[ignore = "needs a Citus coordinator: MAX_TWO_CITUS_URL"]
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Postgres with Citus"]
 async fn with_users_spread_over_nodes_every_promise_is_kept() {
-    let mut cluster = Coordinator::new().await;
-    cluster.migrate_and_seed().await;
-    cluster.run(AUDIT).await;
+    let mut cluster = Cluster::with_users(3, 1, 64).await;
+    cluster.assert_the_certificate_of_citus_is_named().await;
+    cluster.assert_a_cooldown_is_kept().await;
+    cluster.assert_an_answer_reads_the_coordinator_alone().await;
 
-    let (mut first, mut second) = (cluster.worker(), cluster.worker());
+    // From here on two workers run, beside everything that follows.
+    let (mut first, mut second) = (cluster.worker(&[]), cluster.worker(&[]));
     let (mut replica, client) = cluster.replica().await;
-    let mut timestamps = cluster.query_during(&client, ROUNDS).await;
+    let load = Load::start(&client);
+    cluster.wait_for_rounds(ROUNDS).await;
+    let sizes = cluster.sizes().await;
 
-    // Kill both kinds of process while they work.
-    eventually("a round runs", async || {
-        sqlx::query_scalar("select exists (select from pg_stat_activity where query like 'update users%' and state = 'active')")
-            .fetch_one(&mut cluster.session)
-            .await
-            .unwrap()
-    })
-    .await;
-    first.signal(Signal::SIGKILL);
-    first.wait().await;
-    let mut first = cluster.worker();
-    timestamps.extend(cluster.query_during(&client, 2).await);
-    replica.signal(Signal::SIGKILL);
-    replica.wait().await;
-    let (mut replica, client) = cluster.replica().await;
-    timestamps.extend(cluster.query_during(&client, 2).await);
-    for program in [&mut first, &mut second, &mut replica] {
-        assert!(program.stop().await.success(), "{}", program.output());
+    // Kill a worker during its round.
+    let held = cluster.hold_round_on(0).await;
+    for worker in [&mut first, &mut second] {
+        worker.signal(Signal::SIGKILL);
+        worker.wait().await;
     }
-
-    // One truth.
+    let (mut first, mut second) = (cluster.worker(&[]), cluster.worker(&[]));
+    drop(held);
+    cluster.wait_for_rounds(2).await;
     cluster.assert_one_round().await;
-    cluster.assert_rounds_follow_the_ticks().await;
-    // One chain, and the answers follow it.
-    assert_eq!(cluster.value::<i64>(CHAIN_ERRORS).await, 0);
-    assert!(timestamps.is_sorted(), "{timestamps:?}");
+
     // At both ends of the minimum's range, and when no user qualifies.
     for minimum in ["0", "50", "99", "100"] {
         cluster
@@ -264,7 +197,120 @@ async fn with_users_spread_over_nodes_every_promise_is_kept() {
             .await;
         cluster.assert_one_round().await;
     }
-    cluster.assert_an_answer_reads_the_coordinator_alone().await;
-    // Rounds do not make the table grow.
-    cluster.assert_the_shards_do_not_grow().await;
+    assert_eq!(cluster.sizes().await, sizes);
+
+    // A third node, and a rebalance under load.
+    cluster.set_up(3);
+    cluster
+        .run("select citus_rebalance_start(shard_transfer_mode => 'block_writes')")
+        .await;
+    cluster.wait_for_rounds(1).await;
+    cluster.run("set statement_timeout = '3min'").await;
+    cluster.run("select citus_rebalance_wait()").await;
+    let shards: Vec<i64> = cluster
+        .value("select array_agg(count order by count) from (select count(*) from citus_shards group by nodeport) as nodes")
+        .await;
+    assert!(shards.len() == 3 && shards[0] >= 20, "{shards:?}");
+    cluster.wait_for_rounds(ROUNDS).await;
+    cluster.assert_one_round().await;
+    let moved = cluster.sizes().await;
+    let largest = sizes
+        .iter()
+        .zip(&moved)
+        .map(|(before, after)| after * 100 / before)
+        .max();
+    assert!(largest <= Some(110), "{sizes:?} became {moved:?}");
+
+    assert_eq!(load.failures(), 0);
+    cluster.assert_no_answer_was_wrong(load).await;
+    cluster.assert_rounds_follow_the_ticks().await;
+    for program in [&mut first, &mut second, &mut replica] {
+        assert!(program.stop().await.success(), "{}", program.output());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Postgres with Citus"]
+async fn servers_of_a_citus_cluster_that_crash_or_stand_still_break_no_promise() {
+    let mut cluster = Cluster::with_users(2, 0, 16).await;
+    let (mut first, mut second) = (cluster.worker(&[]), cluster.worker(&[]));
+    let (mut replica, client) = cluster.replica().await;
+    let load = Load::start(&client);
+    cluster.wait_for_rounds(2).await;
+
+    // A node crashes in the update.
+    let held = cluster.hold_round_on(1).await;
+    cluster.crash_node(1);
+    drop(held);
+    cluster.start_node(1);
+    cluster.wait_for_rounds(2).await;
+    cluster.assert_one_round().await;
+
+    // A node crashes between the two phases. The round is done without it.
+    let before: i64 = cluster.value("select count(*) from rounds").await;
+    cluster.hold_round_between_phases().await;
+    cluster.crash_node(1);
+    cluster.release_round().await;
+    cluster
+        .wait_until(&format!("select count(*) > {before} from rounds"))
+        .await;
+    cluster.start_node(1);
+    cluster.assert_one_round().await;
+    cluster.wait_for_rounds(2).await;
+
+    // A node is slower than the others, by more than a session may be idle in a transaction.
+    let stopped = cluster.stop_node(1).await;
+    cluster
+        .wait_until_node(
+            0,
+            "select exists ( \
+                 select from pg_stat_activity \
+                 where usename = 'max_two_worker' and state = 'idle in transaction' \
+                   and now() - state_change > interval '9 s' \
+             )",
+        )
+        .await;
+    drop(stopped);
+    cluster
+        .wait_until(
+            "select exists (select from rounds where finished_at - started_at > interval '9 s')",
+        )
+        .await;
+
+    // A node stands still.
+    let stopped = cluster.stop_node(1).await;
+    sleep(LONGER_THAN_TIMEOUTS).await;
+    drop(stopped);
+    cluster.wait_for_rounds(2).await;
+    cluster.assert_one_round().await;
+    assert_eq!(load.failures(), 0);
+
+    // The coordinator crashes in the update.
+    let held = cluster.hold_round_on(1).await;
+    cluster.crash_coordinator();
+    drop(held);
+    cluster.wait_for_rounds(2).await;
+    cluster.assert_one_round().await;
+
+    // The coordinator crashes between the two phases. It knows that the round is done.
+    let before: i64 = cluster.value("select count(*) from rounds").await;
+    cluster.hold_round_between_phases().await;
+    cluster.crash_coordinator();
+    cluster.release_round().await;
+    assert!(cluster.value::<i64>("select count(*) from rounds").await > before);
+    cluster.assert_one_round().await;
+    cluster.wait_for_rounds(2).await;
+
+    eventually("it answers again", async || {
+        client
+            .try_get("/")
+            .await
+            .is_some_and(|reply| reply.status == 200)
+    })
+    .await;
+    cluster.assert_no_answer_was_wrong(load).await;
+    cluster.assert_rounds_follow_the_ticks().await;
+    for program in [&mut first, &mut second, &mut replica] {
+        assert!(program.stop().await.success(), "{}", program.output());
+    }
 }
