@@ -10,14 +10,14 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use private_postgres::roles;
 use serde_json::Value as Json;
+use shared::db::Database;
 use shared::last_query::{ANSWER, Chain};
 use shared::users;
-use sqlx::postgres::PgSslMode;
-use sqlx::{AssertSqlSafe, ConnectOptions};
+use sqlx::AssertSqlSafe;
 use testkit::eventually;
 use tokio::time::sleep;
 
-use cluster::Cluster;
+use cluster::{Cluster, run, value};
 use load::{AUDIT, IS_ONE_CHAIN, Load, assert_in_order};
 
 const USERS: i64 = 100_000;
@@ -114,19 +114,6 @@ impl Cluster {
         self.run("delete from rounds").await;
     }
 
-    /// Asserts that the programs say what is wrong with the certificate that Citus makes.
-    async fn assert_the_certificate_of_citus_is_named(&mut self) {
-        if self.value::<String>("show ssl").await == "off" {
-            println!("no TLS: this Postgres is built without it");
-            return;
-        }
-        let options = self.options(roles::WORKER).ssl_mode(PgSslMode::Require);
-        let url = options.to_url_lossy();
-        let mut worker = self.worker(&[("DATABASE_URL", url.as_str())]);
-        worker.wait_for_output("X.509 version 1").await;
-        assert!(worker.stop().await.success(), "{}", worker.output());
-    }
-
     async fn assert_an_answer_reads_the_coordinator_alone(&mut self) {
         Chain::prepare(self.session().await).await.unwrap();
         for statement in ANSWER.split(';') {
@@ -168,7 +155,6 @@ impl Cluster {
 #[ignore = "needs a Postgres with Citus"]
 async fn with_users_spread_over_nodes_every_promise_is_kept() {
     let mut cluster = Cluster::with_users(3, 1, 64).await;
-    cluster.assert_the_certificate_of_citus_is_named().await;
     cluster.assert_a_cooldown_is_kept().await;
     cluster.assert_an_answer_reads_the_coordinator_alone().await;
 
@@ -200,7 +186,7 @@ async fn with_users_spread_over_nodes_every_promise_is_kept() {
     assert_eq!(cluster.sizes().await, sizes);
 
     // A third node, and a rebalance under load.
-    cluster.set_up(3);
+    cluster.set_up(3).await;
     cluster
         .run("select citus_rebalance_start(shard_transfer_mode => 'block_writes')")
         .await;
@@ -312,5 +298,36 @@ async fn servers_of_a_citus_cluster_that_crash_or_stand_still_break_no_promise()
     cluster.assert_rounds_follow_the_ticks().await;
     for program in [&mut first, &mut second, &mut replica] {
         assert!(program.stop().await.success(), "{}", program.output());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a Postgres with Citus"]
+async fn the_certificate_that_citus_makes_is_refused_with_its_reason() {
+    let server = cluster::start_server(&[]);
+    let mut session = cluster::connect(&server, server.password(), "postgres").await;
+    let library: String = value(&mut session, "show ssl_library").await;
+    if library.is_empty() {
+        println!("NOT RUN: this Postgres is built without TLS");
+        return;
+    }
+    run(&mut session, "create extension citus").await;
+    eventually("Citus has switched TLS on", async || {
+        value(
+            &mut session,
+            "select setting::boolean from pg_settings where name = 'ssl'",
+        )
+        .await
+    })
+    .await;
+    for mode in ["prefer", "require"] {
+        let url = server.url("postgres", "postgres").replace("disable", mode);
+        let database = Database::parse(&url, "test").unwrap();
+        let error = database.connect(Duration::from_secs(10)).await.unwrap_err();
+        assert!(
+            error.to_string().contains("X.509 version 1"),
+            "{mode}: {error}"
+        );
+        assert!(!error.is_transient(), "{mode}");
     }
 }

@@ -1,7 +1,6 @@
 //! A Citus cluster on this machine: empty servers that preload Citus, set up as operators do.
 
 use std::fs;
-use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -9,6 +8,7 @@ use private_postgres::{Binaries, Server, postgres_variables, roles};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, raw_sql};
 use testkit::{Client, Program, eventually};
+use tokio::process::Command;
 use tokio::task::block_in_place;
 
 use crate::{EVERY_SECOND, EXECUTABLE};
@@ -18,8 +18,7 @@ const SET_UP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../citus/set-up");
 const DATABASE: &str = "max_two";
 /// The password of the roles, with all that has to be escaped somewhere.
 const PASSWORD: &str = r"o'w\n %@";
-const SETTINGS: [&str; 3] = [
-    "shared_preload_libraries=citus",
+const SETTINGS: [&str; 2] = [
     // A minute by default, as long as `eventually` waits.
     "citus.recover_2pc_interval=5s",
     // With TLS, libpq would look for a certificate in the home of the account that runs the test.
@@ -40,14 +39,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts empty servers, and sets up all but the last `spare` nodes.
     pub(crate) async fn start(nodes: usize, spare: usize, shards: u16) -> Self {
-        let binaries = Binaries::of_environment().unwrap();
-        let start = || {
-            Server::start_temporary(&binaries, &SETTINGS).unwrap_or_else(|error| {
-                panic!("POSTGRES_BIN must name the programs of a Postgres with Citus: {error}")
-            })
-        };
-        let coordinator = block_in_place(start);
-        let nodes: Vec<_> = (0..nodes).map(|_| block_in_place(start)).collect();
+        let coordinator = start_server(&SETTINGS);
+        let nodes: Vec<_> = (0..nodes).map(|_| start_server(&SETTINGS)).collect();
         for node in &nodes {
             // The superuser has the same password everywhere.
             let mut session = connect(node, node.password(), "postgres").await;
@@ -65,14 +58,14 @@ impl Cluster {
             session: None,
         };
         let used = cluster.nodes.len() - spare;
-        cluster.set_up(used);
+        cluster.set_up(used).await;
         cluster.job(roles::OWNER, &["worker", "migrate"]).await;
-        cluster.set_up(used);
+        cluster.set_up(used).await;
         cluster
     }
 
     /// Runs the operators' script for this many of the nodes.
-    pub(crate) fn set_up(&self, nodes: usize) {
+    pub(crate) async fn set_up(&self, nodes: usize) {
         let mut command = Command::new(SET_UP);
         for variable in postgres_variables() {
             command.env_remove(variable);
@@ -85,21 +78,20 @@ impl Cluster {
         }
         command.arg(address(&self.coordinator));
         command.args(self.nodes[..nodes].iter().map(address));
-        let output = block_in_place(|| command.output()).unwrap();
-        let [out, err] =
-            [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
-        assert!(output.status.success(), "{out}{err}");
-        assert_eq!(err, "");
-    }
-
-    /// How the programs reach the database, without TLS: Citus makes a certificate that they refuse.
-    pub(crate) fn options(&self, role: &str) -> PgConnectOptions {
-        options(&self.coordinator, PASSWORD, DATABASE).username(role)
+        let mut script = Program::spawn(command);
+        let status = script.wait().await;
+        let output = script.output();
+        assert!(status.success(), "{output}");
+        let is_expected =
+            |line: &str| line.contains(" shards of users") || line.contains("migrate");
+        assert!(output.lines().all(is_expected), "{output}");
     }
 
     /// Starts one of the programs with the URL of this role.
     fn program(&self, role: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Program {
-        let url = self.options(role).to_url_lossy();
+        let url = options(&self.coordinator, PASSWORD, DATABASE)
+            .username(role)
+            .to_url_lossy();
         let common = [
             ("DATABASE_URL", url.as_str()),
             ("ADMIN_LISTEN", "127.0.0.1:0"),
@@ -189,6 +181,7 @@ impl Cluster {
     /// Keeps rounds from starting, and waits until all nodes have committed the last one.
     pub(crate) async fn pause_rounds(&mut self) -> PgConnection {
         let mut lock = self.connect().await;
+        run(&mut lock, "set lock_timeout = '1min'").await;
         run(&mut lock, &format!("select pg_advisory_lock({LOCK_KEY})")).await;
         self.wait_until(
             "select bool_and(success and result = '0') \
@@ -310,6 +303,15 @@ impl Drop for Stopped {
     }
 }
 
+/// Starts an empty server that preloads Citus.
+pub(crate) fn start_server(settings: &[&str]) -> Server {
+    let binaries = Binaries::of_environment().unwrap();
+    let settings = [&["shared_preload_libraries=citus"], settings].concat();
+    block_in_place(|| Server::start_temporary(&binaries, &settings)).unwrap_or_else(|error| {
+        panic!("POSTGRES_BIN must name the programs of a Postgres with Citus: {error}")
+    })
+}
+
 fn address(server: &Server) -> String {
     format!("127.0.0.1:{}", server.port())
 }
@@ -325,7 +327,7 @@ fn options(server: &Server, password: &str, database: &str) -> PgConnectOptions 
         .disable_statement_logging()
 }
 
-async fn connect(server: &Server, password: &str, database: &str) -> PgConnection {
+pub(crate) async fn connect(server: &Server, password: &str, database: &str) -> PgConnection {
     options(server, password, database).connect().await.unwrap()
 }
 
@@ -340,14 +342,14 @@ impl<T> Value for T where
 {
 }
 
-async fn run(session: &mut PgConnection, statements: &str) {
+pub(crate) async fn run(session: &mut PgConnection, statements: &str) {
     raw_sql(AssertSqlSafe(statements.to_owned()))
         .execute(session)
         .await
         .unwrap_or_else(|error| panic!("{statements}: {error}"));
 }
 
-async fn value<T: Value>(session: &mut PgConnection, query: &str) -> T {
+pub(crate) async fn value<T: Value>(session: &mut PgConnection, query: &str) -> T {
     sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
         .fetch_one(session)
         .await
