@@ -207,7 +207,7 @@ async fn with_users_spread_over_nodes_every_promise_is_kept() {
         .max();
     assert!(largest <= Some(110), "{sizes:?} became {moved:?}");
 
-    assert_eq!(load.failures(), 0);
+    load.assert_no_failures();
     cluster.assert_no_answer_was_wrong(load).await;
     cluster.assert_rounds_follow_the_ticks().await;
     for program in [&mut first, &mut second, &mut replica] {
@@ -269,7 +269,7 @@ async fn servers_of_a_citus_cluster_that_crash_or_stand_still_break_no_promise()
     drop(stopped);
     cluster.wait_for_rounds(2).await;
     cluster.assert_one_round().await;
-    assert_eq!(load.failures(), 0);
+    load.assert_no_failures();
 
     // The coordinator crashes in the update.
     let held = cluster.hold_round_on(1).await;

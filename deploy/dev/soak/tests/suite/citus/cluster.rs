@@ -121,9 +121,13 @@ impl Cluster {
         self.program(roles::WORKER, &["worker"], &environment)
     }
 
-    /// A replica that answers.
+    /// A replica that answers. A machine that also runs all servers may take longer than a second.
     pub(crate) async fn replica(&self) -> (Program, Client) {
-        let environment = [("LISTEN", "127.0.0.1:0"), ("DRAIN_DELAY", "0s")];
+        let environment = [
+            ("LISTEN", "127.0.0.1:0"),
+            ("DRAIN_DELAY", "0s"),
+            ("REQUEST_TIMEOUT", "10s"),
+        ];
         let mut program = self.program(roles::API, &["api"], &environment);
         program.wait_for_event("database_connected").await;
         let client = Client::new(program.address("listen").await);

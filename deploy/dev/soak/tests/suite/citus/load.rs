@@ -1,7 +1,7 @@
 //! Clients that query a replica, and a check of what they were told.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use serde_json::Value as Json;
 use testkit::Client;
@@ -46,14 +46,17 @@ pub(crate) const IS_ONE_CHAIN: &str = "
 /// Clients that query one after the other.
 pub(crate) struct Load {
     clients: JoinSet<Vec<Json>>,
-    /// How many queries got no answer.
-    failures: Arc<AtomicUsize>,
+    /// What came instead of an answer.
+    failures: Arc<Mutex<Vec<String>>>,
     stop: Arc<AtomicBool>,
 }
 
 impl Load {
     pub(crate) fn start(replica: &Client) -> Self {
-        let (failures, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+        let (failures, stop) = (
+            Arc::<Mutex<Vec<String>>>::default(),
+            Arc::<AtomicBool>::default(),
+        );
         let mut clients = JoinSet::new();
         for _ in 0..CLIENTS {
             let (replica, failures, stop) = (replica.clone(), failures.clone(), stop.clone());
@@ -62,9 +65,7 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     match replica.try_get("/").await {
                         Some(reply) if reply.status == 200 => answers.push(reply.json()),
-                        _ => {
-                            failures.fetch_add(1, Ordering::Relaxed);
-                        }
+                        other => failures.lock().unwrap().push(format!("{other:?}")),
                     }
                 }
                 answers
@@ -77,9 +78,10 @@ impl Load {
         }
     }
 
-    /// How many queries got no answer so far.
-    pub(crate) fn failures(&self) -> usize {
-        self.failures.load(Ordering::Relaxed)
+    /// Asserts that every query got an answer so far.
+    pub(crate) fn assert_no_failures(&self) {
+        let failures = self.failures.lock().unwrap();
+        assert!(failures.is_empty(), "{}: {failures:?}", failures.len());
     }
 
     /// Ends it, and returns the answers of each client, in order.
