@@ -149,6 +149,18 @@ impl Cluster {
         self.value("select array_agg(shard_size order by shardid) from citus_shards")
             .await
     }
+
+    /// Asserts that no shard has grown by more than the page or two of users whose own page a
+    /// checkpoint had pinned. Without pruning it would double in a round.
+    async fn assert_no_shard_has_grown(&mut self, before: &[i64]) {
+        let after = self.sizes().await;
+        assert_eq!(after.len(), before.len());
+        let has_grown = |(before, after): (&i64, &i64)| *after > before * 11 / 10;
+        assert!(
+            !before.iter().zip(&after).any(has_grown),
+            "{before:?} became {after:?}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -163,6 +175,8 @@ async fn with_users_spread_over_nodes_every_promise_is_kept() {
     let (mut replica, client) = cluster.replica().await;
     let load = Load::start(&client);
     cluster.wait_for_rounds(ROUNDS).await;
+    // The first vacuum adds the visibility map and the free space map.
+    cluster.run("vacuum users").await;
     let sizes = cluster.sizes().await;
 
     // Kill a worker during its round.
@@ -183,7 +197,7 @@ async fn with_users_spread_over_nodes_every_promise_is_kept() {
             .await;
         cluster.assert_one_round().await;
     }
-    assert_eq!(cluster.sizes().await, sizes);
+    cluster.assert_no_shard_has_grown(&sizes).await;
 
     // A third node, and a rebalance under load.
     cluster.set_up(3).await;
@@ -199,13 +213,7 @@ async fn with_users_spread_over_nodes_every_promise_is_kept() {
     assert!(shards.len() == 3 && shards[0] >= 20, "{shards:?}");
     cluster.wait_for_rounds(ROUNDS).await;
     cluster.assert_one_round().await;
-    let moved = cluster.sizes().await;
-    let largest = sizes
-        .iter()
-        .zip(&moved)
-        .map(|(before, after)| after * 100 / before)
-        .max();
-    assert!(largest <= Some(110), "{sizes:?} became {moved:?}");
+    cluster.assert_no_shard_has_grown(&sizes).await;
 
     load.assert_no_failures();
     cluster.assert_no_answer_was_wrong(load).await;
