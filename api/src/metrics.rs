@@ -60,7 +60,7 @@ impl Metrics {
         );
         registry.register(
             "waiting_queries",
-            "Queries in the queue for the next transaction",
+            "Queries in the queue for the next message to the database",
             waiting_queries.clone(),
         );
         registry.register(
@@ -114,7 +114,7 @@ impl Metrics {
         }
     }
 
-    /// A transaction answered the queries that were queued at these times.
+    /// One message answered the queries that were queued at these times.
     pub(crate) fn observe_batch(&self, queued_at: impl Iterator<Item = Instant>) {
         let now = Instant::now();
         let mut queries: u32 = 0;

@@ -33,7 +33,8 @@ const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Settings that every session asks for, whatever the defaults of the server, the database and the
-/// role are. `deploy/postgres/roles.sql` has the same, but for the marker.
+/// role are. `deploy/postgres/roles.sql` has the same, but for the marker and the timeout of idle
+/// transactions.
 ///
 /// These settings stay as the operator has them: `search_path` (the tables may be in any schema),
 /// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`Database::connect`]
@@ -223,7 +224,7 @@ pub async fn with_deadline<T>(
         .unwrap_or(Err(Error::Deadline(limit)))
 }
 
-/// Delays between retries, without end: they double from [`INITIAL_BACKOFF`] to `max_delay`. Jitter
+/// Delays between retries, without end: they double from 100 ms to `max_delay`. Jitter
 /// adds up to the same again, so that clients that failed together do not retry together.
 pub fn backoff(max_delay: Duration) -> impl Iterator<Item = Duration> + Send {
     iter::successors(Some(INITIAL_BACKOFF), move |delay| {

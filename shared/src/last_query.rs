@@ -20,14 +20,16 @@ use crate::users::User;
 /// those from before its wait for the lock, older than what queries before it have shown.
 pub const ANSWER: &str = "execute move_chain; execute read_users";
 
-/// The same with early lock release (Johnson et al., "Aether", VLDB 2010, section 4), for when other
-/// sessions move the chain too. [`ANSWER`] holds the row's lock while its commit waits for the disk
-/// and the synchronous standby, so all sessions wait for each other's disk writes.
+/// The same with early lock release (Johnson et al., "Aether", VLDB 2010, section 4), for when
+/// other sessions move the chain too. [`ANSWER`] holds the row's lock while its commit waits for the
+/// disk and the synchronous standby, so all sessions wait for each other's disk writes.
 ///
 /// Here the first commit does not wait, which frees the row. The second, of `settle`, waits
 /// together with the commits of all other sessions. The write-ahead log is one sequence, so the
 /// second commit makes the first durable, and with it every move that this one follows. A crash in
-/// between loses moves that no answer has told of.
+/// between loses moves of which no answer has told.
+///
+/// After an error the transaction stays open, without locks: drop the session.
 pub const ANSWER_RELEASING_EARLY: &str = "begin; set local synchronous_commit = off; \
     execute move_chain; execute read_users; commit; execute settle";
 
@@ -122,7 +124,8 @@ impl Chain {
     }
 }
 
-/// Sends [`ANSWER`] or [`ANSWER_RELEASING_EARLY`] to a session that [`Chain::prepare`] has prepared.
+/// Sends [`ANSWER`] or [`ANSWER_RELEASING_EARLY`], to a session that [`Chain::prepare`] has
+/// prepared.
 ///
 /// # Errors
 /// Those of [`Chain::answer`].

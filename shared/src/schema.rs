@@ -36,9 +36,9 @@ pub async fn migrate(session: &mut Session) -> Result<(), Error> {
 /// # Errors
 /// As for [`migrate`].
 pub async fn migrate_within(session: &mut Session, limit: Duration) -> Result<(), Error> {
-    // Far below the shortest time that a query may wait: it waits behind each lock of a migration.
-    // It holds for sqlx's own lock too, because a statement that waits has a snapshot, and with an
-    // old one open `users` grows.
+    // Far below the default `REQUEST_TIMEOUT`: queries wait behind a lock that a migration waits
+    // for. The limit holds for sqlx's own lock too. A statement that waits has a snapshot, and
+    // while an old snapshot is open, `users` grows.
     sqlx::query!("set lock_timeout = '200ms'")
         .execute(&mut *session)
         .await?;

@@ -1,5 +1,5 @@
-//! The worker's admin listener: health checks and metrics. Not for the public: of the api's limits it
-//! has only the one on the time that a request's head may take.
+//! The worker's admin listener: health checks and metrics. Not for the public: of the limits of the
+//! api's `edge` it needs only the one on the time that a request's head may take.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -120,8 +120,8 @@ impl ConnectionState {
         }
     }
 
-    /// A head is complete, but what follows must be read before the request can be answered. That
-    /// has the time of the head.
+    /// A head is complete, but what follows must be read before the request can be answered. The
+    /// header timeout includes the time for that.
     pub(super) fn on_incomplete_request(&self) {
         let mut state = self.state();
         if state.stage == Stage::Idle {

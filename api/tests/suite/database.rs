@@ -346,7 +346,7 @@ async fn a_statement_that_fails_at_once_causes_backoff_and_one_line() {
     eventually("the database is up", async || is_database_up(&admin).await).await;
 }
 
-// Postgres ends the wait of a commit for its standby by no timeout, and not when the client has gone.
+// No timeout and no lost client ends the wait of a commit for its standby.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_do_not_pile_up_while_no_standby_acknowledges() {
     let database = TestDatabase::with_own_server().await;

@@ -36,7 +36,7 @@ pub enum Error {
          point DATABASE_URL at the server itself, this program needs one session only"
     )]
     Pooled,
-    /// The server's certificate is of X.509 version 1, such as Citus makes for a server without one.
+    /// The server's certificate is of X.509 version 1. Citus makes such, for a server without one.
     #[error(
         "the server's certificate is of X.509 version 1, which is not supported: replace it \
          (Citus makes such a certificate where `ssl` is off)"

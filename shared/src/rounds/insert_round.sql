@@ -10,8 +10,8 @@ with expired as (
             and tick_at <= (select clock_timestamp()) + make_interval(secs => $3)
       )
 ),
--- The round of a tick is the new fence. So rows further ahead than $3 seconds go too: their ticks
--- would count otherwise, once they are near.
+-- The round of a tick is the new fence, so rows further ahead than $3 seconds go too. Otherwise
+-- they would become the fence once the clock is near them.
 ahead as (
     delete from rounds
     where $1::timestamptz is not null

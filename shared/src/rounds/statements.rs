@@ -57,8 +57,8 @@ pub(super) async fn old_snapshot_open(transaction: &mut Session) -> Result<bool,
     Ok(row.old_snapshot_open)
 }
 
-/// Inserts the round's row; without a tick it stands for an operator's round. Deletes rows that
-/// have expired or, as a tick's round, are further ahead than [`CLOCK_TOLERANCE`].
+/// Inserts the round's row; without a tick it stands for an operator's round. Deletes expired rows.
+/// The round of a tick also deletes rows that are further ahead than [`CLOCK_TOLERANCE`].
 pub(super) async fn insert_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,

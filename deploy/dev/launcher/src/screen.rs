@@ -1,4 +1,4 @@
-//! What a person at a terminal sees of the start and of the stop: a line for each step, with how far
+//! What a person at a terminal sees of start and stop: a line for each step, with how far
 //! it is. Elsewhere, and where log lines are asked for, the steps are log lines.
 
 use std::env;

@@ -2,7 +2,8 @@
 //! replicas at once, beside a worker's round.
 //!
 //! A request may arrive at any moment. A replica has one message in flight, for all requests that
-//! waited when it was sent. A message reads the clock when it is sent. When it has the row's lock it
+//! waited when it was sent. A message reads the clock when it is sent. (Postgres reads it again
+//! after a wait for the row; the earlier time is the harder case.) When it has the row's lock it
 //! moves the row, reads the users, and commits, in one step here: nobody else can move the row in
 //! between. That makes the move visible and frees the row. A later step makes it durable, with all
 //! moves before it. (A plain durable commit is these two steps with none in between.) The reply may

@@ -53,7 +53,8 @@ impl Binaries {
     }
 
     /// Those of the major version that made the data in a server's directory; without data, as
-    /// [`Self::find`] finds them. During a download `progress` is called several times a second, with
+    /// [`Self::find`] finds them. During a download `progress` is called several times a second,
+    /// with
     /// the number of bytes that have arrived and with that of all.
     ///
     /// # Errors

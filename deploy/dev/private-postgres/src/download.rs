@@ -320,7 +320,7 @@ mod tests {
     }
 
     /// Stands in for the registry, or for a proxy: it answers one request with `head`, the first
-    /// `length` bytes of `body` and the end of the connection. Joining it returns the request's line.
+    /// `length` bytes of `body` and the end of the connection. Joining it returns the request line.
     fn serve(head: String, body: Vec<u8>, length: usize) -> (String, JoinHandle<String>) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("there is a free port");
         let address = listener.local_addr().expect("it is bound");

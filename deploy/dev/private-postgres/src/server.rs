@@ -190,7 +190,7 @@ impl Server {
         &self.data_dir.directory
     }
 
-    /// Writes [`Self::url`] to [`DATABASE_URL_FILE`] in the server's directory, which only the account
+    /// Writes [`Self::url`] to [`DATABASE_URL_FILE`] in the server's directory. Only the account
     /// of this process can read.
     ///
     /// # Errors
