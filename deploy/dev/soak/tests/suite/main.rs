@@ -8,6 +8,7 @@
 
 mod citus;
 mod machine;
+mod standby;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
