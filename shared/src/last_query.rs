@@ -21,8 +21,8 @@ use crate::users::User;
 pub const ANSWER: &str = "execute move_chain; execute read_users";
 
 /// The same with early lock release (Johnson et al., "Aether", VLDB 2010, section 4), for when
-/// other sessions move the chain too. [`ANSWER`] holds the row's lock while its commit waits for the
-/// disk and the synchronous standby, so all sessions wait for each other's disk writes.
+/// other sessions move the chain too. [`ANSWER`] holds the row's lock while its commit waits for
+/// the disk and the synchronous standby, so all sessions wait for each other's disk writes.
 ///
 /// Here the first commit does not wait, which frees the row. The second, of `settle`, waits
 /// together with the commits of all other sessions. The write-ahead log is one sequence, so the
