@@ -13,7 +13,14 @@
 //! The database may crash, or fail over to its synchronous standby, once. All connections are lost,
 //! and of the moves that are not durable, any number of the last ones.
 
+mod properties;
+mod state;
+mod steps;
+
 use stateright::{Model, Property};
+
+pub use state::State;
+use state::{Progress, Replica, Request};
 
 const REPLICAS: usize = 2;
 const REQUESTS: usize = 4;
@@ -59,241 +66,33 @@ pub struct Chain {
     pub variant: Variant,
 }
 
-/// The time of a query; none before the very first one.
-type Time = Option<i8>;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Request {
-    NotSent,
-    Waiting,
-    Answered {
-        timestamp: Time,
-        /// The round whose users it shows.
-        round: u8,
-    },
-    /// With 503.
-    Unavailable,
-}
-
-/// What a message returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Reply {
-    /// The time of the query before the batch.
-    previous: Time,
-    /// The time of the batch.
-    queried: i8,
-    /// The round whose users were read.
-    round: u8,
-}
-
-/// How far a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Progress {
-    Sent,
-    /// The move is committed: others see it, and a crash may lose it.
-    Visible(Reply),
-    Durable(Reply),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Message {
-    batch: Vec<usize>,
-    sent_at: i8,
-    /// The last round when it was sent.
-    sent_round: u8,
-    /// The length of the chain, with this batch, once that is visible. The message's durable commit
-    /// makes so much of it durable.
-    end: usize,
-    progress: Progress,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Replica {
-    queue: Vec<usize>,
-    message: Option<Message>,
-    last_reply: Option<Reply>,
-}
-
-/// The database, the replicas and the requests at one moment.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct State {
-    clock: i8,
-    clock_went_back: bool,
-    /// The last committed round.
-    round: u8,
-    requests: [Request; REQUESTS],
-    /// For each request, those that were answered before it was sent.
-    answered_before: [Vec<usize>; REQUESTS],
-    /// The chain: all queries in their one order, with their times. The row of `last_query` holds
-    /// the last one's.
-    chain: Vec<(usize, i8)>,
-    /// How many of them no crash can lose.
-    durable: usize,
-    has_crashed: bool,
-    replicas: [Replica; REPLICAS],
-}
-
 /// What can happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(
+    missing_docs,
+    reason = "the fields number the replicas and the requests"
+)]
 pub enum Action {
     /// The database's clock advances.
     ClockAdvances,
     /// The database's clock is set back.
     ClockGoesBack,
     /// A request arrives at a replica.
-    Request(usize, usize),
+    Arrive { request: usize, replica: usize },
     /// A round is committed.
-    Round,
+    CommitRound,
     /// A replica sends its message.
-    Send(usize),
+    Send { replica: usize },
     /// The message gets the row's lock, moves the row, and commits: the move is visible.
-    Commit(usize),
+    Commit { replica: usize },
     /// The message's durable commit is done.
-    Settle(usize),
+    Settle { replica: usize },
     /// The message's reply arrives.
-    Reply(usize),
+    ReceiveReply { replica: usize },
     /// The replica's connection is lost.
-    Disconnect(usize),
-    /// The database crashes or fails over. So many queries of the chain are left.
-    Crash(usize),
-}
-
-impl State {
-    /// The row of `last_query`.
-    fn row(&self) -> Time {
-        self.chain.last().map(|&(_, queried)| queried)
-    }
-}
-
-impl Chain {
-    fn commit(&self, state: &mut State, number: usize) {
-        let row = state.row();
-        let replica = &mut state.replicas[number];
-        let Some(message) = &mut replica.message else {
-            return;
-        };
-        let previous = match self.variant {
-            Variant::LastQueryInMemory => replica.last_reply.map(|reply| reply.queried),
-            _ => row,
-        };
-        let queried = match (self.variant, row) {
-            (Variant::NoGreatest, _) | (_, None) => message.sent_at,
-            (_, Some(before)) => message.sent_at.max(before),
-        };
-        let round = match self.variant {
-            Variant::UsersFromBeforeTheLock => message.sent_round,
-            _ => state.round,
-        };
-        state
-            .chain
-            .extend(message.batch.iter().map(|&request| (request, queried)));
-        message.end = state.chain.len();
-        message.progress = Progress::Visible(Reply {
-            previous,
-            queried,
-            round,
-        });
-    }
-
-    fn settle(&self, state: &mut State, number: usize) {
-        for (other, replica) in state.replicas.iter_mut().enumerate() {
-            let Some(message) = &mut replica.message else {
-                continue;
-            };
-            let Progress::Visible(reply) = message.progress else {
-                continue;
-            };
-            if other == number {
-                state.durable = state.durable.max(message.end);
-            }
-            if other == number || self.variant == Variant::AnotherSessionsCommit {
-                message.progress = Progress::Durable(reply);
-            }
-        }
-    }
-
-    fn receive_reply(&self, state: &mut State, number: usize) {
-        let replica = &mut state.replicas[number];
-        let Some(message) = replica.message.take() else {
-            return;
-        };
-        let (Progress::Visible(mut reply) | Progress::Durable(mut reply)) = message.progress else {
-            return;
-        };
-        if self.variant == Variant::UsersFromAfterTheCommit {
-            reply.round = state.round;
-        }
-        replica.last_reply = Some(reply);
-        let mut batch = message.batch;
-        if self.variant == Variant::JoinAfterCommit {
-            // Directly after its batch, even if the chain has moved on.
-            let end = state
-                .chain
-                .iter()
-                .position(|&(request, _)| batch.last() == Some(&request));
-            let next = end.map_or(0, |end| end + 1);
-            for (offset, request) in replica.queue.drain(..).enumerate() {
-                state.chain.insert(next + offset, (request, reply.queried));
-                batch.push(request);
-            }
-        }
-        for (position, &request) in batch.iter().enumerate() {
-            let first = position == 0 || self.variant == Variant::AllGetPrevious;
-            state.requests[request] = Request::Answered {
-                timestamp: if first {
-                    reply.previous
-                } else {
-                    Some(reply.queried)
-                },
-                round: reply.round,
-            };
-        }
-    }
-
-    fn disconnect(&self, state: &mut State, number: usize) {
-        if self.variant == Variant::ForgetsToSettle
-            && let Some(message) = &state.replicas[number].message
-            && let Progress::Visible(_) = message.progress
-        {
-            self.receive_reply(state, number);
-            return;
-        }
-        let replica = &mut state.replicas[number];
-        let Some(message) = replica.message.take() else {
-            return;
-        };
-        for request in message.batch {
-            state.requests[request] = match (self.variant, replica.last_reply) {
-                (Variant::StaleReply, Some(reply)) => Request::Answered {
-                    timestamp: Some(reply.queried),
-                    round: reply.round,
-                },
-                _ => Request::Unavailable,
-            };
-        }
-    }
-
-    fn crash(&self, state: &mut State, left: usize) {
-        state.has_crashed = true;
-        state.chain.truncate(left);
-        state.durable = left;
-        for number in 0..REPLICAS {
-            self.disconnect(state, number);
-        }
-    }
-}
-
-/// The position of a request in the chain.
-fn position(state: &State, request: usize) -> Option<usize> {
-    state.chain.iter().position(|&(other, _)| other == request)
-}
-
-/// The rounds whose users the answers show, in the order of the chain.
-fn answered_rounds(state: &State) -> impl Iterator<Item = u8> {
-    (state.chain.iter()).filter_map(move |&(request, _)| match state.requests[request] {
-        Request::Answered { round, .. } => Some(round),
-        _ => None,
-    })
+    Disconnect { replica: usize },
+    /// The database crashes or fails over. Of the chain, so many queries are left.
+    Crash { left: usize },
 }
 
 impl Model for Chain {
@@ -322,35 +121,36 @@ impl Model for Chain {
             actions.push(Action::ClockGoesBack);
         }
         if state.round < LAST_ROUND {
-            actions.push(Action::Round);
+            actions.push(Action::CommitRound);
         }
         // Requests are interchangeable, so they are sent in the order of their numbers.
         let next = (state.requests.iter()).position(|request| *request == Request::NotSent);
-        for (number, replica) in state.replicas.iter().enumerate() {
+        for (replica, Replica { queue, message, .. }) in state.replicas.iter().enumerate() {
             // So are the replicas: the first request goes to the first one.
-            if next != Some(0) || number == 0 {
-                actions.extend(next.map(|request| Action::Request(request, number)));
+            if next != Some(0) || replica == 0 {
+                actions.extend(next.map(|request| Action::Arrive { request, replica }));
             }
-            let Some(message) = &replica.message else {
-                if !replica.queue.is_empty() {
-                    actions.push(Action::Send(number));
+            let Some(message) = message else {
+                if !queue.is_empty() {
+                    actions.push(Action::Send { replica });
                 }
                 continue;
             };
-            actions.push(Action::Disconnect(number));
+            actions.push(Action::Disconnect { replica });
             match message.progress {
-                Progress::Sent => actions.push(Action::Commit(number)),
+                Progress::Sent => actions.push(Action::Commit { replica }),
                 Progress::Visible(_) => {
-                    actions.push(Action::Settle(number));
+                    actions.push(Action::Settle { replica });
                     if self.variant == Variant::AnswerBeforeDurable {
-                        actions.push(Action::Reply(number));
+                        actions.push(Action::ReceiveReply { replica });
                     }
                 }
-                Progress::Durable(_) => actions.push(Action::Reply(number)),
+                Progress::Durable(_) => actions.push(Action::ReceiveReply { replica }),
             }
         }
         if !state.has_crashed {
-            actions.extend((state.durable..=state.chain.len()).map(Action::Crash));
+            let left = state.durable..=state.chain.len();
+            actions.extend(left.map(|left| Action::Crash { left }));
         }
     }
 
@@ -362,108 +162,19 @@ impl Model for Chain {
                 state.clock -= 1;
                 state.clock_went_back = true;
             }
-            Action::Request(request, number) => {
-                state.answered_before[request] = (0..REQUESTS)
-                    .filter(|&other| matches!(state.requests[other], Request::Answered { .. }))
-                    .collect();
-                state.requests[request] = Request::Waiting;
-                state.replicas[number].queue.push(request);
-            }
-            Action::Round => state.round += 1,
-            Action::Send(number) => {
-                let sent_at = state.clock;
-                // Nothing else depends on it, and it would double the states.
-                let sent_round = match self.variant {
-                    Variant::UsersFromBeforeTheLock => state.round,
-                    _ => 0,
-                };
-                let replica = &mut state.replicas[number];
-                replica.message = Some(Message {
-                    batch: std::mem::take(&mut replica.queue),
-                    sent_at,
-                    sent_round,
-                    end: 0,
-                    progress: Progress::Sent,
-                });
-            }
-            Action::Commit(number) => self.commit(&mut state, number),
-            Action::Settle(number) => self.settle(&mut state, number),
-            Action::Reply(number) => self.receive_reply(&mut state, number),
-            Action::Disconnect(number) => self.disconnect(&mut state, number),
-            Action::Crash(left) => self.crash(&mut state, left),
+            Action::CommitRound => state.round += 1,
+            Action::Arrive { request, replica } => state.arrive(request, replica),
+            Action::Send { replica } => self.send(&mut state, replica),
+            Action::Commit { replica } => self.commit(&mut state, replica),
+            Action::Settle { replica } => self.settle(&mut state, replica),
+            Action::ReceiveReply { replica } => self.receive_reply(&mut state, replica),
+            Action::Disconnect { replica } => self.disconnect(&mut state, replica),
+            Action::Crash { left } => self.crash(&mut state, left),
         }
         Some(state)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![
-            Property::always(
-                "an answer has the time of the query right before it",
-                |_, state: &State| {
-                    (0..REQUESTS).all(|request| match state.requests[request] {
-                        Request::Answered { timestamp, .. } => position(state, request)
-                            .is_some_and(|position| {
-                                let before = position.checked_sub(1);
-                                timestamp == before.map(|before| state.chain[before].1)
-                            }),
-                        _ => true,
-                    })
-                },
-            ),
-            Property::always("time never goes back", |_, state: &State| {
-                state.chain.windows(2).all(|pair| pair[0].1 <= pair[1].1)
-            }),
-            Property::always(
-                "an answer that arrived before a request was sent precedes it in the chain",
-                |_, state: &State| {
-                    (0..REQUESTS).all(|request| match position(state, request) {
-                        Some(own) => (state.answered_before[request].iter()).all(|&other| {
-                            position(state, other).is_some_and(|position| position < own)
-                        }),
-                        None => true,
-                    })
-                },
-            ),
-            Property::always(
-                "no answer shows users of a round that an answer before it had left behind",
-                |_, state: &State| answered_rounds(state).is_sorted(),
-            ),
-            Property::sometimes("all requests are answered", |_, state: &State| {
-                (state.requests.iter()).all(|request| matches!(request, Request::Answered { .. }))
-            }),
-            Property::sometimes(
-                "a round comes between two answers of the chain",
-                |_, state: &State| {
-                    let mut rounds = answered_rounds(state);
-                    rounds
-                        .next()
-                        .is_some_and(|first| rounds.any(|round| round > first))
-                },
-            ),
-            Property::always("no crash loses an answered query", |_, state: &State| {
-                (0..REQUESTS).all(|request| match state.requests[request] {
-                    Request::Answered { .. } => position(state, request).is_some(),
-                    _ => true,
-                })
-            }),
-            Property::sometimes("a crash loses a visible move", |_, state: &State| {
-                let lost = |request| {
-                    state.requests[request] == Request::Unavailable
-                        && position(state, request).is_none()
-                };
-                state.has_crashed
-                    && (0..REQUESTS).any(lost)
-                    && state
-                        .requests
-                        .iter()
-                        .any(|request| matches!(request, Request::Answered { .. }))
-            }),
-            Property::sometimes("a committed batch gets 503", |_, state: &State| {
-                state
-                    .chain
-                    .iter()
-                    .any(|&(request, _)| state.requests[request] == Request::Unavailable)
-            }),
-        ]
+        properties::all()
     }
 }
