@@ -54,8 +54,7 @@ impl Binaries {
 
     /// Those of the major version that made the data in a server's directory; without data, as
     /// [`Self::find`] finds them. During a download `progress` is called several times a second,
-    /// with
-    /// the number of bytes that have arrived and with that of all.
+    /// with the number of bytes that have arrived and with that of all.
     ///
     /// # Errors
     /// [`Error::OtherMajor`] when there are none of that version; else as [`Self::find`].

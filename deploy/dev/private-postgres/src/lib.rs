@@ -10,6 +10,7 @@ mod data_dir;
 mod download;
 mod parent_death_guard;
 mod postmaster;
+mod previous_server;
 pub mod roles;
 mod server;
 mod temporary_folder;

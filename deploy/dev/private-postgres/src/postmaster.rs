@@ -1,23 +1,19 @@
-//! The server's main process: started on a port, ready once `postmaster.pid` shows it, signalled.
+//! The server's main process: started on a port, ready once `postmaster.pid` shows it, ended.
 
 use std::fs::{self, File};
-use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::data_dir::{DataDir, Durability};
 use crate::{Error, ParentDeathGuard};
 
-/// How long to wait until the guard of a killed owner has stopped the server that it left behind.
-const PREVIOUS_SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a server may take to stop before it is killed.
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often to check the process and its files while waiting for a change.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 /// What the server logs when another process listens on its port. `initdb --no-locale` keeps its
@@ -39,83 +35,24 @@ const SETTINGS: [&str; 7] = [
     "autovacuum_naptime=10s",
 ];
 
-impl DataDir {
-    /// Waits for the end of a server whose owner was killed, which the guard may not have stopped
-    /// yet. Then no server runs here, since the caller holds the lock of the directory. So it
-    /// removes a `postmaster.pid` that is left: Postgres would refuse to start if its number
-    /// belongs to another process by now.
-    ///
-    /// # Errors
-    /// [`Error::StillRuns`] when the server does not end in time.
-    pub(crate) fn wait_for_previous_server(&self) -> Result<(), Error> {
-        let deadline = Instant::now() + PREVIOUS_SERVER_STOP_TIMEOUT;
-        while let Some(id) = self.previous_server() {
-            if self.cancel.is_cancelled() {
-                return Err(Error::Cancelled);
-            }
-            if Instant::now() > deadline {
-                return Err(Error::StillRuns {
-                    directory: self.cluster.clone(),
-                    id,
-                });
-            }
-            sleep(POLL_INTERVAL);
-        }
-        let path = self.pid_file_path();
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(Error::io("removing", &path)(error))
-            }
-            _ => Ok(()),
-        }
-    }
+/// A server's main process, and the guard that ends it with this process.
+#[derive(Debug)]
+pub(crate) struct Postmaster {
+    process: Child,
+    guard: ParentDeathGuard,
+}
 
-    /// The process id in `postmaster.pid`, if it is that of a server in this directory.
-    pub(crate) fn previous_server(&self) -> Option<i32> {
-        let id = self.pid_file().lines().next()?.parse().ok()?;
-        if kill(Pid::from_raw(id), None) == Err(Errno::ESRCH) {
-            return None;
-        }
-        // A server of ours has the directory as an argument, one that was started by hand may have
-        // it as the working directory alone.
-        let process = Path::new("/proc").join(id.to_string());
-        let is_server = match fs::read(process.join("cmdline")) {
-            Ok(arguments) => {
-                let cluster = self.cluster.as_os_str().as_bytes();
-                arguments
-                    .split(|byte| *byte == 0)
-                    .any(|word| word == cluster)
-                    || fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == self.cluster)
-            }
-            // It may have ended. Without /proc, as on macOS, it may be the server.
-            Err(_) => !Path::new("/proc/self").exists(),
-        };
-        is_server.then_some(id)
-    }
-
+impl Postmaster {
     /// Starts the server and waits until it accepts sessions.
-    pub(crate) fn run(&self, port: u16) -> Result<(Child, ParentDeathGuard), Error> {
-        let log_path = self.directory.join("postgres.log");
+    pub(crate) fn start(data_dir: &DataDir, port: u16) -> Result<Self, Error> {
+        let log_path = data_dir.directory.join("postgres.log");
         let log = File::create(&log_path).map_err(Error::io("creating", &log_path))?;
-        let (fsync, guard_signal, folder) = match self.durability {
-            Durability::Full => ("fsync=on", "INT", None),
-            Durability::Test => ("fsync=off", "QUIT", Some(&*self.directory)),
+        let (guard_signal, guarded_folder) = match data_dir.durability {
+            Durability::Full => ("INT", None),
+            Durability::Test => ("QUIT", Some(&*data_dir.directory)),
         };
-        let program = self.binaries.program("postgres");
-        let mut command = self.account.command(&program);
-        command
-            .arg("-D")
-            .arg(&self.cluster)
-            .arg("-p")
-            .arg(port.to_string());
-        for setting in SETTINGS
-            .into_iter()
-            .chain([fsync])
-            .chain(self.settings.iter().map(|setting| &**setting))
-        {
-            command.arg("-c").arg(setting);
-        }
-        let mut process = command
+        let program = data_dir.binaries.program("postgres");
+        let process = command(data_dir, port)
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(Error::io("sharing", &log_path))?)
             .stderr(log)
@@ -123,15 +60,14 @@ impl DataDir {
             .process_group(0)
             .spawn()
             .map_err(Error::io("starting", &program))?;
-        let guard = ParentDeathGuard::new(process.id(), guard_signal, folder)
+        let guard = ParentDeathGuard::new(process.id(), guard_signal, guarded_folder)
             .map_err(Error::io("guarding", &program))?;
-        if self.wait_until_ready(&mut process) {
-            return Ok((process, guard));
+        let mut postmaster = Self { process, guard };
+        if postmaster.wait_until_ready(data_dir) {
+            return Ok(postmaster);
         }
-        signal(&process, Signal::SIGQUIT);
-        let _ = process.wait();
-        guard.dismiss();
-        if self.cancel.is_cancelled() {
+        postmaster.end(Signal::SIGQUIT);
+        if data_dir.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
         let log = fs::read_to_string(&log_path).unwrap_or_default();
@@ -139,7 +75,7 @@ impl DataDir {
             return Err(Error::PortInUse(port));
         }
         Err(Error::Start {
-            directory: self.cluster.clone(),
+            directory: data_dir.cluster.clone(),
             log: last_lines(&log),
         })
     }
@@ -147,10 +83,10 @@ impl DataDir {
     /// Waits for `ready` in the last line of `postmaster.pid`, as `pg_ctl` does. There is no
     /// timeout, because a recovery may take long. False when the process has ended instead, or the
     /// start was cancelled.
-    fn wait_until_ready(&self, process: &mut Child) -> bool {
-        let own_id = process.id().to_string();
-        while matches!(process.try_wait(), Ok(None)) && !self.cancel.is_cancelled() {
-            let text = self.pid_file();
+    fn wait_until_ready(&mut self, data_dir: &DataDir) -> bool {
+        let own_id = self.process.id().to_string();
+        while self.is_running() && !data_dir.cancel.is_cancelled() {
+            let text = data_dir.pid_file();
             let mut lines = text.lines();
             if lines.next() == Some(&own_id)
                 && lines.last().is_some_and(|status| status.trim() == "ready")
@@ -162,26 +98,56 @@ impl DataDir {
         false
     }
 
-    /// The text of `postmaster.pid`; empty when the file is missing.
-    fn pid_file(&self) -> String {
-        fs::read_to_string(self.pid_file_path()).unwrap_or_default()
+    pub(crate) fn is_running(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
     }
 
-    fn pid_file_path(&self) -> PathBuf {
-        self.cluster.join("postmaster.pid")
+    /// Sends this signal, unless the process has ended already, and waits for its end. A process
+    /// that takes too long is killed.
+    pub(crate) fn end(mut self, signal: Signal) {
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        if self.is_running() {
+            self.send(signal);
+        }
+        while self.is_running() {
+            if Instant::now() > deadline {
+                self.send(Signal::SIGKILL);
+            }
+            sleep(POLL_INTERVAL);
+        }
+        self.guard.dismiss();
     }
+
+    fn send(&self, signal: Signal) {
+        let id = i32::try_from(self.process.id()).expect("the kernel's process ids are i32");
+        // It fails only when the process has already ended.
+        let _ = kill(Pid::from_raw(id), signal);
+    }
+}
+
+/// The command that runs the server.
+fn command(data_dir: &DataDir, port: u16) -> Command {
+    let mut command = (data_dir.account).command(&data_dir.binaries.program("postgres"));
+    command
+        .arg("-D")
+        .arg(&data_dir.cluster)
+        .arg("-p")
+        .arg(port.to_string());
+    let fsync = match data_dir.durability {
+        Durability::Full => "fsync=on",
+        Durability::Test => "fsync=off",
+    };
+    for setting in SETTINGS
+        .into_iter()
+        .chain([fsync])
+        .chain(data_dir.settings.iter().map(|setting| &**setting))
+    {
+        command.arg("-c").arg(setting);
+    }
+    command
 }
 
 fn last_lines(log: &str) -> String {
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(5)..].join("; ")
-}
-
-/// Sends a signal to a child process.
-pub(crate) fn signal(process: &Child, signal: Signal) {
-    // It fails only when the process has already ended.
-    let _ = kill(
-        Pid::from_raw(i32::try_from(process.id()).expect("the kernel's process ids are i32")),
-        signal,
-    );
 }

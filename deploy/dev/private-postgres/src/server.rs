@@ -1,40 +1,33 @@
 //! A server from its start to its stop. It keeps its port across crashes and restarts.
 
-use std::env;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Child;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tokio_util::sync::CancellationToken;
 
-use crate::account::Account;
 use crate::data_dir::{DataDir, Durability, write_secret};
-use crate::postmaster::{POLL_INTERVAL, signal};
+use crate::postmaster::Postmaster;
 use crate::temporary_folder::TemporaryFolder;
-use crate::{Binaries, Error, ParentDeathGuard};
+use crate::{Binaries, Error};
 
 /// The file that [`Server::write_url`] writes.
 pub const DATABASE_URL_FILE: &str = "database-url";
 
-/// How long a server may take to stop before it is killed.
-const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 /// How many ports to try, when other processes take them before the server listens.
 const PORT_TRIES: usize = 10;
 
 /// A running server. Dropping it stops it in an orderly way. If this process is killed, a
-/// [`ParentDeathGuard`] stops it.
+/// [`ParentDeathGuard`](crate::ParentDeathGuard) stops it.
 #[derive(Debug)]
 pub struct Server {
     data_dir: DataDir,
     port: u16,
     password: String,
     /// None while the server is stopped.
-    running: Option<(Child, ParentDeathGuard)>,
+    postmaster: Option<Postmaster>,
     /// Held while the server may run, so that a second one on the same directory is refused.
     _lock: File,
     /// The folder of a temporary server, removed with it.
@@ -56,15 +49,8 @@ impl Server {
         let directory = directory
             .canonicalize()
             .map_err(Error::io("finding", directory))?;
-        let data_dir = DataDir {
-            cluster: directory.join("cluster"),
-            directory,
-            binaries: binaries.clone(),
-            account: Account::for_server()?,
-            durability: Durability::Full,
-            settings: Vec::new(),
-            cancel,
-        };
+        let settings = Vec::new();
+        let data_dir = DataDir::new(directory, binaries, Durability::Full, settings, cancel)?;
         Self::start_in(data_dir, None)
     }
 
@@ -74,18 +60,9 @@ impl Server {
     /// # Errors
     /// See [`Error`].
     pub fn start_temporary(binaries: &Binaries, settings: &[&str]) -> Result<Self, Error> {
-        let folder = temporary_folder()?;
-        let directory = folder.path().to_owned();
-        let data_dir = DataDir {
-            cluster: directory.join("cluster"),
-            directory,
-            binaries: binaries.clone(),
-            account: Account::for_server()?,
-            durability: Durability::Test,
-            settings: settings.iter().map(ToString::to_string).collect(),
-            cancel: CancellationToken::new(),
-        };
-        data_dir.account.take_ownership(&data_dir.directory)?;
+        let settings = settings.iter().map(ToString::to_string).collect();
+        let cancel = CancellationToken::new();
+        let (data_dir, folder) = DataDir::temporary(binaries, Durability::Test, settings, cancel)?;
         Self::start_in(data_dir, Some(folder))
     }
 
@@ -95,37 +72,26 @@ impl Server {
     /// # Errors
     /// [`Error::Initdb`] when the copy fails; see [`Error`] for the others.
     pub fn start_standby(&self) -> Result<Self, Error> {
-        let folder = temporary_folder()?;
-        let directory = folder.path().to_owned();
-        let data_dir = DataDir {
-            cluster: directory.join("cluster"),
-            directory,
-            binaries: self.data_dir.binaries.clone(),
-            account: Account::for_server()?,
-            durability: self.data_dir.durability,
-            settings: self.data_dir.settings.clone(),
-            cancel: self.data_dir.cancel.clone(),
-        };
-        data_dir.account.take_ownership(&data_dir.directory)?;
-        let lock = lock(&data_dir.directory)?;
+        let own = &self.data_dir;
+        let (data_dir, folder) = DataDir::temporary(
+            &own.binaries,
+            own.durability,
+            own.settings.clone(),
+            own.cancel.clone(),
+        )?;
+        let lock = data_dir.lock()?;
         data_dir.copy(&self.url("postgres", "postgres"))?;
-        Self::start_at(data_dir, self.password.clone(), lock, Some(folder))
+        Self::start_on_free_port(data_dir, self.password.clone(), lock, Some(folder))
     }
 
     fn start_in(data_dir: DataDir, folder: Option<TemporaryFolder>) -> Result<Self, Error> {
-        if !data_dir.account.can_enter(&data_dir.cluster) {
-            return Err(Error::Inaccessible {
-                directory: data_dir.directory,
-                account: data_dir.account.name().to_owned(),
-            });
-        }
-        let lock = lock(&data_dir.directory)?;
+        data_dir.check_access()?;
+        let lock = data_dir.lock()?;
         let password = data_dir.initialize()?;
-        Self::start_at(data_dir, password, lock, folder)
+        Self::start_on_free_port(data_dir, password, lock, folder)
     }
 
-    /// Starts a server whose cluster exists, on a free port.
-    fn start_at(
+    fn start_on_free_port(
         data_dir: DataDir,
         password: String,
         lock: File,
@@ -135,7 +101,7 @@ impl Server {
             data_dir,
             port: 0,
             password,
-            running: None,
+            postmaster: None,
             _lock: lock,
             _folder: folder,
         };
@@ -167,11 +133,10 @@ impl Server {
         if self.is_running() {
             return Ok(());
         }
-        if let Some((_, guard)) = self.running.take() {
-            guard.dismiss();
-        }
+        // One that died leaves its guard.
+        self.stop();
         self.data_dir.wait_for_previous_server()?;
-        self.running = Some(self.data_dir.run(self.port)?);
+        self.postmaster = Some(Postmaster::start(&self.data_dir, self.port)?);
         Ok(())
     }
 
@@ -214,9 +179,7 @@ impl Server {
 
     /// Whether the server runs.
     pub fn is_running(&mut self) -> bool {
-        self.running
-            .as_mut()
-            .is_some_and(|(process, _)| matches!(process.try_wait(), Ok(None)))
+        self.postmaster.as_mut().is_some_and(Postmaster::is_running)
     }
 
     /// Stops the server: ends its sessions and writes a checkpoint. A server that takes longer than
@@ -230,41 +193,16 @@ impl Server {
         self.end(Signal::SIGQUIT);
     }
 
-    fn end(&mut self, stop_signal: Signal) {
-        let Some((mut process, guard)) = self.running.take() else {
-            return;
-        };
-        signal(&process, stop_signal);
-        let deadline = Instant::now() + STOP_TIMEOUT;
-        while matches!(process.try_wait(), Ok(None)) {
-            if Instant::now() > deadline {
-                signal(&process, Signal::SIGKILL);
-            }
-            sleep(POLL_INTERVAL);
+    fn end(&mut self, signal: Signal) {
+        if let Some(postmaster) = self.postmaster.take() {
+            postmaster.end(signal);
         }
-        guard.dismiss();
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-fn temporary_folder() -> Result<TemporaryFolder, Error> {
-    let parent = env::temp_dir();
-    TemporaryFolder::create(&parent, "max-two-postgres-")
-        .map_err(Error::io("creating a folder in", &parent))
-}
-
-fn lock(directory: &Path) -> Result<File, Error> {
-    let path = directory.join("lock");
-    let file = File::create(&path).map_err(Error::io("creating", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::InUse(directory.to_owned())),
-        Err(TryLockError::Error(error)) => Err(Error::io("locking", &path)(error)),
     }
 }
 
