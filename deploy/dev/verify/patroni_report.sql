@@ -18,6 +18,18 @@ create temp table responses (
 \copy responses (sent, received, body, status, type) from 'responses'
 update responses set timestamp = body::jsonb->>'timestamp', users = body::jsonb->'users' where status = 200;
 
+-- The answers, with the choices that their place in the chain allows, and the first and the last
+-- choice of their users among these.
+create temp table answers as
+select responses.*, first_choice, first, last
+from responses
+left join audit.places on places.timestamp = coalesce(responses.timestamp, '')
+left join lateral (
+    select min(number) as first, max(number) as last from audit.choices
+    where number between first_choice and last_choice and choices.users = responses.users
+) as shown on true
+where status = 200;
+
 create temp table writes (number integer, acknowledged numeric, node text);
 \copy writes from 'writes'
 
@@ -90,19 +102,14 @@ from (
     from (select timestamp, max(timestamp) over (order by sent) as latest from responses where status = 200) as times
     where timestamp < latest
     union all
-    select 'responses with a timestamp that is no query''s', count(*) from responses
-    where timestamp not in (select to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') from audit.queries)
+    select 'responses with a timestamp that is no query''s', count(*) from answers where first_choice is null
     union all
-    select 'responses with users of no round, or of an older round than the response before', count(*)
-    from (
-        select last, max(first) over (order by sent) as latest
-        from responses
-        left join (
-            select users, min(number) as first, max(number) as last from audit.choices group by users
-        ) as rounds using (users)
-        where status = 200
-    ) as chosen
-    where last is null or last < latest
+    select 'responses with users of another round than that of their place in the chain', count(*) from answers
+    where first_choice is not null and first is null
+    union all
+    select 'responses with users of an older round than a response before', count(*)
+    from (select last, max(first) over (order by sent) as latest from answers) as chosen
+    where last < latest
     -- And what the checker of deploy/dev/testkit finds.
     union all
     select finding, count from findings

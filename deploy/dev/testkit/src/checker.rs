@@ -6,7 +6,8 @@
 mod history;
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -15,14 +16,14 @@ use sqlx::AssertSqlSafe;
 
 use crate::{Client, TestDatabase};
 
+use history::Audit;
 pub use history::Observation;
-use history::{Audit, Query};
 
 /// Records the answers of a database's clients; triggers record the database's changes.
 #[derive(Clone, Debug, Default)]
 pub struct Checker {
     observations: Arc<Mutex<Vec<Observation>>>,
-    error_responses: Arc<Mutex<u64>>,
+    error_responses: Arc<AtomicU64>,
 }
 
 impl Checker {
@@ -40,10 +41,7 @@ impl Checker {
         let received_at = Instant::now();
         let status = reply.status.as_u16();
         if status != 200 {
-            *self
-                .error_responses
-                .lock()
-                .expect("nothing panics while it holds this lock") += 1;
+            self.error_responses.fetch_add(1, Ordering::Relaxed);
             return Some(status);
         }
         // A truncated body is no answer.
@@ -59,25 +57,18 @@ impl Checker {
 
     /// Records an answer.
     pub fn record(&self, observation: Observation) {
+        self.observations().push(observation);
+    }
+
+    fn observations(&self) -> MutexGuard<'_, Vec<Observation>> {
         self.observations
             .lock()
             .expect("nothing panics while it holds this lock")
-            .push(observation);
     }
 
     /// Reports on everything that was recorded. No program may use the database any more.
     pub async fn report(&self, database: &TestDatabase) -> Report {
-        let observations = self
-            .observations
-            .lock()
-            .expect("nothing panics while it holds this lock")
-            .clone();
-        let audit = Audit {
-            choices: database
-                .values("select users from audit.choices order by number")
-                .await,
-            queries: queries(database).await,
-        };
+        let observations = self.observations().clone();
         Report {
             rounds: database.value("select count(*) from audit.rounds").await,
             first_tick: database
@@ -90,11 +81,8 @@ impl Checker {
             statements: database.value("select count(*) from audit.queries").await,
             lost_first_answers: lost_first_answers(database, &observations).await,
             answers: observations.len(),
-            error_responses: *self
-                .error_responses
-                .lock()
-                .expect("nothing panics while it holds this lock"),
-            contradictions: history::contradictions(&observations, &audit),
+            error_responses: self.error_responses.load(Ordering::Relaxed),
+            contradictions: history::contradictions(&observations, &audit(database).await),
         }
     }
 }
@@ -103,33 +91,31 @@ impl Checker {
 const FINDINGS: &str = include_str!("checker/findings.sql");
 
 async fn findings(database: &TestDatabase) -> Vec<(String, i64)> {
-    let mut connection = database.superuser().await;
+    let mut session = database.superuser().await;
     sqlx::query_as(AssertSqlSafe(format!(
         "select finding, count::bigint from ({FINDINGS}) as findings"
     )))
-    .fetch_all(&mut connection)
+    .fetch_all(&mut session)
     .await
     .expect("a superuser may read the audit")
 }
 
-/// The moves of the chain, in their order.
-async fn queries(database: &TestDatabase) -> Vec<Query> {
-    let mut connection = database.superuser().await;
-    let rows: Vec<(Option<String>, String, i64)> = sqlx::query_as(
-        "select to_char(previous_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'),
-                to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'),
-                (select count(*) from audit.choices where number <= queries.choice)
-         from audit.queries order by number",
-    )
-    .fetch_all(&mut connection)
-    .await
-    .expect("a superuser may read the audit");
-    let query = |(previous, queried, rounds)| Query {
-        previous,
-        queried,
-        round: usize::try_from(rounds).expect("a count is not negative"),
-    };
-    rows.into_iter().map(query).collect()
+async fn audit(database: &TestDatabase) -> Audit {
+    let mut session = database.superuser().await;
+    let choices = sqlx::query_as("select number, users from audit.choices order by number")
+        .fetch_all(&mut session)
+        .await
+        .expect("a superuser may read the audit");
+    let places: Vec<(Option<String>, i64, i64)> =
+        sqlx::query_as("select nullif(timestamp, ''), first_choice, last_choice from audit.places")
+            .fetch_all(&mut session)
+            .await
+            .expect("a superuser may read the audit");
+    let places = places
+        .into_iter()
+        .map(|(timestamp, first, last)| (timestamp, first..=last))
+        .collect();
+    Audit { choices, places }
 }
 
 /// Counts statements whose first answer, the one with the time of the query before, no client got.
@@ -138,10 +124,10 @@ async fn lost_first_answers(database: &TestDatabase, observations: &[Observation
         .iter()
         .map(|observation| observation.timestamp.clone().unwrap_or_default())
         .collect();
-    let mut connection = database.superuser().await;
+    let mut session = database.superuser().await;
     sqlx::query_scalar(include_str!("checker/lost_first_answers.sql"))
         .bind(timestamps)
-        .fetch_one(&mut connection)
+        .fetch_one(&mut session)
         .await
         .expect("a superuser may read the audit")
 }

@@ -8,8 +8,10 @@ use private_postgres::{Binaries, Server, roles};
 use shared::db::{Database, Error, Session, close};
 use shared::last_query::{Answer, Chain};
 use shared::{schema, users};
-use sqlx::{AssertSqlSafe, Connection as _, raw_sql};
+use sqlx::Connection as _;
 use tokio::sync::{Mutex, OnceCell};
+
+use crate::sql;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The migrated database that the tests' databases are copied from.
@@ -93,25 +95,21 @@ impl TestDatabase {
 
     /// Adds the users 1 to `number`.
     pub async fn seed(&self, number: i64) {
-        let mut connection = self.connect(&self.owner).await;
-        users::seed(&mut connection, 1..=number)
+        let mut session = self.connect(&self.owner).await;
+        users::seed(&mut session, 1..=number)
             .await
             .expect("the owner may seed");
-        close(connection).await;
+        close(session).await;
     }
 
     async fn copy(server: Arc<Mutex<Server>>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut connection = connect(&server.lock().await.url("postgres", "postgres")).await;
-        raw_sql(AssertSqlSafe(format!(
-            "create database {name} template {TEMPLATE} owner {}",
-            roles::OWNER
-        )))
-        .execute(&mut connection)
-        .await
-        .expect("a superuser may create databases");
-        close(connection).await;
+        let mut session = connect(&server.lock().await.url("postgres", "postgres")).await;
+        let owner = roles::OWNER;
+        let create = format!("create database {name} template {TEMPLATE} owner {owner}");
+        sql::run(&mut session, &create).await;
+        close(session).await;
         Self::on(server, name).await
     }
 
@@ -158,40 +156,35 @@ impl TestDatabase {
 
     /// Runs statements as a superuser.
     pub async fn run(&self, statements: &str) {
-        let mut connection = self.superuser().await;
-        raw_sql(AssertSqlSafe(statements.to_owned()))
-            .execute(&mut connection)
-            .await
-            .unwrap_or_else(|error| panic!("{statements}: {error}"));
-        close(connection).await;
+        let mut session = self.superuser().await;
+        sql::run(&mut session, statements).await;
+        close(session).await;
     }
 
     /// The single value that a query returns to a superuser.
-    pub async fn value<T>(&self, query: &str) -> T
-    where
-        T: Send + Unpin + for<'row> sqlx::Decode<'row, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-    {
-        let mut connection = self.superuser().await;
-        let value = sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
-            .fetch_one(&mut connection)
-            .await
-            .unwrap_or_else(|error| panic!("{query}: {error}"));
-        close(connection).await;
+    pub async fn value<T: sql::Value>(&self, query: &str) -> T {
+        let mut session = self.superuser().await;
+        let value = sql::value(&mut session, query).await;
+        close(session).await;
         value
     }
 
     /// All values of the single column that a query returns to a superuser.
-    pub async fn values<T>(&self, query: &str) -> Vec<T>
-    where
-        T: Send + Unpin + for<'row> sqlx::Decode<'row, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
-    {
-        let mut connection = self.superuser().await;
-        let values = sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
-            .fetch_all(&mut connection)
-            .await
-            .unwrap_or_else(|error| panic!("{query}: {error}"));
-        close(connection).await;
+    pub async fn values<T: sql::Value>(&self, query: &str) -> Vec<T> {
+        let mut session = self.superuser().await;
+        let values = sql::values(&mut session, query).await;
+        close(session).await;
         values
+    }
+
+    /// Ends its server at once, like a crash, and starts it again.
+    pub async fn crash_and_restart(&self) {
+        let mut server = self.server.lock().await;
+        tokio::task::block_in_place(|| {
+            server.crash();
+            server.start_again()
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Starts a synchronous standby of its server, and returns this database on the standby. From
@@ -210,33 +203,30 @@ impl TestDatabase {
     /// Promotes its server, which is a standby.
     pub async fn promote(&self) {
         // `Database::connect` would refuse a standby.
-        let mut connection = sqlx::PgConnection::connect(&self.superuser)
+        let mut session = sqlx::PgConnection::connect(&self.superuser)
             .await
             .unwrap_or_else(|error| panic!("{}: {error}", self.superuser));
-        raw_sql("select pg_promote()")
-            .execute(&mut connection)
-            .await
-            .unwrap_or_else(|error| panic!("promoting the standby: {error}"));
+        sql::run(&mut session, "select pg_promote()").await;
     }
 }
 
 async fn create_template(server: &Mutex<Server>) {
     let server = server.lock().await;
-    let mut connection = connect(&server.url("postgres", "postgres")).await;
-    roles::create(&mut connection, server.password(), TEMPLATE)
+    let mut session = connect(&server.url("postgres", "postgres")).await;
+    roles::create(&mut session, server.password(), TEMPLATE)
         .await
         .expect("a superuser may create roles");
-    close(connection).await;
-    let mut connection = connect(&server.url(roles::OWNER, TEMPLATE)).await;
-    schema::migrate(&mut connection)
+    close(session).await;
+    let mut session = connect(&server.url(roles::OWNER, TEMPLATE)).await;
+    schema::migrate(&mut session)
         .await
         .expect("the migrations apply to an empty database");
-    close(connection).await;
-    let mut connection = connect(&server.url("postgres", TEMPLATE)).await;
-    roles::grant(&mut connection)
+    close(session).await;
+    let mut session = connect(&server.url("postgres", TEMPLATE)).await;
+    roles::grant(&mut session)
         .await
         .expect("a superuser may grant");
-    close(connection).await;
+    close(session).await;
 }
 
 async fn connect(url: &str) -> Session {

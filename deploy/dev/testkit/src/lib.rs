@@ -15,6 +15,7 @@ mod client;
 mod database;
 mod program;
 mod proxy;
+pub mod sql;
 
 pub use address::{ReservedAddress, free_address};
 pub use checker::{Checker, Observation, Report};

@@ -144,18 +144,18 @@ async fn forward_one_way(
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
         let message = &buffer[..bytes];
-        let now = *fault.borrow();
-        if now == NetworkFault::Blackhole {
+        let current_fault = *fault.borrow();
+        if current_fault == NetworkFault::Blackhole {
             continue;
         }
-        if now == NetworkFault::Slow {
+        if current_fault == NetworkFault::Slow {
             sleep(SLOW_READ_DELAY).await;
         }
         if to.write_all(message).await.is_err() {
             return;
         }
         if let Some(cuts) = cuts
-            && now == NetworkFault::CutAfterCommit
+            && current_fault == NetworkFault::CutAfterCommit
             && message.ends_with(COMMIT)
         {
             cuts.fetch_add(1, Ordering::SeqCst);

@@ -32,11 +32,27 @@ create table audit.queries (
     number bigserial primary key,
     previous_at timestamptz,
     queried_at timestamptz not null,
-    -- The last committed choice, read anew while the row is locked. The users of the answer are read
-    -- later, before the next query gets the row: they are of this choice, or of one up to the next
-    -- query's.
-    choice bigint
+    -- The last committed choice, read anew while the row is locked; 0 before the first.
+    choice bigint not null
 );
+
+-- The choices whose users an answer with this timestamp may show: those of its place in the chain.
+-- A query's users are read after its choice, before the next query gets the row: they are of this
+-- choice, or of one up to the next query's. A timestamp belongs to two places: the others of a
+-- batch, and the first of the next batch. The very first query has the empty timestamp.
+create view audit.places as
+select
+    coalesce(to_char(at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'), '') as timestamp,
+    min(choice) as first_choice,
+    max(last_choice) as last_choice
+from (
+    select
+        previous_at, queried_at, choice,
+        lead(choice, 1, (select coalesce(max(number), 0) from audit.choices)) over (order by number) as last_choice
+    from audit.queries
+) as queries
+cross join lateral (values (previous_at), (queried_at)) as times (at)
+group by at;
 
 create function audit.begin() returns trigger language plpgsql security definer as $$
 begin
@@ -101,7 +117,7 @@ create trigger audit_place before update on last_query
 create function audit.query() returns trigger language plpgsql security definer as $$
 begin
     insert into audit.queries (previous_at, queried_at, choice)
-    select new.previous_at, new.queried_at, max(number) from audit.choices;
+    select new.previous_at, new.queried_at, coalesce(max(number), 0) from audit.choices;
     return null;
 end
 $$;

@@ -22,21 +22,10 @@ pub struct Observation {
 /// What the database's audit recorded.
 #[derive(Debug, Default)]
 pub(super) struct Audit {
-    /// The chosen users of each round, in the order of the rounds. Before the first there are none.
-    pub(super) choices: Vec<Value>,
-    /// The moves of the chain, in their order.
-    pub(super) queries: Vec<Query>,
-}
-
-/// A move of the chain. Its times are in the format of an answer.
-#[derive(Debug)]
-pub(super) struct Query {
-    /// What the first answer of its batch shows.
-    pub(super) previous: Option<String>,
-    /// What the other answers of its batch show.
-    pub(super) queried: String,
-    /// How many rounds had been committed when the chain moved.
-    pub(super) round: usize,
+    /// The users of each choice, with its number, in ascending order.
+    pub(super) choices: Vec<(i64, Value)>,
+    /// The choices whose users an answer with this timestamp may show.
+    pub(super) places: HashMap<Option<String>, RangeInclusive<i64>>,
 }
 
 /// Describes each answer that contradicts the audit or an earlier answer.
@@ -48,81 +37,60 @@ pub(super) fn contradictions(observations: &[Observation], audit: &Audit) -> Vec
     if without_timestamp.count() > 1 {
         contradictions.push("two answers are the very first".to_owned());
     }
-    let rounds = rounds_by_users(&audit.choices);
-    let rounds_at_place = rounds_by_timestamp(audit);
+    let choices = choices_by_users(&audit.choices);
     let mut by_sending: Vec<_> = observations.iter().collect();
     by_sending.sort_by_key(|observation| observation.sent_at);
     let mut by_receipt = by_sending.clone();
     by_receipt.sort_by_key(|observation| observation.received_at);
     let mut by_receipt = by_receipt.into_iter().peekable();
-    // The latest timestamp and round among the answers received before this request was sent.
-    let (mut timestamp, mut round) = (&None, 0);
+    // The latest timestamp and choice among the answers received before this request was sent.
+    let (mut latest_timestamp, mut latest_choice) = (&None, 0);
     for observation in by_sending {
         while let Some(earlier) =
             by_receipt.next_if(|earlier| earlier.received_at < observation.sent_at)
         {
-            timestamp = timestamp.max(&earlier.timestamp);
-            if let Some(rounds) = rounds.get(&earlier.users.to_string()) {
-                round = round.max(rounds[0]);
+            latest_timestamp = latest_timestamp.max(&earlier.timestamp);
+            if let Some(numbers) = choices.get(&earlier.users.to_string()) {
+                latest_choice = latest_choice.max(numbers[0]);
             }
         }
-        if &observation.timestamp < timestamp {
-            contradictions.push(format!("time went back to {:?}", observation.timestamp));
+        let Observation {
+            users, timestamp, ..
+        } = observation;
+        if timestamp < latest_timestamp {
+            contradictions.push(format!("time went back to {timestamp:?}"));
         }
-        let at_place = rounds_at_place.get(&observation.timestamp);
-        if at_place.is_none() {
-            contradictions.push(match &observation.timestamp {
+        let place = audit.places.get(timestamp);
+        if place.is_none() {
+            contradictions.push(match timestamp {
                 Some(second) => format!("no query was answered at {second}"),
                 None => "no query was the very first".to_owned(),
             });
         }
-        let Some(rounds) = rounds.get(&observation.users.to_string()) else {
-            contradictions.push(format!("no round chose {}", observation.users));
+        let Some(numbers) = choices.get(&users.to_string()) else {
+            contradictions.push(format!("no round chose {users}"));
             continue;
         };
-        if rounds.iter().all(|&number| number < round) {
-            contradictions.push(format!(
-                "users of an older round came back: {}",
-                observation.users
-            ));
+        if numbers.iter().all(|&number| number < latest_choice) {
+            contradictions.push(format!("users of an older round came back: {users}"));
         }
-        if let Some(at_place) = at_place
-            && !rounds.iter().any(|number| at_place.contains(number))
+        if let Some(place) = place
+            && !numbers.iter().any(|number| place.contains(number))
         {
             contradictions.push(format!(
-                "after {:?}, users of round {rounds:?} instead of {at_place:?}: {}",
-                observation.timestamp, observation.users
+                "after {timestamp:?}, users of choice {numbers:?} instead of {place:?}: {users}"
             ));
         }
     }
     contradictions
 }
 
-/// The numbers of the rounds that chose each pair of users, in ascending order. Round 0 is the time
-/// before the first.
-fn rounds_by_users(choices: &[Value]) -> HashMap<String, Vec<usize>> {
-    let mut rounds = HashMap::from([("[]".to_owned(), vec![0])]);
-    for (number, users) in (1..).zip(choices) {
-        rounds.entry(users.to_string()).or_default().push(number);
+/// The numbers of the choices of each pair of users, in ascending order. Before the first choice,
+/// number 0, there are no users.
+fn choices_by_users(choices: &[(i64, Value)]) -> HashMap<String, Vec<i64>> {
+    let mut numbers = HashMap::from([("[]".to_owned(), vec![0])]);
+    for (number, users) in choices {
+        numbers.entry(users.to_string()).or_default().push(*number);
     }
-    rounds
-}
-
-/// The rounds whose users an answer with each timestamp may show: those at its place in the chain.
-/// A timestamp belongs to two places: the others of a batch, and the first of the next batch.
-fn rounds_by_timestamp(audit: &Audit) -> HashMap<Option<String>, RangeInclusive<usize>> {
-    let mut rounds = HashMap::<_, RangeInclusive<usize>>::new();
-    for (index, query) in audit.queries.iter().enumerate() {
-        let next = audit.queries.get(index + 1);
-        let last = next.map_or(audit.choices.len(), |next| next.round);
-        for timestamp in [query.previous.clone(), Some(query.queried.clone())] {
-            rounds
-                .entry(timestamp)
-                .and_modify(|range| {
-                    *range = query.round.min(*range.start())..=last.max(*range.end());
-                })
-                .or_insert(query.round..=last);
-        }
-    }
-    rounds
+    numbers
 }
