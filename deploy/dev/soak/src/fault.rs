@@ -6,10 +6,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use testkit::{NetworkFault, TestDatabase};
+use testkit::{NetworkFault, TestDatabase, sql};
 use tokio::time::sleep;
 
-use crate::Fleet;
+use crate::{Fleet, Member};
 
 /// The process that a fault hits, by its number in the fleet.
 #[derive(Clone, Copy, Debug)]
@@ -80,20 +80,11 @@ impl Fault {
                 sleep(duration).await;
                 proxy.set_fault(NetworkFault::None);
             }
-            Self::CrashPostgres => {
-                let mut server = database.server.lock().await;
-                tokio::task::block_in_place(|| {
-                    server.crash();
-                    server.start_again()
-                })
-                .unwrap_or_else(|error| panic!("{error}"));
-            }
+            Self::CrashPostgres => database.crash_and_restart().await,
             Self::LockUsers(duration) => {
                 let mut blocker = database.superuser().await;
-                sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; set lock_timeout = 0; begin; lock table users")
-                    .execute(&mut blocker)
-                    .await
-                    .unwrap_or_else(|error| panic!("locking the table: {error}"));
+                let lock = "set idle_in_transaction_session_timeout = 0; set lock_timeout = 0; begin; lock table users";
+                sql::run(&mut blocker, lock).await;
                 sleep(duration).await;
                 shared::db::close(blocker).await;
             }
@@ -101,7 +92,7 @@ impl Fault {
     }
 }
 
-fn member(fleet: &Fleet, target: Target) -> &crate::Member {
+fn member(fleet: &Fleet, target: Target) -> &Member {
     match target {
         Target::Worker(number) => &fleet.workers[number],
         Target::Replica(number) => &fleet.replicas[number],

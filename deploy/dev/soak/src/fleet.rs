@@ -132,7 +132,7 @@ impl Fleet {
 /// Starts clients that query the replicas at these addresses in rotation, until the returned set
 /// is dropped. The checker records what they get.
 #[must_use]
-pub fn load(checker: &Checker, addresses: &[SocketAddr], clients: u16) -> JoinSet<()> {
+pub fn start_load(checker: &Checker, addresses: &[SocketAddr], clients: u16) -> JoinSet<()> {
     let mut load = JoinSet::new();
     for number in 0..clients {
         let checker = checker.clone();

@@ -1,8 +1,7 @@
 //! Runs the whole service under faults and reports which promises were broken.
 //!
-//! The seed of the plan decides the faults and their order. The same seed
-//! injects the same faults in the same order, but the moment that each one hits depends on the
-//! machine.
+//! The seed of the plan decides the faults and their order. The moment that each one hits depends on
+//! the machine.
 
 #![allow(
     clippy::missing_panics_doc,
@@ -15,6 +14,6 @@ mod plan;
 mod run;
 
 pub use fault::{Fault, Target};
-pub use fleet::{Fleet, Member, load};
+pub use fleet::{Fleet, Member, start_load};
 pub use plan::Plan;
 pub use run::run;

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use testkit::{Checker, TestDatabase, eventually};
+use shared::db::Session;
+use testkit::{Checker, TestDatabase, eventually, sql};
 use tokio::time::sleep;
 
-use crate::{Fault, Fleet, Plan, load};
+use crate::{Fault, Fleet, Plan, start_load};
 
 /// Another program's advisory lock, which must not disturb the worker's.
 const FOREIGN_LOCK: &str = "select pg_advisory_lock(1)";
@@ -26,7 +27,7 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
     let schedule = format!("*/{} * * * * *", plan.tick_seconds);
     let (workers, replicas) = (plan.workers.get(), plan.replicas.get());
     let mut fleet = Fleet::start(executable, &database, workers, replicas, &schedule).await;
-    let load = load(&checker, &fleet.addresses(), plan.clients.get());
+    let load = start_load(&checker, &fleet.addresses(), plan.clients.get());
     let mut foreign_lock = take_foreign_lock(&database).await;
     eventually("the first rounds are done", async || {
         last_tick(&database).await.is_some()
@@ -87,12 +88,9 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
     clean
 }
 
-async fn take_foreign_lock(database: &TestDatabase) -> shared::db::Session {
+async fn take_foreign_lock(database: &TestDatabase) -> Session {
     let mut session = database.superuser().await;
-    sqlx::raw_sql(FOREIGN_LOCK)
-        .execute(&mut session)
-        .await
-        .unwrap_or_else(|error| panic!("{FOREIGN_LOCK}: {error}"));
+    sql::run(&mut session, FOREIGN_LOCK).await;
     session
 }
 

@@ -13,11 +13,11 @@ use serde_json::Value as Json;
 use shared::db::Database;
 use shared::last_query::{ANSWER, Chain};
 use shared::users;
-use sqlx::AssertSqlSafe;
-use testkit::eventually;
+use testkit::sql::{self, run, value};
+use testkit::{Program, eventually};
 use tokio::time::sleep;
 
-use cluster::{Cluster, run, value};
+use cluster::Cluster;
 use load::{AUDIT, IS_ONE_CHAIN, Load, assert_in_order};
 
 const USERS: i64 = 100_000;
@@ -118,10 +118,7 @@ impl Cluster {
         Chain::prepare(self.session().await).await.unwrap();
         for statement in ANSWER.split(';') {
             let explain = format!("explain {statement}");
-            let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(explain))
-                .fetch_all(self.session().await)
-                .await
-                .unwrap();
+            let plan: Vec<String> = sql::values(self.session().await, &explain).await;
             assert!(
                 !plan
                     .iter()
@@ -141,6 +138,15 @@ impl Cluster {
             assert_in_order(&answers, choices.as_array().unwrap());
         }
         assert!(self.value::<bool>(IS_ONE_CHAIN).await);
+    }
+
+    /// Ends the load and the programs, and asserts that every promise was kept.
+    async fn stop_and_check(&mut self, load: Load, programs: [Program; 3]) {
+        self.assert_no_answer_was_wrong(load).await;
+        self.assert_rounds_follow_the_ticks().await;
+        for mut program in programs {
+            assert!(program.stop().await.success(), "{}", program.output());
+        }
     }
 
     /// The size of every shard, in bytes.
@@ -172,7 +178,7 @@ async fn with_users_spread_over_nodes_every_promise_is_kept() {
 
     // From here on two workers run, beside everything that follows.
     let (mut first, mut second) = (cluster.worker(&[]), cluster.worker(&[]));
-    let (mut replica, client) = cluster.replica().await;
+    let (replica, client) = cluster.replica().await;
     let load = Load::start(&client);
     cluster.wait_for_rounds(ROUNDS).await;
     // The first vacuum adds the visibility map and the free space map.
@@ -185,7 +191,7 @@ async fn with_users_spread_over_nodes_every_promise_is_kept() {
         worker.signal(Signal::SIGKILL);
         worker.wait().await;
     }
-    let (mut first, mut second) = (cluster.worker(&[]), cluster.worker(&[]));
+    let (first, second) = (cluster.worker(&[]), cluster.worker(&[]));
     drop(held);
     cluster.wait_for_rounds(2).await;
     cluster.assert_one_round().await;
@@ -216,19 +222,15 @@ async fn with_users_spread_over_nodes_every_promise_is_kept() {
     cluster.assert_no_shard_has_grown(&sizes).await;
 
     load.assert_no_failures();
-    cluster.assert_no_answer_was_wrong(load).await;
-    cluster.assert_rounds_follow_the_ticks().await;
-    for program in [&mut first, &mut second, &mut replica] {
-        assert!(program.stop().await.success(), "{}", program.output());
-    }
+    cluster.stop_and_check(load, [first, second, replica]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a Postgres with Citus"]
 async fn servers_of_a_citus_cluster_that_crash_or_stand_still_break_no_promise() {
     let mut cluster = Cluster::with_users(2, 0, 16).await;
-    let (mut first, mut second) = (cluster.worker(&[]), cluster.worker(&[]));
-    let (mut replica, client) = cluster.replica().await;
+    let (first, second) = (cluster.worker(&[]), cluster.worker(&[]));
+    let (replica, client) = cluster.replica().await;
     let load = Load::start(&client);
     cluster.wait_for_rounds(2).await;
 
@@ -302,11 +304,7 @@ async fn servers_of_a_citus_cluster_that_crash_or_stand_still_break_no_promise()
             .is_some_and(|reply| reply.status == 200)
     })
     .await;
-    cluster.assert_no_answer_was_wrong(load).await;
-    cluster.assert_rounds_follow_the_ticks().await;
-    for program in [&mut first, &mut second, &mut replica] {
-        assert!(program.stop().await.success(), "{}", program.output());
-    }
+    cluster.stop_and_check(load, [first, second, replica]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,15 +9,17 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use testkit::{Checker, Client, Program, TestDatabase, eventually};
+use testkit::{Checker, Client, Program, TestDatabase, eventually, sql};
 use tokio::time::sleep;
 
-use crate::{EVERY_SECOND, EXECUTABLE, fleet, wait_for_next_round};
+use crate::{EVERY_SECOND, EXECUTABLE, start_fleet, stop_and_check, wait_for_next_round};
 
 /// The duration of the long faults.
 const FAULT_DURATION: Duration = Duration::from_mins(1);
+/// The delay between two queries during a long fault.
+const QUERY_DELAY: Duration = Duration::from_millis(10);
 
-fn worker(url: &str, environment: &[(&str, &str)]) -> Program {
+fn start_worker(url: &str, environment: &[(&str, &str)]) -> Program {
     let common = [
         ("DATABASE_URL", url),
         ("ADMIN_LISTEN", "127.0.0.1:0"),
@@ -31,7 +33,7 @@ fn worker(url: &str, environment: &[(&str, &str)]) -> Program {
     )
 }
 
-fn replica(url: &str) -> Program {
+fn start_replica(url: &str) -> Program {
     let environment = [
         ("DATABASE_URL", url),
         ("LISTEN", "127.0.0.1:0"),
@@ -65,7 +67,7 @@ async fn workers_whose_clocks_are_an_hour_wrong_do_each_tick_once() {
             ("FAKETIME", offset),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ];
-        worker(&database.worker, &clock)
+        start_worker(&database.worker, &clock)
     });
     eventually("twenty rounds", async || {
         database.value("select count(*) >= 20 from rounds").await
@@ -96,7 +98,7 @@ async fn when_a_clock_that_is_set_back_stops_the_scheduler_livez_fails_and_round
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ];
-    let mut program = worker(&database.worker, &clock_settings);
+    let mut program = start_worker(&database.worker, &clock_settings);
     program.wait_for_event("round_done").await;
     let admin = Client::new(program.address("admin").await);
     assert_eq!(admin.get("/livez").await.status, 200);
@@ -115,36 +117,33 @@ async fn when_a_clock_that_is_set_back_stops_the_scheduler_livez_fails_and_round
 async fn a_worker_that_is_stopped_for_a_minute_commits_nothing_when_it_continues() {
     let database = TestDatabase::with_users(100_000).await;
     let checker = Checker::install(&database).await;
-    let mut fleet = fleet(&database, 2, 1).await;
+    let mut stopped = start_fleet(&database, 1, 0).await;
     wait_for_next_round(&database).await;
-    // Stop a worker in the middle of its UPDATE.
-    let stopped_worker = loop {
-        let busy = "select coalesce((select query like 'update users%' from pg_stat_activity \
-                    where datname = current_database() and application_name = 'max-two-worker' and state = 'active' \
-                    order by query like 'update users%' desc limit 1), false)";
-        eventually("a round runs", async || database.value(busy).await).await;
-        fleet.workers[0].program.signal(Signal::SIGSTOP);
-        let holds = "select exists (select from pg_stat_activity where datname = current_database() \
-                     and application_name = 'max-two-worker' and state = 'idle in transaction')";
-        // Its session is idle in its transaction once the statement is done, unless the other
-        // worker was the one with the round.
-        sleep(Duration::from_secs(1)).await;
-        if database.value(holds).await {
-            break &fleet.workers[0];
-        }
-        fleet.workers[0].program.signal(Signal::SIGCONT);
+    // Hold the worker in its UPDATE until it is stopped.
+    let mut blocker = database.superuser().await;
+    sql::run(&mut blocker, "begin; select from users limit 1 for update").await;
+    let worker_is = async |state| {
+        let query = format!(
+            "select exists (select from pg_stat_activity where datname = current_database() \
+             and usename = 'max_two_worker' and {state})"
+        );
+        eventually(state, async || database.value(&query).await).await;
     };
+    worker_is("wait_event_type = 'Lock'").await;
+    stopped.workers[0].program.signal(Signal::SIGSTOP);
     let stopped_at = Instant::now();
+    shared::db::close(blocker).await;
+    worker_is("state = 'idle in transaction'").await;
+    let others = start_fleet(&database, 1, 1).await;
     wait_for_next_round(&database).await;
     let takeover = stopped_at.elapsed();
     println!("the other worker took over after {takeover:.1?}");
     assert!(takeover < Duration::from_secs(15), "{takeover:?}");
     sleep(FAULT_DURATION.saturating_sub(stopped_at.elapsed())).await;
-    stopped_worker.program.signal(Signal::SIGCONT);
+    stopped.workers[0].program.signal(Signal::SIGCONT);
     wait_for_next_round(&database).await;
-    fleet.stop().await;
-    let report = checker.report(&database).await;
-    assert!(report.is_clean(), "{report}");
+    stopped.stop().await;
+    stop_and_check(others, &checker, &database).await;
 }
 
 #[tokio::test]
@@ -152,34 +151,24 @@ async fn a_worker_that_is_stopped_for_a_minute_commits_nothing_when_it_continues
 async fn users_locked_for_a_minute_delay_no_reader_and_the_next_round_follows() {
     let database = TestDatabase::with_users(1_000).await;
     let checker = Checker::install(&database).await;
-    let mut fleet = fleet(&database, 2, 1).await;
+    let fleet = start_fleet(&database, 2, 1).await;
     wait_for_next_round(&database).await;
     let mut blocker = database.superuser().await;
-    sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table users")
-        .execute(&mut blocker)
-        .await
-        .unwrap();
+    let lock = "set idle_in_transaction_session_timeout = 0; begin; lock table users";
+    sql::run(&mut blocker, lock).await;
     let client = Client::new(fleet.addresses()[0]);
     let locked_at = Instant::now();
     while locked_at.elapsed() < FAULT_DURATION {
         assert_eq!(checker.query(&client).await, Some(200));
-        sleep(Duration::from_millis(10)).await;
+        sleep(QUERY_DELAY).await;
     }
     shared::db::close(blocker).await;
     let unlocked_at = Instant::now();
     wait_for_next_round(&database).await;
-    println!(
-        "the next round was done {:.1?} after the end of the lock",
-        unlocked_at.elapsed()
-    );
-    assert!(
-        unlocked_at.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        unlocked_at.elapsed()
-    );
-    fleet.stop().await;
-    let report = checker.report(&database).await;
-    assert!(report.is_clean(), "{report}");
+    let delay = unlocked_at.elapsed();
+    println!("the next round was done {delay:.1?} after the end of the lock");
+    assert!(delay < Duration::from_secs(5), "{delay:?}");
+    stop_and_check(fleet, &checker, &database).await;
 }
 
 /// A small file system in memory, unmounted when it is dropped.
@@ -246,9 +235,9 @@ async fn a_full_disk_stops_rounds_until_there_is_space_and_no_reader() {
     ] {
         database.run(statement).await;
     }
-    let mut worker = worker(&database.worker, &[]);
+    let mut worker = start_worker(&database.worker, &[]);
     worker.wait_for_output("No space left on device").await;
-    let mut replica = replica(&database.api);
+    let mut replica = start_replica(&database.api);
     let client = Client::new(replica.address("listen").await);
     eventually("it answers", async || client.get("/").await.status == 200).await;
     assert_eq!(
@@ -263,7 +252,7 @@ async fn a_full_disk_stops_rounds_until_there_is_space_and_no_reader() {
 
 /// Starts PgBouncer in front of the database. It can't listen on port 0, so it gets a listening
 /// socket, as from systemd: file 3, with variables that name the process that it is for.
-async fn pooler(
+async fn start_pooler(
     database: &TestDatabase,
     settings: &str,
 ) -> (Program, SocketAddr, tempfile::TempDir) {
@@ -313,9 +302,10 @@ async fn behind_a_pooler_both_programs_log_at_once_what_they_need() {
         "pool_mode = transaction\nignore_startup_parameters = extra_float_digits,options",
         "pool_mode = session\nignore_startup_parameters = extra_float_digits,options",
     ] {
-        let (pooler, address, _folder) = pooler(&database, settings).await;
+        let (pooler, address, _folder) = start_pooler(&database, settings).await;
         let url = |role| format!("postgres://anybody@{address}/{role}");
-        let (mut worker, mut replica) = (worker(&url("worker"), &[]), replica(&url("api")));
+        let mut worker = start_worker(&url("worker"), &[]);
+        let mut replica = start_replica(&url("api"));
         for program in [&mut worker, &mut replica] {
             program
                 .wait_for_output("the database is behind a pooler")

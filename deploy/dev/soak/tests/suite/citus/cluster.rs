@@ -6,7 +6,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use private_postgres::{Binaries, Server, postgres_variables, roles};
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, raw_sql};
+use sqlx::{ConnectOptions, PgConnection};
+use testkit::sql::{self, run, value};
 use testkit::{Client, Program, eventually};
 use tokio::process::Command;
 use tokio::task::block_in_place;
@@ -156,7 +157,7 @@ impl Cluster {
     }
 
     /// The single value that a query on the coordinator returns.
-    pub(crate) async fn value<T: Value>(&mut self, query: &str) -> T {
+    pub(crate) async fn value<T: sql::Value>(&mut self, query: &str) -> T {
         value(self.session().await, query).await
     }
 
@@ -333,29 +334,4 @@ fn options(server: &Server, password: &str, database: &str) -> PgConnectOptions 
 
 pub(crate) async fn connect(server: &Server, password: &str, database: &str) -> PgConnection {
     options(server, password, database).connect().await.unwrap()
-}
-
-/// What a query returns.
-pub(crate) trait Value:
-    Send + Unpin + for<'row> sqlx::Decode<'row, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>
-{
-}
-
-impl<T> Value for T where
-    T: Send + Unpin + for<'row> sqlx::Decode<'row, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>
-{
-}
-
-pub(crate) async fn run(session: &mut PgConnection, statements: &str) {
-    raw_sql(AssertSqlSafe(statements.to_owned()))
-        .execute(session)
-        .await
-        .unwrap_or_else(|error| panic!("{statements}: {error}"));
-}
-
-pub(crate) async fn value<T: Value>(session: &mut PgConnection, query: &str) -> T {
-    sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
-        .fetch_one(session)
-        .await
-        .unwrap_or_else(|error| panic!("{query}: {error}"))
 }
