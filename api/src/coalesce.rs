@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::db::{Database, Error, ping, with_deadline};
+use shared::db::{Database, Error, with_deadline};
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -15,7 +15,7 @@ use crate::connector::Connector;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::query::PreparedSession;
-use crate::queue::{Inbox, Queue};
+use crate::queue::{Batch, Queue, QueueReceiver};
 
 /// How often an idle session is checked.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,8 +25,8 @@ const SWEEPS_PER_DEADLINE: u32 = 16;
 /// Opens a queue for `capacity` queries and starts the task that answers them, which ends only with
 /// the process.
 ///
-/// Each query is answered or has failed within `timeout`. A batch may take 4/5 of it. A query fails
-/// once it has waited for 4/5 of it, including its time in the queue behind the batch before.
+/// Each query is answered or has failed within `timeout`. The deadline that ensures this is 4/5 of
+/// `timeout`: for each batch, and for each query, whose time in the queue counts too.
 pub(crate) fn start(
     database: &Database,
     capacity: usize,
@@ -35,11 +35,12 @@ pub(crate) fn start(
     metrics: Arc<Metrics>,
 ) -> (Queue, JoinHandle<()>) {
     let deadline = timeout * 4 / 5;
-    let (queue, inbox) = Queue::new(capacity, deadline);
+    let (queue, receiver) = Queue::new(capacity);
     let database = database.clone().statement_timeout(deadline);
     let coalescer = Coalescer {
         connector: Connector::new(database, health, Arc::clone(&metrics)),
-        inbox,
+        queue: receiver,
+        batch: Batch::default(),
         deadline,
         metrics,
     };
@@ -48,7 +49,9 @@ pub(crate) fn start(
 
 struct Coalescer {
     connector: Connector,
-    inbox: Inbox,
+    queue: QueueReceiver,
+    /// Empty between two batches. It is kept for its allocation.
+    batch: Batch,
     /// For each batch, and for each query.
     deadline: Duration,
     metrics: Arc<Metrics>,
@@ -63,7 +66,7 @@ impl Coalescer {
                 return;
             };
             self.connector.on_lost(&error);
-            self.inbox.fail_all();
+            fail_all(&mut self.queue, &mut self.batch);
         }
     }
 
@@ -76,7 +79,7 @@ impl Coalescer {
         loop {
             tokio::select! {
                 session = &mut connecting => return session,
-                _ = sweep.tick() => self.inbox.fail_all(),
+                _ = sweep.tick() => fail_all(&mut self.queue, &mut self.batch),
             }
         }
     }
@@ -92,7 +95,7 @@ impl Coalescer {
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                has_queries = self.inbox.receive() => {
+                has_queries = self.queue.receive(&mut self.batch) => {
                     if !has_queries {
                         return Ok(());
                     }
@@ -100,7 +103,7 @@ impl Coalescer {
                     idle_check.reset();
                 }
                 _ = idle_check.tick() => {
-                    with_deadline(self.deadline, ping(&mut session.session)).await?;
+                    with_deadline(self.deadline, session.ping()).await?;
                 },
             }
             self.connector.on_answer();
@@ -108,28 +111,36 @@ impl Coalescer {
     }
 
     /// Sends one message for each different query in the batch, all within one deadline. Queries
-    /// that have waited for too long meanwhile leave the batch.
+    /// whose own deadline passes meanwhile leave the batch. In the queue none can pass: the queue
+    /// was empty when this batch began.
     async fn answer_batch(
         &mut self,
         session: &mut PreparedSession,
         sweep: &mut Interval,
     ) -> Result<(), Error> {
-        let Self { inbox, metrics, .. } = self;
-        with_deadline(self.deadline, async {
-            while let Some(query) = inbox.next_query() {
+        let Self { batch, metrics, .. } = self;
+        let deadline = self.deadline;
+        with_deadline(deadline, async {
+            while let Some(query) = batch.next_query() {
                 let answering = session.answer(query);
                 tokio::pin!(answering);
                 let replies = loop {
                     tokio::select! {
                         replies = &mut answering => break replies?,
-                        _ = sweep.tick() => inbox.fail_late(),
+                        _ = sweep.tick() => batch.fail_late(deadline),
                     }
                 };
-                metrics.observe_batch(inbox.queued_at(query));
-                inbox.reply(query, &replies);
+                metrics.observe_batch(batch.queued_at(query));
+                batch.reply(query, &replies);
             }
             Ok(())
         })
         .await
     }
+}
+
+/// Fails every query, in the batch and in the queue.
+fn fail_all(queue: &mut QueueReceiver, batch: &mut Batch) {
+    queue.receive_now(batch);
+    batch.fail_all();
 }

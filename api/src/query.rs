@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::db::{Error, Session};
+use shared::db::{self, Error, Session};
 use shared::last_query::Chain;
 use shared::users;
 
@@ -25,7 +25,7 @@ pub(crate) type Reply = Result<Bytes, Problem>;
 
 /// The replies to all queries that one message answered.
 pub(crate) struct Replies {
-    /// For the first query of the batch.
+    /// For the first of these queries.
     pub(crate) first: Reply,
     /// For every other one.
     pub(crate) others: Reply,
@@ -33,7 +33,7 @@ pub(crate) struct Replies {
 
 /// The replica's session with the database, prepared for every query.
 pub(crate) struct PreparedSession {
-    pub(crate) session: Session,
+    session: Session,
     chain: Chain,
 }
 
@@ -45,6 +45,14 @@ impl PreparedSession {
     pub(crate) async fn new(mut session: Session) -> Result<Self, Error> {
         let chain = Chain::prepare(&mut session).await?;
         Ok(Self { session, chain })
+    }
+
+    /// Checks that the database still responds.
+    ///
+    /// # Errors
+    /// When it does not. Drop the connection.
+    pub(crate) async fn ping(&mut self) -> Result<(), Error> {
+        db::ping(&mut self.session).await
     }
 
     /// Answers a query for all who ask it, with one message to the database.

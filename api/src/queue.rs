@@ -1,8 +1,7 @@
 //! The queue of queries that wait for the database, and the batch that is being answered.
 //!
 //! A handler submits a query and awaits its reply. The coalescer takes everything that is queued as
-//! one batch. A query in a batch may still fail with 503: at its deadline, or when the
-//! session is lost.
+//! one batch, and then replies to the batch's queries or fails them.
 
 use std::time::{Duration, Instant};
 
@@ -30,16 +29,10 @@ struct PendingQuery {
 }
 
 impl Queue {
-    /// A queue for at most `capacity` queries, and its receiving end. Queries that have
-    /// waited for `deadline` fail when [`Inbox::fail_late`] finds them.
-    pub(crate) fn new(capacity: usize, deadline: Duration) -> (Self, Inbox) {
+    /// A queue for at most `capacity` queries, and its receiving end.
+    pub(crate) fn new(capacity: usize) -> (Self, QueueReceiver) {
         let (sender, receiver) = mpsc::channel(capacity);
-        let inbox = Inbox {
-            receiver,
-            pending: Vec::new(),
-            deadline,
-        };
-        (Self(sender), inbox)
+        (Self(sender), QueueReceiver(receiver))
     }
 
     /// Queues a query and returns the body that answers it.
@@ -69,30 +62,38 @@ impl Queue {
     }
 }
 
-/// The receiving end of the queue, and the queries that were taken from it.
-pub(crate) struct Inbox {
-    receiver: mpsc::Receiver<PendingQuery>,
-    /// In the order in which they were queued.
-    pending: Vec<PendingQuery>,
-    deadline: Duration,
-}
+/// The receiving end of the queue, for the coalescer.
+pub(crate) struct QueueReceiver(mpsc::Receiver<PendingQuery>);
 
-impl Inbox {
-    /// Waits until queries are queued and takes all of them. Returns false when no handler is left
-    /// that could submit one. Cancel safe.
-    pub(crate) async fn receive(&mut self) -> bool {
-        let capacity = self.receiver.max_capacity();
-        self.receiver.recv_many(&mut self.pending, capacity).await > 0
+impl QueueReceiver {
+    /// Waits until queries are queued, and moves all of them to the batch. Returns false when no
+    /// handler is left that could submit one. Cancel safe.
+    pub(crate) async fn receive(&mut self, batch: &mut Batch) -> bool {
+        let capacity = self.0.max_capacity();
+        self.0.recv_many(&mut batch.0, capacity).await > 0
     }
 
+    /// Moves what is queued now to the batch, without waiting.
+    pub(crate) fn receive_now(&mut self, batch: &mut Batch) {
+        while let Ok(pending) = self.0.try_recv() {
+            batch.0.push(pending);
+        }
+    }
+}
+
+/// The queries that are being answered, in the order in which they were queued.
+#[derive(Default)]
+pub(crate) struct Batch(Vec<PendingQuery>);
+
+impl Batch {
     /// The first query that has no reply yet.
     pub(crate) fn next_query(&self) -> Option<Query> {
-        self.pending.first().map(|pending| pending.query)
+        self.0.first().map(|pending| pending.query)
     }
 
     /// When each query that equals this one was queued.
     pub(crate) fn queued_at(&self, query: Query) -> impl Iterator<Item = Instant> {
-        (self.pending.iter())
+        (self.0.iter())
             .filter(move |pending| pending.query == query)
             .map(|pending| pending.queued_at)
     }
@@ -101,36 +102,33 @@ impl Inbox {
     pub(crate) fn reply(&mut self, query: Query, replies: &Replies) {
         let mut reply = &replies.first;
         let is_equal = |pending: &mut PendingQuery| pending.query == query;
-        for pending in self.pending.extract_if(.., is_equal) {
+        for pending in self.0.extract_if(.., is_equal) {
             // Sending fails when the client has hung up.
             let _ = pending.reply.send(reply.clone());
             reply = &replies.others;
         }
     }
 
-    /// Fails the queries of the batch that have waited past the deadline. Queries that are still in
-    /// the queue have not: it was empty when this batch began, and the batch has the same deadline.
-    pub(crate) fn fail_late(&mut self) {
-        let is_late = |pending: &&PendingQuery| pending.queued_at.elapsed() > self.deadline;
-        let late = self.pending.iter().take_while(is_late).count();
+    /// Fails the queries that have waited for longer than `limit`, including their time in the
+    /// queue.
+    pub(crate) fn fail_late(&mut self, limit: Duration) {
+        let is_late = |pending: &&PendingQuery| pending.queued_at.elapsed() > limit;
+        let late = self.0.iter().take_while(is_late).count();
         self.fail(late);
     }
 
-    /// Fails every query, in the batch and in the queue.
+    /// Fails every query.
     pub(crate) fn fail_all(&mut self) {
-        while let Ok(pending) = self.receiver.try_recv() {
-            self.pending.push(pending);
-        }
-        self.fail(self.pending.len());
+        self.fail(self.0.len());
     }
 
-    /// Fails the first `count` queries of the batch.
+    /// Fails the first `count` queries.
     fn fail(&mut self, count: usize) {
         if count == 0 {
             return;
         }
         let mut traceparents = Vec::new();
-        for pending in self.pending.drain(..count) {
+        for pending in self.0.drain(..count) {
             traceparents.extend(pending.traceparent);
             let _ = pending.reply.send(Err(Problem::Unavailable));
         }
@@ -150,8 +148,6 @@ mod tests {
 
     use super::*;
 
-    const DEADLINE: Duration = Duration::from_millis(800);
-
     /// A query that was queued so long ago, and the receiver of its reply.
     fn queued(ago: Duration) -> (PendingQuery, oneshot::Receiver<Reply>) {
         let (reply, body) = oneshot::channel();
@@ -167,18 +163,18 @@ mod tests {
     }
 
     #[test]
-    fn only_queries_past_their_deadline_fail_while_a_statement_is_slow() {
-        let (_queue, mut inbox) = Queue::new(1, DEADLINE);
-        let (old, mut old_reply) = queued(2 * DEADLINE);
+    fn only_queries_that_have_waited_past_the_limit_fail_while_the_database_is_slow() {
+        let limit = Duration::from_millis(800);
+        let (old, mut old_reply) = queued(2 * limit);
         let (new, mut new_reply) = queued(Duration::ZERO);
-        inbox.pending = vec![old, new];
-        inbox.fail_late();
+        let mut batch = Batch(vec![old, new]);
+        batch.fail_late(limit);
         assert!(matches!(
             old_reply.try_recv(),
             Ok(Err(Problem::Unavailable))
         ));
         assert!(matches!(new_reply.try_recv(), Err(TryRecvError::Empty)));
-        inbox.fail_all();
+        batch.fail_all();
         assert!(matches!(
             new_reply.try_recv(),
             Ok(Err(Problem::Unavailable))
@@ -187,16 +183,15 @@ mod tests {
 
     #[test]
     fn the_first_query_of_a_batch_gets_a_body_of_its_own() {
-        let (_queue, mut inbox) = Queue::new(1, DEADLINE);
         let (queries, replies): (Vec<_>, Vec<_>) = (0..3).map(|_| queued(Duration::ZERO)).unzip();
-        inbox.pending = queries;
+        let mut batch = Batch(queries);
         let to_all = Replies {
             first: Ok(Bytes::from_static(b"first")),
             others: Ok(Bytes::from_static(b"others")),
         };
-        assert_eq!(inbox.queued_at(Query::TwoUsers).count(), 3);
-        inbox.reply(Query::TwoUsers, &to_all);
-        assert!(inbox.next_query().is_none());
+        assert_eq!(batch.queued_at(Query::TwoUsers).count(), 3);
+        batch.reply(Query::TwoUsers, &to_all);
+        assert!(batch.next_query().is_none());
         let replies: Vec<_> = replies
             .into_iter()
             .map(|mut reply| {

@@ -7,8 +7,7 @@ use clap::{Parser, Subcommand};
 use shared::cli::{DAY, DatabaseArgs, duration};
 use shared::telemetry::LogFormat;
 
-/// A replica waits for the database for four fifths of the request timeout. A shorter one would
-/// leave too little for a statement.
+/// A shorter one would leave too little time for the database.
 const MIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(100);
 /// Timeouts of zero would end every connection.
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
