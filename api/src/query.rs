@@ -8,7 +8,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::db::{self, Error, Session};
-use shared::last_query::Chain;
+use shared::last_query::PreparedStatements;
 use shared::users;
 
 use crate::problem::Problem;
@@ -34,7 +34,7 @@ pub(crate) struct Replies {
 /// The replica's session with the database, prepared for every query.
 pub(crate) struct PreparedSession {
     session: Session,
-    chain: Chain,
+    statements: PreparedStatements,
 }
 
 impl PreparedSession {
@@ -43,8 +43,11 @@ impl PreparedSession {
     /// # Errors
     /// When one can't, or the connection breaks. The connection is dropped.
     pub(crate) async fn new(mut session: Session) -> Result<Self, Error> {
-        let chain = Chain::prepare(&mut session).await?;
-        Ok(Self { session, chain })
+        let statements = PreparedStatements::prepare(&mut session).await?;
+        Ok(Self {
+            session,
+            statements,
+        })
     }
 
     /// Checks that the database still responds.
@@ -62,7 +65,7 @@ impl PreparedSession {
     pub(crate) async fn answer(&mut self, query: Query) -> Result<Replies, Error> {
         match query {
             Query::TwoUsers => {
-                let row = self.chain.answer(&mut self.session).await?;
+                let row = self.statements.answer(&mut self.session).await?;
                 let reply = |previous_at| Ok(encode(&AnswerBody::new(&row.users, previous_at)));
                 // The first query gets the time of the last query before this message. The others
                 // get the message's own time, as if they had been answered one by one.

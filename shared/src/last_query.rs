@@ -1,7 +1,7 @@
 //! The chain of all queries, and the one message that answers a query.
 //!
-//! An answer is durable before [`Chain::answer`] returns it. Queries of sessions that stop or fail
-//! in between may stay in the chain, or not: nobody has seen their answers.
+//! An answer is durable before [`PreparedStatements::answer`] returns it. A query whose session ends
+//! before that may stay in the chain, or not: nobody has seen its answer.
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
@@ -63,19 +63,18 @@ struct ChosenUsers {
     second_points: Option<i32>,
 }
 
-/// The chain as one session sees it. It learns whether other sessions move the chain too.
+/// The statements that are prepared in one session, and whether other sessions move the chain too.
 #[derive(Debug)]
-pub struct Chain {
+pub struct PreparedStatements {
     /// When this session's last query was answered.
     queried_at: Option<DateTime<Utc>>,
     /// Another session's query came between this session's last two.
-    is_shared: bool,
+    is_chain_shared: bool,
 }
 
-impl Chain {
-    /// Prepares the session for [`Chain::answer`], and verifies that it works: runs its statements
-    /// and rolls them back, so that the chain does not move on. That is one message, so the row's
-    /// lock never waits for this program.
+impl PreparedStatements {
+    /// Prepares the statements, and verifies that they work: runs them and rolls back, so that the
+    /// chain does not move on. That is one message, so the row's lock never waits for this program.
     ///
     /// # Errors
     /// [`Error::RowMissing`] when there is no row to answer from; otherwise when the schema or our
@@ -100,35 +99,35 @@ impl Chain {
         decode(&rows)?;
         Ok(Self {
             queried_at: None,
-            is_shared: false,
+            is_chain_shared: false,
         })
     }
 
     /// Appends a query to the chain and answers it, in one message to the server. Use the session
-    /// that was prepared. It returns once the answer is durable, as far as the session's
+    /// of the statements. It returns once the answer is durable, as far as the session's
     /// `synchronous_commit` asks for that.
     ///
     /// # Errors
     /// When a statement fails or the connection breaks. Then it is unknown whether the chain moved
     /// on, and whether that is durable: drop the connection.
     pub async fn answer(&mut self, session: &mut Session) -> Result<Answer, Error> {
-        let message = if self.is_shared {
+        let message = if self.is_chain_shared {
             ANSWER_RELEASING_EARLY
         } else {
             ANSWER
         };
         let answer = send(session, message).await?;
-        self.is_shared = answer.previous_at != self.queried_at;
+        self.is_chain_shared = answer.previous_at != self.queried_at;
         self.queried_at = Some(answer.queried_at);
         Ok(answer)
     }
 }
 
-/// Sends [`ANSWER`] or [`ANSWER_RELEASING_EARLY`], to a session that [`Chain::prepare`] has
-/// prepared.
+/// Sends [`ANSWER`] or [`ANSWER_RELEASING_EARLY`], to a session that
+/// [`PreparedStatements::prepare`] has prepared.
 ///
 /// # Errors
-/// Those of [`Chain::answer`].
+/// Those of [`PreparedStatements::answer`].
 pub async fn send(session: &mut Session, message: &'static str) -> Result<Answer, Error> {
     decode(&raw_sql(message).fetch_all(session).await?)
 }

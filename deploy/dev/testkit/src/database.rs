@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use private_postgres::{Binaries, Server, roles};
 use shared::db::{Database, Error, Session, close};
-use shared::last_query::{Answer, Chain};
+use shared::last_query::{Answer, PreparedStatements};
 use shared::{schema, users};
 use sqlx::Connection as _;
 use tokio::sync::{Mutex, OnceCell};
@@ -27,12 +27,12 @@ fn start(settings: &[&str]) -> Server {
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A session of the api, and the chain as it sees it.
+/// A session of the api, with its prepared statements.
 #[derive(Debug)]
 pub struct ReplicaSession {
-    /// The prepared session.
+    /// The session.
     pub session: Session,
-    chain: Chain,
+    statements: PreparedStatements,
 }
 
 impl ReplicaSession {
@@ -41,7 +41,7 @@ impl ReplicaSession {
     /// # Errors
     /// When a statement fails or the connection breaks.
     pub async fn answer(&mut self) -> Result<Answer, Error> {
-        self.chain.answer(&mut self.session).await
+        self.statements.answer(&mut self.session).await
     }
 }
 
@@ -143,10 +143,13 @@ impl TestDatabase {
     /// A session of the api that answers queries, as a replica's.
     pub async fn replica_session(&self) -> ReplicaSession {
         let mut session = connect(&self.api).await;
-        let chain = Chain::prepare(&mut session)
+        let statements = PreparedStatements::prepare(&mut session)
             .await
             .expect("the api may answer");
-        ReplicaSession { session, chain }
+        ReplicaSession {
+            session,
+            statements,
+        }
     }
 
     /// A superuser's session.

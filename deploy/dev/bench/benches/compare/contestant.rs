@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use shared::db::Session;
-use shared::last_query::{ANSWER, Answer, Chain, send};
+use shared::last_query::{ANSWER, Answer, PreparedStatements, send};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection as _, PgPool, Row as _};
 use tokio::net::{TcpListener, TcpSocket};
@@ -60,7 +60,7 @@ pub(crate) async fn serve(
         .max_connections(POOL_SIZE)
         .after_connect(|connection, _| {
             Box::pin(async {
-                let prepared = Chain::prepare(connection).await;
+                let prepared = PreparedStatements::prepare(connection).await;
                 prepared
                     .map(drop)
                     .map_err(|error| sqlx::Error::Configuration(error.into()))
@@ -80,7 +80,7 @@ pub(crate) async fn serve(
         }
         Contestant::HoldsRow => {
             let mut session = Session::connect(url).await?;
-            Chain::prepare(&mut session).await?;
+            PreparedStatements::prepare(&mut session).await?;
             let (queue, waiting) = mpsc::channel(MAX_BATCH);
             let server = warp::serve(root.then(move || wait_for_answer(queue.clone())));
             let server = server.incoming(listen_on_shared_port(listen)?);

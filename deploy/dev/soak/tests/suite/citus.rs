@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use private_postgres::roles;
 use serde_json::Value as Json;
 use shared::db::Database;
-use shared::last_query::{ANSWER, Chain};
+use shared::last_query::{ANSWER, PreparedStatements};
 use shared::users;
 use testkit::sql::{self, run, value};
 use testkit::{Program, eventually};
@@ -115,7 +115,9 @@ impl Cluster {
     }
 
     async fn assert_an_answer_reads_the_coordinator_alone(&mut self) {
-        Chain::prepare(self.session().await).await.unwrap();
+        PreparedStatements::prepare(self.session().await)
+            .await
+            .unwrap();
         for statement in ANSWER.split(';') {
             let explain = format!("explain {statement}");
             let plan: Vec<String> = sql::values(self.session().await, &explain).await;
