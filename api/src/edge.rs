@@ -3,7 +3,7 @@
 //!
 //! Each connection has timeouts: for receiving a head, for idling between requests, and for a
 //! client that stops reading. The number of connections is limited, invalid requests get a problem
-//! before routing, and a shutdown has stages and a deadline. The edge does not know what a request
+//! before routing, and a shutdown has phases and a deadline. The edge does not know what a request
 //! is about.
 
 mod acceptor;
@@ -18,7 +18,7 @@ pub(crate) use listener::{Listeners, raise_open_files_limit};
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -37,6 +37,9 @@ use reaper::Reaper;
 const MAX_HEADERS: usize = 64;
 /// The most bytes of a request's head, and so of the buffer that a connection may fill.
 const MAX_HEAD_LEN: usize = 16 * 1024;
+/// How long a connection must have been idle before it is closed for a shutdown, or to free its
+/// slot for a new connection. A connection that is kept busy gets `Connection: close` first.
+const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(1);
 
 /// Called once for each response, with its status.
 pub(crate) type CountResponse = Arc<dyn Fn(StatusCode) + Send + Sync>;
@@ -53,15 +56,25 @@ pub(crate) struct Limits {
     pub(crate) write_timeout: Duration,
 }
 
-/// How far a shutdown has come.
+impl Limits {
+    /// These limits while idle connections have to go.
+    fn evicting_idle(self) -> Self {
+        Self {
+            idle_timeout: self.idle_timeout.min(MIN_IDLE_BEFORE_EVICTION),
+            ..self
+        }
+    }
+}
+
+/// What a listener does with its connections. The phases follow each other in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Shutdown {
-    /// It has not begun, or load balancers have not noticed it yet.
-    NotStarted,
-    /// Each connection closes with its next response, or once it has been idle for a moment.
-    Close,
-    /// The connections that are left are cut off.
-    Abort,
+pub(crate) enum Phase {
+    /// It keeps them open.
+    Serving,
+    /// It closes each with its next response, or once it has been idle for a moment.
+    Closing,
+    /// It cuts off those that are left.
+    Aborting,
 }
 
 /// The connections of a listener.
@@ -75,15 +88,15 @@ impl Connections {
     }
 }
 
-/// Serves `routes` on `listener` until the shutdown is over: all connections have ended, or were
-/// cut off.
+/// Serves `routes` on `listener` until all connections have ended in [`Phase::Closing`], or until
+/// [`Phase::Aborting`].
 pub(crate) async fn serve<Routes>(
     listener: TcpListener,
     routes: Routes,
     limits: Limits,
     connections: Connections,
     count_response: CountResponse,
-    shutdown: watch::Receiver<Shutdown>,
+    phase: watch::Receiver<Phase>,
 ) where
     Routes:
         Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + Unpin + 'static,
@@ -101,20 +114,27 @@ pub(crate) async fn serve<Routes>(
     let Connections(tasks) = connections;
     let acceptor = Acceptor::new(handler, tasks.clone());
     let serving = async {
-        let mut shutdown = shutdown.clone();
+        let mut phase = phase.clone();
+        let close_all = async {
+            // Fails when the sender is gone, which ends the process as well.
+            let _ = phase.wait_for(|&phase| phase >= Phase::Closing).await;
+            closing.store(true, Ordering::Relaxed);
+            wait_until_ended(&tasks, &mut phase).await;
+        };
+        // Connections that are accepted meanwhile get one response, with `Connection: close`.
         tokio::select! {
             () = acceptor.run(&listener) => {}
-            () = wait_until_closed(&tasks, &mut shutdown, &closing) => {}
+            () = close_all => {}
         }
-        // Closing the listener would reset the connections that the kernel has queued. So they are
+        // Dropping the listener would reset the connections that the kernel has queued. So they are
         // served as well, and waited for.
         acceptor.serve_queued(&listener);
         drop(listener);
-        wait_until_closed(&tasks, &mut shutdown, &closing).await;
+        wait_until_ended(&tasks, &mut phase).await;
     };
-    let slots_needed = || match *shutdown.borrow() {
-        Shutdown::NotStarted => acceptor.slots_needed(),
-        Shutdown::Close | Shutdown::Abort => usize::MAX,
+    let slots_needed = || match *phase.borrow() {
+        Phase::Serving => acceptor.slots_needed(),
+        Phase::Closing | Phase::Aborting => usize::MAX,
     };
     tokio::select! {
         () = serving => {}
@@ -134,19 +154,11 @@ fn protocol() -> http1::Builder {
     protocol
 }
 
-/// Waits for [`Shutdown::Close`], then until all connections have ended or for [`Shutdown::Abort`].
-/// Connections that are accepted meanwhile get one response, with `Connection: close`.
-async fn wait_until_closed(
-    tasks: &TaskTracker,
-    shutdown: &mut watch::Receiver<Shutdown>,
-    closing: &AtomicBool,
-) {
-    // These waits fail when the sender is gone, which ends the process as well.
-    let _ = shutdown.wait_for(|&stage| stage >= Shutdown::Close).await;
-    closing.store(true, Ordering::Relaxed);
+/// Waits until all connections have ended, or for [`Phase::Aborting`].
+async fn wait_until_ended(tasks: &TaskTracker, phase: &mut watch::Receiver<Phase>) {
     tasks.close();
     tokio::select! {
         () = tasks.wait() => {}
-        _ = shutdown.wait_for(|&stage| stage == Shutdown::Abort) => {}
+        _ = phase.wait_for(|&phase| phase == Phase::Aborting) => {}
     }
 }

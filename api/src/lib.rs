@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{error, info};
 
-use edge::{Connections, Limits, Listeners, Shutdown};
+use edge::{Connections, Limits, Listeners, Phase};
 use health::Health;
 use metrics::Metrics;
 use routes::AppState;
@@ -111,7 +111,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         write_timeout: settings.write_timeout.into(),
     };
     // Health checks and metrics are answered until the process ends: this sender never sends.
-    let (_never, no_shutdown) = watch::channel(Shutdown::NotStarted);
+    let (_never, always_serving) = watch::channel(Phase::Serving);
     let admin = tokio::spawn(edge::serve(
         listeners.admin,
         routes::admin(state),
@@ -121,21 +121,21 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         },
         Connections::default(),
         Arc::new(|_| {}),
-        no_shutdown,
+        always_serving,
     ));
-    let (shutdown, shutdown_receiver) = watch::channel(Shutdown::NotStarted);
+    let (phase, phase_receiver) = watch::channel(Phase::Serving);
     let public = edge::serve(
         listeners.public,
         routes::public(state),
         limits,
         state.connections.clone(),
         Arc::new(move |status| metrics.count_response(status)),
-        shutdown_receiver,
+        phase_receiver,
     );
     tokio::spawn(shut_down(
         signals,
         health,
-        shutdown,
+        phase,
         settings.drain_delay.into(),
         settings.close_timeout.into(),
     ));
@@ -149,11 +149,11 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for a stop signal, then takes the public listener through the stages of a shutdown.
+/// Waits for a stop signal, then takes the public listener through its phases.
 async fn shut_down(
     mut signals: StopSignals,
     health: Arc<Health>,
-    shutdown: watch::Sender<Shutdown>,
+    phase: watch::Sender<Phase>,
     drain_delay: Duration,
     close_timeout: Duration,
 ) {
@@ -162,12 +162,12 @@ async fn shut_down(
     health.set_draining();
     let close_then_wait = async {
         sleep(drain_delay).await;
-        shutdown.send_replace(Shutdown::Close);
+        phase.send_replace(Phase::Closing);
         sleep(close_timeout).await;
     };
     tokio::select! {
         () = close_then_wait => {}
         signal = signals.next() => info!(signal, "second signal: stopping at once"),
     }
-    shutdown.send_replace(Shutdown::Abort);
+    phase.send_replace(Phase::Aborting);
 }

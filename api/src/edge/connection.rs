@@ -65,7 +65,7 @@ where
                 _ = &mut connection => break Action::Close,
                 // We may have been woken to free a slot. Close only if this connection has been
                 // idle long enough.
-                () = state.woken() => match state.action(self.limits, true) {
+                () = state.woken() => match state.action(self.limits.evicting_idle()) {
                     Action::Keep => {}
                     action => break action,
                 },

@@ -2,17 +2,13 @@
 //! is to be done about it.
 
 use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::Notify;
 use warp::http::StatusCode;
 
 use super::{CountResponse, Limits};
 use crate::problem::Problem;
-
-/// How long a connection must have been idle before it is closed for a shutdown, or to free its
-/// slot for a new connection. A connection that is kept busy gets `Connection: close` first.
-const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(1);
 
 /// Shared by a connection's socket and service, which run in its task, and the reaper, which runs
 /// in another.
@@ -40,7 +36,7 @@ enum Stage {
     /// A head is arriving.
     Head { request_line_complete: bool },
     /// A request is being answered.
-    Serving,
+    Answering,
     /// Between two requests.
     Idle,
     /// The connection's task has decided to close it.
@@ -80,18 +76,18 @@ impl ConnectionState {
             let [_, second, third] = state.tail;
             state.tail = [second, third, byte];
         }
-        let begun = match state.stage {
+        let request_bytes = match state.stage {
             // Empty lines before a request are not part of it (RFC 9112, 2.2).
             Stage::Accepted | Stage::Idle => {
                 let first = bytes.iter().position(|byte| !b"\r\n".contains(byte));
                 &bytes[first.unwrap_or(bytes.len())..]
             }
-            Stage::Head { .. } | Stage::Serving | Stage::Closing => bytes,
+            Stage::Head { .. } | Stage::Answering | Stage::Closing => bytes,
         };
-        if begun.is_empty() {
+        if request_bytes.is_empty() {
             return;
         }
-        let has_line_end = begun.contains(&b'\n');
+        let has_line_end = request_bytes.contains(&b'\n');
         let head = Stage::Head {
             request_line_complete: has_line_end,
         };
@@ -105,7 +101,7 @@ impl ConnectionState {
             Stage::Head {
                 request_line_complete: false,
             } if has_line_end => state.stage = head,
-            Stage::Head { .. } | Stage::Serving | Stage::Closing => {}
+            Stage::Head { .. } | Stage::Answering | Stage::Closing => {}
         }
     }
 
@@ -134,7 +130,7 @@ impl ConnectionState {
 
     /// A request is complete.
     pub(super) fn on_request(&self) {
-        self.state().stage = Stage::Serving;
+        self.state().stage = Stage::Answering;
     }
 
     /// The response to a request is about to be written. Counts it.
@@ -181,8 +177,8 @@ impl ConnectionState {
         self.state().stage == arriving
     }
 
-    /// What is to be done now. With `evict_idle`, connections without a request should go.
-    pub(super) fn action(&self, limits: Limits, evict_idle: bool) -> Action {
+    /// What is to be done now.
+    pub(super) fn action(&self, limits: Limits) -> Action {
         let state = self.state();
         let elapsed = state.since.elapsed();
         if state.stage == Stage::Closing {
@@ -200,7 +196,6 @@ impl ConnectionState {
             Stage::Accepted if elapsed > limits.header_timeout => Action::Close,
             Stage::Head { .. } if elapsed > limits.header_timeout => Action::Timeout,
             Stage::Idle if elapsed > limits.idle_timeout => Action::Close,
-            Stage::Idle if evict_idle && elapsed > MIN_IDLE_BEFORE_EVICTION => Action::Close,
             _ => Action::Keep,
         }
     }

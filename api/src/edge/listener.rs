@@ -56,9 +56,11 @@ impl Listeners {
                 })
                 .with_context(|| format!("{setting} {address} can't be used"))
         };
+        // Each replica has an admin address of its own.
+        let reuse_admin_port = false;
         Ok(Self {
             public: take(0, "LISTEN", public, reuse_port)?,
-            admin: take(1, "ADMIN_LISTEN", admin, false)?,
+            admin: take(1, "ADMIN_LISTEN", admin, reuse_admin_port)?,
         })
     }
 }

@@ -41,7 +41,12 @@ impl Reaper {
                 let Some(connection) = connection.upgrade() else {
                     return false;
                 };
-                if connection.action(limits, left_to_evict > 0) != Action::Keep {
+                let limits = if left_to_evict > 0 {
+                    limits.evicting_idle()
+                } else {
+                    limits
+                };
+                if connection.action(limits) != Action::Keep {
                     left_to_evict = left_to_evict.saturating_sub(1);
                     connection.wake();
                 }
