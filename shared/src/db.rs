@@ -1,10 +1,10 @@
-//! Database connections: the URL, the settings of a session, connecting and closing.
+//! Database connections: [`Database`] parses a URL and opens sessions.
 //!
-//! [`Database`] parses a URL and opens sessions. Nothing here retries: callers do, with
-//! [`backoff`].
+//! Nothing here retries: callers do, with [`backoff`].
 
 mod address;
 mod error;
+mod session;
 mod url;
 
 use std::fmt;
@@ -12,16 +12,14 @@ use std::iter;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _, raw_sql};
 use tokio::time::timeout;
 use tracing::warn;
 
 pub use error::Error;
+pub use session::{Session, SessionId, close, ping, session_id};
 pub use url::BadUrl;
-
-/// A session with the database.
-pub type Session = PgConnection;
 
 /// How long a connection attempt may take in a program that keeps retrying.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,50 +27,6 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first delay before a retry, without its jitter.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
-/// How long a graceful close may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
-
-/// Settings that every session asks for, whatever the defaults of the server, the database and the
-/// role are. `deploy/postgres/roles.sql` has the same, but for the marker and the timeout of idle
-/// transactions.
-///
-/// These settings stay as the operator has them: `search_path` (the tables may be in any schema),
-/// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`Database::connect`]
-/// rejects such a server), `default_transaction_deferrable` (without effect at our isolation
-/// level), and all that change only how fast a plan is or how a value is printed.
-const SESSION_SETTINGS: [(&str, &str); 14] = [
-    // A marker that `connect` reads back: a pooler drops or rejects the settings of a session.
-    ("max_two.session", "own"),
-    // A query that waited for the row of `last_query` continues from its newest version, and a
-    // round reads the fence with a snapshot that is younger than its lock. At a higher level both
-    // fail or see old rows.
-    ("default_transaction_isolation", "read committed"),
-    // Otherwise a policy hides rows silently, and a round skips users. With this it fails.
-    ("row_security", "off"),
-    // Not the role's: see `Database::statement_timeout`.
-    ("statement_timeout", "0"),
-    // The session of a worker is idle between two checks.
-    ("idle_session_timeout", "0"),
-    // Below this level an extension may send us the plan or the parameters of a statement, and so
-    // the minimum. sqlx logs what the server sends.
-    ("client_min_messages", "warning"),
-    // Compiling a plan costs more than it saves.
-    ("jit", "off"),
-    // Most of the rest make the server end a session, and free its locks, when the client is gone,
-    // unreachable or stopped. This one notices a closed connection while a statement runs.
-    ("client_connection_check_interval", "2s"),
-    // Notice a network that drops packets silently.
-    ("tcp_keepalives_idle", "5"),
-    ("tcp_keepalives_interval", "2"),
-    ("tcp_keepalives_count", "3"),
-    ("tcp_user_timeout", "10s"),
-    // Ends the session of a client that stopped inside a transaction.
-    ("idle_in_transaction_session_timeout", "8s"),
-    ("lock_timeout", "5s"),
-];
-
-/// What [`Database::connect`] asks a new session.
-const INSPECT_SESSION: &str = include_str!("db/inspect_session.sql");
 
 /// The address of a database, and the credentials for it. `Debug` hides the password.
 #[derive(Clone)]
@@ -90,7 +44,7 @@ impl Database {
         Ok(Self(
             options
                 .application_name(application_name)
-                .options(SESSION_SETTINGS)
+                .options(session::SETTINGS)
                 .disable_statement_logging(),
         ))
     }
@@ -134,19 +88,8 @@ impl Database {
             let mut connection = Box::pin(address::connect(&self.0, limit))
                 .await
                 .map_err(Error::on_connect)?;
-            // Not prepared: a pooler may already hold another client's statement of that name.
-            let server = raw_sql(INSPECT_SESSION).fetch_one(&mut connection).await?;
-            let [is_own, is_standby, is_read_only]: [bool; 3] =
-                [server.try_get(0)?, server.try_get(1)?, server.try_get(2)?];
-            if !is_own {
-                Err(Error::Pooled)
-            } else if is_standby {
-                Err(Error::Standby)
-            } else if is_read_only {
-                Err(Error::ReadOnly)
-            } else {
-                Ok(connection)
-            }
+            session::verify(&mut connection).await?;
+            Ok(connection)
         };
         with_deadline(limit, connect)
             .await
@@ -195,21 +138,6 @@ impl fmt::Debug for Database {
     }
 }
 
-/// The server's process id of a session, for [`Database::cancel`].
-#[derive(Clone, Copy, Debug)]
-pub struct SessionId(i32);
-
-/// Reads the id of this session.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn session_id(session: &mut Session) -> Result<SessionId, Error> {
-    let row = sqlx::query!(r#"select pg_backend_pid() as "id!""#)
-        .fetch_one(session)
-        .await?;
-    Ok(SessionId(row.id))
-}
-
 /// Runs a database operation with a deadline. After [`Error::Deadline`] the connection is in an
 /// unknown state: drop it.
 ///
@@ -241,18 +169,4 @@ pub fn warn_about_tls(database: &Database) {
              set sslmode=verify-full, and sslrootcert to the server's certificate authority"
         );
     }
-}
-
-/// Checks that the server still responds.
-///
-/// # Errors
-/// When it does not.
-pub async fn ping(session: &mut Session) -> Result<(), Error> {
-    Ok(session.ping().await?)
-}
-
-/// Closes a session gracefully, within a short timeout.
-pub async fn close(session: Session) {
-    // If this fails, the server notices the closed socket.
-    let _ = timeout(CLOSE_TIMEOUT, session.close()).await;
 }

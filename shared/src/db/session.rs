@@ -1,0 +1,105 @@
+//! A session: the settings that it asks for, the check that it has them, its id and its end.
+
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection, Row as _, raw_sql};
+use tokio::time::timeout;
+
+use super::Error;
+
+/// A session with the database.
+pub type Session = PgConnection;
+
+/// How long a graceful close may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Settings that every session asks for, whatever the defaults of the server, the database and the
+/// role are. `deploy/postgres/roles.sql` has the same, but for the marker and the timeout of idle
+/// transactions.
+///
+/// These settings stay as the operator has them: `search_path` (the tables may be in any schema),
+/// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`verify`] rejects such
+/// a server), `default_transaction_deferrable` (without effect at our isolation level), and all
+/// that change only how fast a plan is or how a value is printed.
+pub(super) const SETTINGS: [(&str, &str); 14] = [
+    // A marker that `verify` reads back: a pooler drops or rejects the settings of a session.
+    ("max_two.session", "own"),
+    // A query that waited for the row of `last_query` continues from its newest version, and a
+    // round reads the fence with a snapshot that is younger than its lock. At a higher level both
+    // fail or see old rows.
+    ("default_transaction_isolation", "read committed"),
+    // Otherwise a policy hides rows silently, and a round skips users. With this it fails.
+    ("row_security", "off"),
+    // Not the role's: see `Database::statement_timeout`.
+    ("statement_timeout", "0"),
+    // The session of a worker is idle between two checks.
+    ("idle_session_timeout", "0"),
+    // Below this level an extension may send us the plan or the parameters of a statement, and so
+    // the minimum. sqlx logs what the server sends.
+    ("client_min_messages", "warning"),
+    // Compiling a plan costs more than it saves.
+    ("jit", "off"),
+    // Most of the rest make the server end a session, and free its locks, when the client is gone,
+    // unreachable or stopped. This one notices a closed connection while a statement runs.
+    ("client_connection_check_interval", "2s"),
+    // Notice a network that drops packets silently.
+    ("tcp_keepalives_idle", "5"),
+    ("tcp_keepalives_interval", "2"),
+    ("tcp_keepalives_count", "3"),
+    ("tcp_user_timeout", "10s"),
+    // Ends the session of a client that stopped inside a transaction.
+    ("idle_in_transaction_session_timeout", "8s"),
+    ("lock_timeout", "5s"),
+];
+
+/// Verifies that a new session has the settings above, and that its server is writable.
+///
+/// # Errors
+/// [`Error::Pooled`], [`Error::Standby`] or [`Error::ReadOnly`] if the server does not fit;
+/// otherwise when the statement fails.
+pub(super) async fn verify(session: &mut Session) -> Result<(), Error> {
+    // Not prepared: a pooler may already hold another client's statement of that name.
+    let server = raw_sql(include_str!("inspect_session.sql"))
+        .fetch_one(session)
+        .await?;
+    let [is_own, is_standby, is_read_only]: [bool; 3] =
+        [server.try_get(0)?, server.try_get(1)?, server.try_get(2)?];
+    if !is_own {
+        Err(Error::Pooled)
+    } else if is_standby {
+        Err(Error::Standby)
+    } else if is_read_only {
+        Err(Error::ReadOnly)
+    } else {
+        Ok(())
+    }
+}
+
+/// The server's process id of a session, for [`Database::cancel`](super::Database::cancel).
+#[derive(Clone, Copy, Debug)]
+pub struct SessionId(pub(super) i32);
+
+/// Reads the id of this session.
+///
+/// # Errors
+/// When the statement fails.
+pub async fn session_id(session: &mut Session) -> Result<SessionId, Error> {
+    let row = sqlx::query!(r#"select pg_backend_pid() as "id!""#)
+        .fetch_one(session)
+        .await?;
+    Ok(SessionId(row.id))
+}
+
+/// Checks that the server still responds.
+///
+/// # Errors
+/// When it does not.
+pub async fn ping(session: &mut Session) -> Result<(), Error> {
+    Ok(session.ping().await?)
+}
+
+/// Closes a session gracefully, within a short timeout.
+pub async fn close(session: Session) {
+    // If this fails, the server notices the closed socket.
+    let _ = timeout(CLOSE_TIMEOUT, session.close()).await;
+}
