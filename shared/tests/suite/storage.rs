@@ -1,5 +1,4 @@
 use std::ops::Range;
-use std::time::Duration;
 
 use chrono::TimeDelta;
 use shared::db::close;
@@ -7,7 +6,6 @@ use shared::users::Layout;
 use shared::{MinPoints, rounds};
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
 use testkit::{TestDatabase, eventually};
-use tokio::time::sleep;
 
 use crate::ROUND_TIMEOUT;
 
@@ -267,24 +265,20 @@ async fn rounds_back_to_back_under_load_do_not_make_the_tables_grow() {
         });
     }
     let every_moment = |at| Some(at);
-    let mut done = 0;
-    while done < 8 {
-        let outcome = rounds::run_due(
-            &mut worker,
-            Layout::SingleNode,
-            every_moment,
-            TimeDelta::zero(),
-            ROUND_TIMEOUT,
-        )
-        .await
-        .unwrap();
-        if matches!(outcome, rounds::Outcome::Done(_)) {
-            done += 1;
-            let size: i64 = database.value("select pg_relation_size('users')").await;
-            assert_eq!(*first_size.get_or_insert(size), size, "after {done} rounds");
-        } else {
-            sleep(Duration::from_millis(20)).await;
-        }
+    for done in 1..=8 {
+        eventually("a round is done", async || {
+            let outcome = rounds::run_due(
+                &mut worker,
+                Layout::SingleNode,
+                every_moment,
+                TimeDelta::zero(),
+                ROUND_TIMEOUT,
+            );
+            matches!(outcome.await.unwrap(), rounds::Outcome::Done(_))
+        })
+        .await;
+        let size: i64 = database.value("select pg_relation_size('users')").await;
+        assert_eq!(*first_size.get_or_insert(size), size, "after {done} rounds");
     }
     readers.abort_all();
     let chain: i64 = database
