@@ -1,7 +1,7 @@
 //! Connects the replica's one session with the database, with backoff.
 //!
 //! Probes and metrics learn here whether the database answers. A session that has failed once is
-//! never used again: nothing is known of what its last statement did.
+//! never used again: nothing is known of what its last message did.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::query::PreparedSession;
 
 /// The longest delay between two attempts to connect, without its jitter.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
-/// A session that fails sooner was never good: the backoff goes on.
+/// A session that fails sooner counts as a failed attempt to connect: the backoff goes on.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Connects sessions, and publishes whether the database answers.
@@ -76,7 +76,7 @@ impl Connector {
         }
     }
 
-    /// Publishes that the session was lost.
+    /// The session was lost.
     pub(crate) fn on_lost(&mut self, error: &Error) {
         self.metrics.set_database_up(false);
         self.log_once(error);
@@ -117,7 +117,7 @@ impl Connector {
         } else {
             error!(
                 event = "database_refused", %error,
-                "the database refuses the session or statement"
+                "the database refuses the session or a query"
             );
         }
         self.logged_reason = Some(reason);

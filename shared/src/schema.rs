@@ -2,6 +2,7 @@
 //!
 //! A migration gives way: a statement that waits for a table's lock also holds up all queries that
 //! come after it. So it waits for a moment only, rolls back, lets the queries pass and tries again.
+//! No query fails if `REQUEST_TIMEOUT` of the api is well above that moment, as its default is.
 
 use std::time::{Duration, Instant};
 
@@ -36,9 +37,8 @@ pub async fn migrate(session: &mut Session) -> Result<(), Error> {
 /// # Errors
 /// As for [`migrate`].
 pub async fn migrate_within(session: &mut Session, limit: Duration) -> Result<(), Error> {
-    // Far below the default `REQUEST_TIMEOUT`: queries wait behind a lock that a migration waits
-    // for. The limit holds for sqlx's own lock too. A statement that waits has a snapshot, and
-    // while an old snapshot is open, `users` grows.
+    // Queries wait behind a lock that a migration waits for. The limit holds for sqlx's own lock
+    // too: a statement that waits has a snapshot, and while an old snapshot is open, `users` grows.
     sqlx::query!("set lock_timeout = '200ms'")
         .execute(&mut *session)
         .await?;
@@ -46,7 +46,7 @@ pub async fn migrate_within(session: &mut Session, limit: Duration) -> Result<()
     let mut delays = backoff(MAX_RETRY_DELAY);
     let mut is_logged = false;
     loop {
-        let error = match run(session).await {
+        let error = match apply(session).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -70,7 +70,7 @@ pub async fn migrate_within(session: &mut Session, limit: Duration) -> Result<()
 }
 
 /// Applies the migrations that are missing.
-async fn run(session: &mut Session) -> Result<(), Error> {
+async fn apply(session: &mut Session) -> Result<(), Error> {
     MIGRATIONS.run(session).await.map_err(|error| match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
         other => Error::Schema(other.to_string()),

@@ -214,7 +214,7 @@ async fn a_paused_replica_does_not_delay_the_others() {
         assert_eq!(second.get("/").await.status, 200);
         assert_eq!(third.get("/").await.status, 200);
     }
-    // A row lock that outlived its statement would have cost each request its timeout.
+    // A row lock that outlived its message would have cost each request its timeout.
     assert!(began.elapsed() < Duration::from_mins(1));
     paused.signal(Signal::SIGCONT);
     load.abort();

@@ -91,7 +91,7 @@ async fn an_answer_is_durable_before_it_is_sent() {
     );
 }
 
-/// A trigger advances the chain by one second per statement, so that a timestamp identifies its
+/// A trigger advances the chain by one second per message, so that a timestamp identifies its
 /// batch. Then answers can be checked one by one from outside, however they were coalesced.
 #[tokio::test]
 async fn answers_of_two_replicas_form_the_chain_of_answering_one_by_one() {

@@ -319,9 +319,9 @@ async fn a_read_only_primary_is_no_database_to_answer_from() {
     assert_eq!(lines, 2, "{}", program.output());
 }
 
-/// The statement passes the check, which rolls it back, and fails when it commits.
+/// The message passes the check, which rolls it back, and fails when it commits.
 #[tokio::test]
-async fn a_statement_that_fails_at_once_causes_backoff_and_one_line() {
+async fn a_query_that_fails_at_once_causes_backoff_and_one_line() {
     let database = TestDatabase::new().await;
     let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
     eventually("it answers", async || client.get("/").await.status == 200).await;

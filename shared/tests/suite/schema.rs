@@ -8,8 +8,8 @@ use sqlx::raw_sql;
 use testkit::{TestDatabase, eventually};
 use tokio::time::timeout;
 
-/// How long a query may take. A request waits 800 ms. The test allows more, because other tests
-/// load the machine.
+/// How long a query may take. Less is promised to a replica with the default `REQUEST_TIMEOUT`, but
+/// other tests load the machine.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An empty database without the migration that adds the columns for points to `settings`.
