@@ -110,8 +110,8 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         idle_timeout: settings.idle_timeout.into(),
         write_timeout: settings.write_timeout.into(),
     };
-    // Health checks and metrics are answered until the process ends: this sender never sends.
-    let (_never, always_serving) = watch::channel(Phase::Serving);
+    // Health checks and metrics are answered until the process ends, so this sender never sends.
+    let (_sender, always_serving) = watch::channel(Phase::Serving);
     let admin = tokio::spawn(edge::serve(
         listeners.admin,
         routes::admin(state),

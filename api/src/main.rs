@@ -1,4 +1,4 @@
-//! `max-two-api`: see the library.
+//! The program `max-two-api`: parses the settings and runs the library.
 
 use std::process::ExitCode;
 

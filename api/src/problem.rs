@@ -144,15 +144,15 @@ impl Problem {
     /// This problem as the bytes of an HTTP/1.1 response, for where no request could be read.
     pub(crate) fn bytes(self) -> Bytes {
         let response = self.response::<Bytes>();
-        let mut text = format!("HTTP/1.1 {}\r\n", response.status());
+        let mut head = format!("HTTP/1.1 {}\r\n", response.status());
         for (name, value) in response.headers() {
             let value = value.to_str().expect("our headers are ASCII");
-            write!(text, "{name}: {value}\r\n").expect("writing to a string cannot fail");
+            write!(head, "{name}: {value}\r\n").expect("writing to a string cannot fail");
         }
         let date = Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
         let length = response.body().len();
-        write!(text, "date: {date}\r\ncontent-length: {length}\r\n\r\n")
+        write!(head, "date: {date}\r\ncontent-length: {length}\r\n\r\n")
             .expect("writing to a string cannot fail");
-        [text.as_bytes(), response.body()].concat().into()
+        [head.as_bytes(), response.body()].concat().into()
     }
 }

@@ -1,4 +1,5 @@
-//! Notices times that were recorded by a clock that was ahead of the database's clock now.
+//! Finds recorded times that lie ahead of the database's clock: it was ahead when they were recorded,
+//! or is behind now.
 
 use crate::db::{Error, Session};
 

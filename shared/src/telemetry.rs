@@ -35,7 +35,7 @@ pub enum LogFormat {
 /// # Errors
 /// When `RUST_LOG` is not valid.
 pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuard, BadFilters> {
-    let terminal = stderr().is_terminal();
+    let is_terminal = stderr().is_terminal();
     let filters = env::var("RUST_LOG")
         .ok()
         // Orchestrators pass a variable that was left blank as an empty one.
@@ -46,14 +46,14 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuar
         // It would print its own errors, and panic where standard error can't be written.
         .log_internal_errors(false)
         .with_writer(|| LogWriter);
-    let default = if terminal {
+    let default = if is_terminal {
         LogFormat::Text
     } else {
         LogFormat::Json
     };
     let lines = match format.unwrap_or(default) {
         LogFormat::Text => lines
-            .with_ansi(terminal && is_colour_wanted())
+            .with_ansi(is_terminal && is_colour_wanted())
             .with_target(false)
             .boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),

@@ -18,7 +18,7 @@ use warp::{Filter, Reply, get, head, path};
 use crate::health::Health;
 use crate::metrics::Metrics;
 
-/// The pause after a connection could not be accepted, as when file descriptors have run out.
+/// The delay after a connection could not be accepted, as when file descriptors have run out.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// Serves `/livez`, `/readyz` and `/metrics` until its task is aborted.

@@ -1,5 +1,5 @@
-//! Notices a database clock that was ahead before, or is behind now: times that were recorded lie
-//! in the future. It only reports; what such times may do is limited in `shared`.
+//! Notices a database clock that was ahead before, or is behind now: recorded times lie in the
+//! future. It only reports; what such times may do is limited in `shared`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -156,11 +156,11 @@ impl Metrics {
                 self.count("done");
                 let duration = (round.finished_at - round.started_at).as_seconds_f64();
                 self.duration.observe(duration);
-                self.observe(round.finished_at, Some(round));
+                self.record_progress(round.finished_at, Some(round));
             }
             Outcome::NotDue(fence) => {
                 self.count("not_due");
-                self.observe(fence.now, fence.last.as_ref());
+                self.record_progress(fence.now, fence.last.as_ref());
             }
             Outcome::Busy => self.count("busy"),
             Outcome::CoolingDown => self.count("cooling_down"),
@@ -209,7 +209,7 @@ impl Metrics {
         Some((latest_tick - last_tick_at).as_seconds_f64().max(0.0))
     }
 
-    fn observe(&self, database_time: DateTime<Utc>, last: Option<&Round>) {
+    fn record_progress(&self, database_time: DateTime<Utc>, last: Option<&Round>) {
         let mut progress = self.progress();
         progress.database_time = Some(DatabaseTime {
             time: database_time,

@@ -14,6 +14,8 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 /// The default filters for logs: without the scheduler's own steps.
 pub(crate) const LOG_FILTERS: &str = "info,tokio_cron_scheduler=warn";
 
+/// For croner: a search finds the time that it starts from, too.
+const INCLUSIVE: bool = true;
 /// When a running scheduler calls its heartbeat.
 const HEARTBEAT_PATTERN: &str = "*/5 * * * * *";
 
@@ -30,7 +32,7 @@ impl Schedule {
     pub fn latest_tick(&self, at: DateTime<Utc>) -> Option<DateTime<Utc>> {
         // croner copies a fraction of a second into its result.
         self.cron
-            .find_previous_occurrence(&at.trunc_subsecs(0), true)
+            .find_previous_occurrence(&at.trunc_subsecs(0), INCLUSIVE)
             .ok()
     }
 
@@ -97,7 +99,7 @@ impl FromStr for Schedule {
             .build()
             .parse(pattern)?;
         if cron
-            .find_next_occurrence(&DateTime::UNIX_EPOCH, true)
+            .find_next_occurrence(&DateTime::UNIX_EPOCH, INCLUSIVE)
             .is_err()
         {
             return Err(ScheduleError::Never);

@@ -73,7 +73,7 @@ where
         };
         let mut socket = connection.into_parts().io.into_inner();
         state.on_close();
-        // After a problem that hyper had no request for, a second one would follow it.
+        // A rejected client has its response already.
         if action == Action::Timeout && !state.is_rejected() {
             socket.reject(Problem::RequestTimeout);
             // It fails for a client that does not even read this.

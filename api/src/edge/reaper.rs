@@ -2,7 +2,7 @@
 //! whose time is up.
 //!
 //! One timer serves all connections. A timer per connection would be polled twice with each of its
-//! requests, and would have left the cache by then.
+//! requests, each time with cache misses.
 
 use std::mem::take;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};

@@ -1,8 +1,8 @@
 //! A host name with several addresses, some of which may be silent.
 //!
 //! sqlx connects to one address after the other and waits for each as long as the kernel does, so
-//! a silent one would use up all of the time. It can't be told which address to use without taking
-//! it for the host name too, which the server's certificate must match.
+//! a silent one would use up all of the time. It can't be given an address apart from the host name,
+//! which the server's certificate must match.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -43,6 +43,7 @@ async fn connect_to(
         let attempt = async {
             match TcpStream::connect(address).await {
                 Ok(server) if some_are_silent => Some(connect_over(server, options).await),
+                // sqlx reaches it too: all addresses before it refuse at once.
                 Ok(_) => Some(options.connect().await),
                 // sqlx finds the next one by itself.
                 Err(_) => None,

@@ -73,8 +73,8 @@ impl Error {
                 // rustls reports a certificate that it rejects in this way.
                 sqlx::Error::Io(error) => error.kind() != io::ErrorKind::InvalidData,
                 // Only a refusal to open a session comes in the server's own encoding. sqlx does
-                // not keep its SQLSTATE. Most refusals last, so it counts as one; the server's own
-                // log has the reason.
+                // not keep its SQLSTATE. Most refusals last, so each counts as lasting. The
+                // server's own log has the reason.
                 sqlx::Error::Protocol(reason) => !reason.contains("non-UTF-8"),
                 // Not `Tls`: a server without TLS, or a bad file.
                 error => matches!(error, sqlx::Error::WorkerCrashed),

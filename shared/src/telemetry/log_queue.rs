@@ -77,7 +77,7 @@ impl LogQueue {
 
     /// Waits until all lines are written, up to a limit.
     pub(super) fn flush(&self) {
-        // A time-out needs no handling: the lines that are left can't be written.
+        // A timeout needs no handling: the lines that are left can't be written.
         drop(
             self.changed
                 .wait_timeout_while(self.state(), FLUSH_TIMEOUT, |state| {
