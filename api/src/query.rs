@@ -65,13 +65,13 @@ impl PreparedSession {
     pub(crate) async fn answer(&mut self, query: Query) -> Result<Replies, Error> {
         match query {
             Query::TwoUsers => {
-                let row = self.statements.answer(&mut self.session).await?;
-                let reply = |previous_at| Ok(encode(&AnswerBody::new(&row.users, previous_at)));
+                let answer = self.statements.answer(&mut self.session).await?;
+                let reply = |previous_at| Ok(encode(&AnswerBody::new(&answer.users, previous_at)));
                 // The first query gets the time of the last query before this message. The others
                 // get the message's own time, as if they had been answered one by one.
                 Ok(Replies {
-                    first: reply(row.previous_at),
-                    others: reply(Some(row.queried_at)),
+                    first: reply(answer.previous_at),
+                    others: reply(Some(answer.queried_at)),
                 })
             }
         }
