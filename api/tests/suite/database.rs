@@ -360,6 +360,11 @@ async fn sessions_do_not_pile_up_while_no_standby_acknowledges() {
         .run("alter system set synchronous_standby_names = 'missing'")
         .await;
     database.run("select pg_reload_conf()").await;
+    // The checkpointer puts it into effect, a moment later.
+    eventually("commits wait for it", async || {
+        first.get("/").await.status == 503
+    })
+    .await;
     for _ in 0..5 {
         for client in [&first, &second] {
             assert_eq!(client.get("/").await.status, 503);
