@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use shared::db::{Database, Error, with_deadline};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::connector::Connector;
@@ -19,6 +19,8 @@ use crate::queue::{Batch, Queue, QueueReceiver};
 
 /// How often an idle session is checked.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often other tasks run before a batch is answered in a fleet.
+const YIELDS_IN_FLEET: usize = 8;
 /// How many times within a deadline the batch is searched for queries that are past it.
 const SWEEPS_PER_DEADLINE: u32 = 16;
 
@@ -99,6 +101,9 @@ impl Coalescer {
                     if !has_queries {
                         return Ok(());
                     }
+                    if session.is_in_fleet() {
+                        self.extend_batch().await;
+                    }
                     self.answer_batch(&mut session, &mut sweep).await?;
                     idle_check.reset();
                 }
@@ -108,6 +113,18 @@ impl Coalescer {
             }
             self.connector.on_answer();
         }
+    }
+
+    /// Adds the queries of requests that have arrived, but were not read yet.
+    ///
+    /// In a fleet no message waits for the others' disk writes, so it returns soon and few queries
+    /// wait for the next one. On a busy machine larger batches save more time than this takes. On an
+    /// idle one it takes microseconds.
+    async fn extend_batch(&mut self) {
+        for _ in 0..YIELDS_IN_FLEET {
+            yield_now().await;
+        }
+        self.queue.receive_now(&mut self.batch);
     }
 
     /// Sends one message for each different query in the batch, all within one deadline. Queries

@@ -58,6 +58,11 @@ impl PreparedSession {
         db::ping(&mut self.session).await
     }
 
+    /// Whether other replicas answer queries too, as far as the last answers tell.
+    pub(crate) fn is_in_fleet(&self) -> bool {
+        self.statements.is_chain_shared()
+    }
+
     /// Answers a query for all who ask it, with one message to the database.
     ///
     /// # Errors

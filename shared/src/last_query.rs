@@ -103,6 +103,12 @@ impl PreparedStatements {
         })
     }
 
+    /// Whether another session's query came between this session's last two.
+    #[must_use]
+    pub fn is_chain_shared(&self) -> bool {
+        self.is_chain_shared
+    }
+
     /// Appends a query to the chain and answers it, in one message to the server. Use the session
     /// of the statements. It returns once the answer is durable, as far as the session's
     /// `synchronous_commit` asks for that.
