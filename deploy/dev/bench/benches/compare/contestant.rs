@@ -26,12 +26,12 @@ const STATIC_BODY: &str = r#"{"users":[{"id":323084,"points":82},{"id":595513,"p
 /// A server that Max Two is compared with. All of them use warp's own server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Contestant {
-    /// Sends a static body.
+    /// Sends a static body. Several share a port, as those of [`Self::HoldsRow`] do.
     BareWarp,
     /// Runs Max Two's statements, durably, for each request, over a pool.
     StatementPerRequest,
     /// A replica of Max Two that never releases the row of the chain early: it answers all waiting
-    /// requests with one durable commit. Several share a port.
+    /// requests with one durable commit.
     HoldsRow,
     /// Searches two users for each request. Keeps the timestamp in memory: nothing is durable.
     SearchPerRequest,
@@ -71,7 +71,8 @@ pub(crate) async fn serve(
     match contestant {
         Contestant::BareWarp => {
             let server = warp::serve(root.map(|| respond(STATIC_BODY.to_owned())));
-            announce(server.bind(listen).await).run().await;
+            let server = server.incoming(listen_on_shared_port(listen)?);
+            announce(server).run().await;
         }
         Contestant::StatementPerRequest => {
             let pool = pool.await?;

@@ -26,7 +26,7 @@ pub(crate) async fn compare(env: &Env, scale: Scale, report: &mut Report) -> any
     // Long enough for several rounds.
     let seconds = 3 * scale.load_seconds;
     env.warm_up_wal().await?;
-    let replica = env.start_replicas(1, true).await;
+    let replica = env.start_replica().await;
     let run_load = || load::run(replica.address, CONNECTIONS, seconds);
     let mut loads = [const { Vec::new() }; NAMES.len()];
     let (mut megabytes, mut rounds) = (Samples::default(), Samples::default());

@@ -2,16 +2,17 @@
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use private_postgres::Binaries;
-use testkit::{Program, TestDatabase, free_address};
+use testkit::{Program, TestDatabase, eventually, free_address};
 use tokio::process::Command;
 
 use crate::contestant::Contestant;
+use crate::startup;
 
 /// A database, and the executables that use it. All servers and workers are this executable.
 pub(crate) struct Env {
@@ -121,7 +122,12 @@ impl Env {
     }
 
     /// The mean latency of a statement in milliseconds, in one pgbench session.
-    pub(crate) async fn run_pgbench(&self, statement: &str, seconds: u64) -> anyhow::Result<f64> {
+    pub(crate) async fn run_pgbench(
+        &self,
+        statement: &str,
+        url: &str,
+        seconds: u64,
+    ) -> anyhow::Result<f64> {
         let script = tempfile::NamedTempFile::new()?;
         std::fs::write(&script, statement)?;
         let output = Command::new(self.binaries.program("pgbench"))
@@ -129,7 +135,7 @@ impl Env {
             .arg(seconds.to_string())
             .arg("-f")
             .arg(script.path())
-            .arg(superuser_url(&self.database).await)
+            .arg(url)
             .output()
             .await?;
         let text = String::from_utf8_lossy(&output.stdout);
@@ -140,35 +146,43 @@ impl Env {
         Ok(latency.parse()?)
     }
 
-    /// Starts replicas of Max Two on one address, and waits until they are connected to the
-    /// database. Unless `durable`, their commits do not wait for the disk.
-    pub(crate) async fn start_replicas(&self, count: usize, durable: bool) -> Servers {
+    /// Starts a replica of Max Two, and waits until it is connected to the database.
+    pub(crate) async fn start_replica(&self) -> Servers {
+        self.start_replicas(1, &self.database.api).await
+    }
+
+    /// Starts replicas on one address, and waits until they are connected to the database.
+    pub(crate) async fn start_replicas(&self, count: usize, url: &str) -> Servers {
         let address = free_address();
-        let url = if durable {
-            self.database.api.clone()
-        } else {
-            format!("{}&options[synchronous_commit]=off", self.database.api)
-        };
         let mut programs = Vec::new();
         for _ in 0..count {
-            let mut program = self.start_replica(address, &url);
+            let mut program = self.spawn_replica(address, url);
             program.wait_for_event("database_connected").await;
             programs.push(program);
         }
         Servers { address, programs }
     }
 
-    /// Starts one replica, which shares its port, and does not wait for it.
-    pub(crate) fn start_replica(&self, address: SocketAddr, url: &str) -> Program {
-        let environment = [
-            ("DATABASE_URL", url),
-            ("LISTEN", &address.to_string()),
-            ("ADMIN_LISTEN", "127.0.0.1:0"),
-            ("DRAIN_DELAY", "0s"),
-            ("REUSE_PORT", "true"),
-        ]
-        .map(|(name, value)| (name, value.to_owned()));
-        Program::start(&self.executable, &["api"], environment)
+    /// Starts a replica on this address, and does not wait for it.
+    pub(crate) fn spawn_replica(&self, address: SocketAddr, url: &str) -> Program {
+        Program::start(
+            &self.executable,
+            &["api"],
+            replica_environment(address, url),
+        )
+    }
+
+    /// Starts a replica of another `max-two-api`, and waits until it answers.
+    pub(crate) async fn start_baseline(&self, executable: &Path) -> Servers {
+        let address = free_address();
+        let environment = replica_environment(address, &self.database.api);
+        let programs = vec![Program::start(executable, &[], environment)];
+        // Older ones log no events.
+        eventually("the baseline answers", async || {
+            startup::responds_with_200(address).await
+        })
+        .await;
+        Servers { address, programs }
     }
 
     /// Starts a worker that runs rounds back to back: a tick each second, no cooldown.
@@ -184,19 +198,21 @@ impl Env {
 
     /// Starts a contestant, and waits until it accepts connections.
     pub(crate) async fn start_contestant(&self, contestant: Contestant) -> Servers {
-        self.start_contestants(contestant, 1).await
+        self.start_contestants(contestant, 1, &self.database.owner)
+            .await
     }
 
     /// Starts several processes of a contestant on one address, and waits until they accept
     /// connections.
-    pub(crate) async fn start_contestants(&self, contestant: Contestant, count: usize) -> Servers {
+    pub(crate) async fn start_contestants(
+        &self,
+        contestant: Contestant,
+        count: usize,
+        url: &str,
+    ) -> Servers {
         let address = free_address();
-        let url = match contestant {
-            Contestant::HoldsRow => self.database.api.clone(),
-            _ => self.database.owner.clone(),
-        };
         let listen = address.to_string();
-        let arguments = ["contestant", contestant.argument(), &listen, &url];
+        let arguments = ["contestant", contestant.argument(), &listen, url];
         let mut programs = Vec::new();
         for _ in 0..count {
             let mut program = Program::start(&self.executable, &arguments, [("", ""); 0]);
@@ -220,7 +236,19 @@ pub(crate) async fn wal_bytes(database: &TestDatabase) -> f64 {
     database.value(position).await
 }
 
-async fn superuser_url(database: &TestDatabase) -> String {
+fn replica_environment(address: SocketAddr, url: &str) -> [(&'static str, String); 5] {
+    [
+        ("DATABASE_URL", url),
+        ("LISTEN", &address.to_string()),
+        ("ADMIN_LISTEN", "127.0.0.1:0"),
+        ("DRAIN_DELAY", "0s"),
+        // Several share an address.
+        ("REUSE_PORT", "true"),
+    ]
+    .map(|(name, value)| (name, value.to_owned()))
+}
+
+pub(crate) async fn superuser_url(database: &TestDatabase) -> String {
     let server = database.server.lock().await;
     server.url("postgres", database.name())
 }

@@ -139,7 +139,7 @@ pub(crate) async fn by_users(scale: Scale, report: &mut Report) -> anyhow::Resul
             .database
             .value("select pg_total_relation_size('users')::float8")
             .await;
-        let replica = env.start_replicas(1, true).await;
+        let replica = env.start_replica().await;
         let (mut per_second, mut p99) = (Samples::default(), Samples::default());
         for _ in 0..scale.repetitions {
             let load = load::run(replica.address, CONNECTIONS, scale.load_seconds).await?;

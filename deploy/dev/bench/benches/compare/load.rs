@@ -35,12 +35,35 @@ pub(crate) async fn run(
     connections: usize,
     seconds: u64,
 ) -> anyhow::Result<LoadResult> {
+    run_wrk(address, connections, seconds, None).await
+}
+
+/// Sends requests over this many connections at random times, `per_second` of all together.
+#[allow(clippy::cast_precision_loss, reason = "a few connections")]
+pub(crate) async fn run_light(
+    address: SocketAddr,
+    connections: usize,
+    per_second: f64,
+    seconds: u64,
+) -> anyhow::Result<LoadResult> {
+    let mean_delay = connections as f64 / per_second * 1e3;
+    run_wrk(address, connections, seconds, Some(mean_delay)).await
+}
+
+/// Each connection waits before each request, for `mean_delay` milliseconds on average.
+async fn run_wrk(
+    address: SocketAddr,
+    connections: usize,
+    seconds: u64,
+    mean_delay: Option<f64>,
+) -> anyhow::Result<LoadResult> {
     let output = Command::new("wrk")
         .arg(format!("--threads={}", connections.min(2)))
         .arg(format!("--connections={connections}"))
         .arg(format!("--duration={seconds}s"))
         .args(["--timeout=10s", "--script", WRK_SCRIPT])
         .arg(format!("http://{address}/"))
+        .args(mean_delay.map(|milliseconds| milliseconds.to_string()))
         .stdin(Stdio::null())
         .output()
         .await

@@ -47,6 +47,23 @@ fn first_line(command: &mut Command) -> anyhow::Result<String> {
     Ok(text.lines().next().unwrap_or_default().trim().to_owned())
 }
 
+/// The CPU time of the whole machine since it was started.
+pub(crate) struct CpuUsage(System);
+
+impl CpuUsage {
+    pub(crate) fn start() -> anyhow::Result<Self> {
+        let mut system = System::new_with_specifics(RefreshKind::nothing())?;
+        system.refresh_cpu_usage();
+        Ok(Self(system))
+    }
+
+    /// How much nobody has used, in percent.
+    pub(crate) fn idle_percent(mut self) -> f64 {
+        self.0.refresh_cpu_usage();
+        f64::from(100.0 - self.0.global_cpu_usage())
+    }
+}
+
 /// The resources that some processes have used.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {

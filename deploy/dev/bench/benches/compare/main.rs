@@ -12,7 +12,9 @@ mod growth;
 mod load;
 mod machine;
 mod minimum;
+mod network;
 mod plot;
+mod relay;
 mod replicas;
 mod report;
 mod requests;
@@ -21,7 +23,7 @@ mod samples;
 mod startup;
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use rand::seq::SliceRandom as _;
@@ -36,12 +38,15 @@ use report::Report;
 struct Settings {
     #[command(subcommand)]
     command: Option<ChildCommand>,
-    /// Measure everything: a million users, all connection counts, more repetitions; half an hour
+    /// Measure everything: a million users, all connection counts, more repetitions; three quarters of an hour
     #[arg(long)]
     full: bool,
     /// Measure only these parts
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
+    /// A max-two-api of another commit, built with the profile dist, to be measured beside this one
+    #[arg(long)]
+    baseline: Option<PathBuf>,
     /// Write RESULTS.md and the plots into deploy/dev/bench
     #[arg(long, requires = "full", conflicts_with = "only")]
     record: bool,
@@ -57,6 +62,8 @@ enum Part {
     Requests,
     /// Fleets of replicas, compared with replicas that hold the row of the chain
     Replicas,
+    /// Fleets whose database is a network away, and fleets under a light load
+    Network,
     /// Requests during rounds
     During,
     /// Requests at each minimum
@@ -140,7 +147,7 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
         Scale::SHORT
     };
     let is_wanted = |part| settings.only.is_empty() || settings.only.contains(&part);
-    let report = Runtime::new()?.block_on(run(scale, is_wanted))?;
+    let report = Runtime::new()?.block_on(run(scale, settings.baseline.as_deref(), is_wanted))?;
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let folder = if settings.record {
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -154,16 +161,23 @@ fn main() -> anyhow::Result<std::process::ExitCode> {
     Ok(std::process::ExitCode::SUCCESS)
 }
 
-async fn run(scale: Scale, is_wanted: impl Fn(Part) -> bool) -> anyhow::Result<Report> {
+async fn run(
+    scale: Scale,
+    baseline: Option<&Path>,
+    is_wanted: impl Fn(Part) -> bool,
+) -> anyhow::Result<Report> {
     machine::raise_open_file_limit()?;
     let env = Env::with_points(scale.users).await?;
     let mut report = Report::new(machine::describe(&env).await?, scale);
     if is_wanted(Part::Requests) {
-        requests::compare(&env, scale, &mut report).await?;
+        requests::compare(&env, scale, baseline, &mut report).await?;
         startup::measure(&env, scale, &mut report).await?;
     }
     if is_wanted(Part::Replicas) {
         replicas::compare(scale, &mut report).await?;
+    }
+    if is_wanted(Part::Network) {
+        network::compare(scale, &mut report).await?;
     }
     if is_wanted(Part::During) {
         during_rounds::compare(&env, scale, &mut report).await?;

@@ -19,15 +19,17 @@ const CONNECTIONS: usize = 256;
 const USERS: i64 = 100_000;
 /// Of a hundred minima, a few look bad by chance. So this many of the worst are measured again.
 const REMEASURED: usize = 5;
-/// Repetitions of the second measurement, relative to the first.
+/// Repetitions of the first measurement, of all minima.
+const FIRST_REPETITIONS: usize = 3;
+/// Repetitions of the second, relative to those of other parts.
 const REMEASURE_FACTOR: usize = 3;
 
 pub(crate) async fn compare(scale: Scale, report: &mut Report) -> anyhow::Result<()> {
     let env = Env::with_points(USERS).await?;
     let step = if scale.full { 1 } else { 20 };
     let minima: Vec<i64> = (0..=100).step_by(step).collect();
-    let replica = env.start_replicas(1, true).await;
-    let first = measure(&env, &replica, &minima, scale.repetitions).await?;
+    let replica = env.start_replica().await;
+    let first = measure(&env, &replica, &minima, FIRST_REPETITIONS).await?;
     let mut by_p99 = minima.clone();
     by_p99.sort_by(|one, other| {
         let median = |minimum| first[minimum].p99.median();
@@ -43,7 +45,7 @@ pub(crate) async fn compare(scale: Scale, report: &mut Report) -> anyhow::Result
     drop(replica);
     // Before the first round, no user has points and the planner has no statistics.
     let fresh = Env::seeded(USERS).await?;
-    let replica = fresh.start_replicas(1, true).await;
+    let replica = fresh.start_replica().await;
     let mut seeded = Latencies::default();
     for _ in 0..scale.repetitions {
         seeded.push(load::run(replica.address, CONNECTIONS, 1).await?);
@@ -54,8 +56,9 @@ pub(crate) async fn compare(scale: Scale, report: &mut Report) -> anyhow::Result
     let mut table = Table::new(
         "Requests at each minimum",
         format!(
-            "{CONNECTIONS} connections, one replica, {users} users. The plot shows all minima. For \
-             the goal, the {} worst and the median one were measured again, {repetitions} times.",
+            "{CONNECTIONS} connections, one replica, {users} users, {FIRST_REPETITIONS} times. The \
+             plot shows all minima. For the goal, the {} worst and the median one were measured \
+             again, {repetitions} times.",
             worst.len()
         ),
         &[

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::contestant::Contestant;
-use crate::env::Env;
+use crate::env::{Env, Servers};
 use crate::load::LoadResult;
 use crate::plot::{Axis, Line, Plot};
 use crate::report::{Bound, Report, Table};
@@ -15,10 +15,12 @@ use crate::{Scale, shuffled};
 /// Answers read none of them.
 const USERS: i64 = 1_000;
 const CONNECTIONS: [usize; 2] = [64, 256];
+/// There are many measurements.
+const REPETITIONS: usize = 3;
 
-const RELEASES_EARLY: usize = 0;
-const HOLDS_ROW: usize = 1;
-const NAMES: [&str; 2] = ["Max Two", "the row is held until the commit is durable"];
+pub(crate) const RELEASES_EARLY: usize = 0;
+pub(crate) const HOLDS_ROW: usize = 1;
+pub(crate) const NAMES: [&str; 2] = ["Max Two", "the row is held until the commit is durable"];
 
 /// One measurement of a fleet.
 struct Measurement {
@@ -49,6 +51,16 @@ pub(crate) async fn compare(scale: Scale, report: &mut Report) -> anyhow::Result
     Ok(())
 }
 
+/// Starts replicas of a contestant on one address.
+pub(crate) async fn start(env: &Env, contestant: usize, replicas: usize, url: &str) -> Servers {
+    if contestant == RELEASES_EARLY {
+        env.start_replicas(replicas, url).await
+    } else {
+        let fleet = env.start_contestants(Contestant::HoldsRow, replicas, url);
+        fleet.await
+    }
+}
+
 async fn measure(
     env: &Env,
     contestant: usize,
@@ -57,12 +69,7 @@ async fn measure(
     seconds: u64,
 ) -> anyhow::Result<Measurement> {
     let moves_before = count_moves(env).await;
-    let servers = if contestant == RELEASES_EARLY {
-        env.start_replicas(replicas, true).await
-    } else {
-        let fleet = env.start_contestants(Contestant::HoldsRow, replicas);
-        fleet.await
-    };
+    let servers = start(env, contestant, replicas, &env.database.api).await;
     let requests = requests::measure(env, &servers, connections, seconds).await?;
     for mut program in servers.programs {
         program.stop().await;
@@ -83,7 +90,7 @@ async fn count_moves(env: &Env) -> f64 {
 impl Measurements {
     async fn of(env: &Env, scale: Scale, counts: &[usize]) -> anyhow::Result<Self> {
         let mut measurements = Self::default();
-        for _ in 0..scale.repetitions {
+        for _ in 0..REPETITIONS {
             for &replicas in counts {
                 for connections in CONNECTIONS {
                     for contestant in shuffled(NAMES.len()) {
@@ -125,7 +132,9 @@ impl Measurements {
         for connections in CONNECTIONS {
             let mut table = Table::new(
                 format!("Replicas over {connections} connections{database}"),
-                "All replicas, Postgres and the client share the same cores.",
+                format!(
+                    "{REPETITIONS} times. All replicas, Postgres and the client share the same cores."
+                ),
                 &[
                     ("requests/s", Unit::Number),
                     ("statements/s", Unit::Number),
@@ -133,6 +142,7 @@ impl Measurements {
                     ("p99, ms", Unit::Milliseconds),
                     ("replica CPU, µs/request", Unit::Microseconds),
                     ("Postgres CPU, µs/request", Unit::Microseconds),
+                    ("idle CPU", Unit::Percent),
                     ("errors", Unit::Number),
                 ],
             );
@@ -148,6 +158,7 @@ impl Measurements {
                         samples(|of| of.requests.load.p99),
                         samples(|of| of.requests.replicas_cpu),
                         samples(|of| of.requests.postgres_cpu),
+                        samples(|of| of.requests.idle),
                         samples(|of| of.requests.load.errors),
                     ];
                     table.row(format!("{replicas}: {name}"), figures);

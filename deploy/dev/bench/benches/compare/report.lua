@@ -1,5 +1,21 @@
 -- Prints the results of wrk as one line of JSON. wrk counts in microseconds, the output in
--- milliseconds.
+-- milliseconds. With an argument, each connection waits before each request: a random time,
+-- exponentially distributed, with this mean in milliseconds.
+local threads = 0
+
+function setup(thread)
+  threads = threads + 1
+  thread:set("seed", threads)
+end
+
+function init(args)
+  local mean = tonumber(args[1])
+  if mean then
+    math.randomseed(seed)
+    delay = function() return math.floor(-mean * math.log(1 - math.random()) + 0.5) end
+  end
+end
+
 function done(summary, latency, requests)
   local errors = summary.errors
   io.write(string.format(

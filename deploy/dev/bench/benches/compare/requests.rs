@@ -1,34 +1,36 @@
 //! Requests without rounds: Max Two, the upper limit and other ways, by number of connections.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use crate::contestant::Contestant;
-use crate::env::{Env, Servers};
+use crate::env::{Env, Servers, superuser_url};
 use crate::load::{self, LoadResult};
-use crate::machine::Usage;
+use crate::machine::{CpuUsage, Usage};
 use crate::plot::{Axis, Line, Plot};
 use crate::report::{Bound, Report, Table};
 use crate::samples::{Samples, Unit};
 use crate::{Scale, shuffled};
 
 /// The shortest durable statement that updates the row that all queries update.
-const BARE_UPDATE: &str = "update last_query set queried_at = clock_timestamp();";
+pub(crate) const BARE_UPDATE: &str = "update last_query set queried_at = clock_timestamp();";
 /// With this minimum, about half of the users qualify.
 const MINIMUM: i64 = 50;
 
 const BARE_WARP: usize = 0;
 const MAX_TWO: usize = 1;
-const NOT_DURABLE: usize = 4;
-const STATEMENT_PER_REQUEST: usize = 5;
-const SEARCH_PER_REQUEST: usize = 6;
-const NAMES: [&str; 7] = [
+const NOT_DURABLE: usize = 2;
+const STATEMENT_PER_REQUEST: usize = 3;
+const SEARCH_PER_REQUEST: usize = 4;
+/// Only where there is one.
+const BASELINE: usize = 5;
+const NAMES: [&str; 6] = [
     "bare warp, static body",
     "Max Two",
-    "Max Two, 2 replicas",
-    "Max Two, 4 replicas",
     "Max Two, `synchronous_commit = off`",
     "a durable statement per request, pool of 10",
     "a search (`where points > $1 limit 2`) per request, not durable, pool of 10",
+    "Max Two, the baseline",
 ];
 
 /// One measurement of a contestant.
@@ -37,6 +39,8 @@ pub(crate) struct Measurement {
     /// Microseconds of CPU time for each request.
     pub(crate) replicas_cpu: f64,
     pub(crate) postgres_cpu: f64,
+    /// How much of the machine's CPU time nobody used, in percent.
+    pub(crate) idle: f64,
     /// Memory of the largest replica at the end of the load.
     megabytes: f64,
 }
@@ -46,19 +50,26 @@ pub(crate) struct Measurement {
 struct Measurements(HashMap<(usize, usize), Vec<Measurement>>);
 
 /// Measures all contestants at all numbers of connections.
-pub(crate) async fn compare(env: &Env, scale: Scale, report: &mut Report) -> anyhow::Result<()> {
+pub(crate) async fn compare(
+    env: &Env,
+    scale: Scale,
+    baseline: Option<&Path>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     let connection_counts: &[usize] = if scale.full {
         &[1, 16, 64, 256, 512, 2048]
     } else {
         &[1, 64, 512]
     };
     env.run_round(Some(MINIMUM)).await?;
+    let superuser_url = superuser_url(&env.database).await;
     let mut measurements = Measurements::default();
     let mut bare_update = Samples::default();
     for _ in 0..scale.repetitions {
         // New processes: a process keeps memory from earlier, larger numbers of connections.
-        let contestants = start_contestants(env).await;
-        bare_update.push(env.run_pgbench(BARE_UPDATE, scale.load_seconds).await?);
+        let contestants = start_contestants(env, baseline).await;
+        let bare = env.run_pgbench(BARE_UPDATE, &superuser_url, scale.load_seconds);
+        bare_update.push(bare.await?);
         for &connections in connection_counts {
             for contestant in shuffled(contestants.len()) {
                 let servers = &contestants[contestant];
@@ -87,16 +98,19 @@ pub(crate) async fn compare(env: &Env, scale: Scale, report: &mut Report) -> any
 }
 
 /// In the order of [`NAMES`].
-async fn start_contestants(env: &Env) -> [Servers; NAMES.len()] {
-    [
+async fn start_contestants(env: &Env, baseline: Option<&Path>) -> Vec<Servers> {
+    let not_durable = format!("{}&options[synchronous_commit]=off", env.database.api);
+    let mut contestants = vec![
         env.start_contestant(Contestant::BareWarp).await,
-        env.start_replicas(1, true).await,
-        env.start_replicas(2, true).await,
-        env.start_replicas(4, true).await,
-        env.start_replicas(1, false).await,
+        env.start_replica().await,
+        env.start_replicas(1, &not_durable).await,
         env.start_contestant(Contestant::StatementPerRequest).await,
         env.start_contestant(Contestant::SearchPerRequest).await,
-    ]
+    ];
+    if let Some(executable) = baseline {
+        contestants.push(env.start_baseline(executable).await);
+    }
+    contestants
 }
 
 pub(crate) async fn measure(
@@ -110,13 +124,16 @@ pub(crate) async fn measure(
         anyhow::Ok((Usage::of(servers.process_ids())?, Usage::of(postgres)?))
     };
     let (replicas, postgres) = usage().await?;
+    let cpu = CpuUsage::start()?;
     let load = load::run(servers.address, connections, seconds).await?;
+    let idle = cpu.idle_percent();
     let (replicas_after, postgres_after) = usage().await?;
     let microseconds = 1e6 / load.requests;
     Ok(Measurement {
         load,
         replicas_cpu: replicas_after.cpu_seconds_since(&replicas) * microseconds,
         postgres_cpu: postgres_after.cpu_seconds_since(&postgres) * microseconds,
+        idle,
         megabytes: replicas_after.max_megabytes(),
     })
 }
@@ -160,6 +177,9 @@ impl Measurements {
         );
         let bare_warp = self.per_second(BARE_WARP, connections);
         for (contestant, name) in NAMES.into_iter().enumerate() {
+            if !self.0.contains_key(&(contestant, connections)) {
+                continue;
+            }
             let per_second = self.per_second(contestant, connections);
             let ratio = per_second.ratio_to(&bare_warp);
             let samples = |figure| self.samples(contestant, connections, figure);
@@ -224,6 +244,13 @@ impl Measurements {
             report
                 .goal(name, Bound::AtLeast(least), Unit::Ratio, samples)
                 .reference(reference_name, reference);
+        }
+        if self.0.contains_key(&(BASELINE, 1)) {
+            for (connections, least) in [(1, 0.95), (64, 0.97), (512, 0.97)] {
+                let name = format!("requests/s at {connections} connections ÷ the baseline");
+                let samples = ratio(MAX_TWO, BASELINE, connections);
+                report.goal(name, Bound::AtLeast(least), Unit::Ratio, samples);
+            }
         }
         report.goal(
             "memory of a replica at 512 connections, MB",

@@ -56,7 +56,7 @@ const SWAP_TABLES: &str = "begin; \
     commit";
 
 pub(crate) async fn compare(env: &Env, scale: Scale, report: &mut Report) -> anyhow::Result<()> {
-    let repetitions = if scale.full { 20 } else { 3 };
+    let repetitions = if scale.full { 10 } else { 3 };
     let plain = create_plain_databases(scale.users).await;
     let databases: Vec<_> = [&env.database; FIRST_PLAIN]
         .into_iter()

@@ -32,6 +32,11 @@ impl Samples {
         self.zip_with(other, |this, that| this + that)
     }
 
+    /// The differences to another thing, repetition by repetition.
+    pub(crate) fn minus(&self, other: &Self) -> Self {
+        self.zip_with(other, |this, that| this - that)
+    }
+
     fn zip_with(&self, other: &Self, operation: fn(f64, f64) -> f64) -> Self {
         assert_eq!(self.0.len(), other.0.len(), "repetitions of both");
         let pairs = self.0.iter().zip(&other.0);

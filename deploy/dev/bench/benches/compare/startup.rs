@@ -21,7 +21,7 @@ pub(crate) async fn measure(env: &Env, scale: Scale, report: &mut Report) -> any
     for _ in 0..2 * scale.repetitions {
         let address = free_address();
         let started = Instant::now();
-        let mut replica = env.start_replica(address, &env.database.api);
+        let mut replica = env.spawn_replica(address, &env.database.api);
         while !responds_with_200(address).await {
             sleep(POLL_INTERVAL).await;
         }
@@ -38,7 +38,7 @@ pub(crate) async fn measure(env: &Env, scale: Scale, report: &mut Report) -> any
 }
 
 /// Sends one GET over a new connection.
-async fn responds_with_200(address: SocketAddr) -> bool {
+pub(crate) async fn responds_with_200(address: SocketAddr) -> bool {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         stream
