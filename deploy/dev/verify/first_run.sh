@@ -23,12 +23,13 @@ seconds() { printf '%d.%d s' $(($1 / 1000)) $(($1 / 100 % 10)); }
 answers() { curl --fail --silent --output /dev/null "http://$address/"; }
 
 # Clones commit $1 into $work/$2, builds and runs it as a newcomer does. Sets elapsed to the time to the
-# first answered query.
+# first answered query, without the download of the crates' sources.
 first_run() {
     local began
-    began=$(milliseconds)
     git clone --quiet . "$work/$2"
     git -C "$work/$2" checkout --quiet "$1"
+    cargo fetch --quiet --locked --manifest-path "$work/$2/Cargo.toml"
+    began=$(milliseconds)
     start "$2" env -C "$work/$2" -u CARGO_TARGET_DIR -u CARGO_INCREMENTAL \
         cargo run --release --locked -- --listen "$address" --data-dir "$work/$2-data"
     wait_until answers
