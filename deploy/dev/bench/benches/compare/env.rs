@@ -39,7 +39,7 @@ impl Env {
         Ok(Self {
             database: TestDatabase::with_durable_server().await,
             executable: std::env::current_exe()?,
-            binaries: Binaries::find(None)?,
+            binaries: Binaries::of_environment()?,
         })
     }
 

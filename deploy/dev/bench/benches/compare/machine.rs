@@ -1,6 +1,7 @@
 //! The machine: its description, and the resources that processes use.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Context;
@@ -18,14 +19,16 @@ pub(crate) fn raise_open_file_limit() -> anyhow::Result<()> {
 }
 
 /// One line for each property of the machine that figures depend on.
-pub(crate) async fn describe(env: &Env) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn describe(env: &Env, baseline: Option<&Path>) -> anyhow::Result<Vec<String>> {
     let system = System::new_with_specifics(RefreshKind::everything())?;
     let processor = system.cpus().first().map_or("unknown", |cpu| cpu.brand());
     let postgres: String = env.database.value("select version()").await;
     let wrk = first_line(Command::new("wrk").arg("-v"))
         .context("wrk is missing: apt-get install -y wrk")?;
-    Ok(vec![
+    let mut properties = vec![
         format!("{}", chrono::Utc::now().format("%Y-%m-%d")),
+        "commit ".to_owned()
+            + &first_line(Command::new("git").args(["describe", "--always", "--dirty"]))?,
         format!(
             "{} cores ({processor}), {} GiB, shared by the client, the replicas and Postgres",
             system.cpus().len(),
@@ -37,7 +40,11 @@ pub(crate) async fn describe(env: &Env) -> anyhow::Result<Vec<String>> {
         format!("{postgres}; fsync on, the launcher's settings"),
         first_line(Command::new("rustc").arg("--version"))?,
         wrk,
-    ])
+    ];
+    if let Some(name) = baseline.and_then(Path::file_name) {
+        properties.push(format!("the baseline: {}", name.display()));
+    }
+    Ok(properties)
 }
 
 /// The first line of a program's standard output.

@@ -44,7 +44,8 @@ struct Settings {
     /// Measure only these parts
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
-    /// A max-two-api of another commit, built with the profile dist, to be measured beside this one
+    /// A max-two-api of another commit, to be measured beside this one; built with the profile dist,
+    /// and named for its commit
     #[arg(long)]
     baseline: Option<PathBuf>,
     /// Write RESULTS.md and the plots into deploy/dev/bench
@@ -168,7 +169,7 @@ async fn run(
 ) -> anyhow::Result<Report> {
     machine::raise_open_file_limit()?;
     let env = Env::with_points(scale.users).await?;
-    let mut report = Report::new(machine::describe(&env).await?, scale);
+    let mut report = Report::new(machine::describe(&env, baseline).await?, scale);
     if is_wanted(Part::Requests) {
         requests::compare(&env, scale, baseline, &mut report).await?;
         startup::measure(&env, scale, &mut report).await?;
