@@ -60,7 +60,7 @@ impl Samples {
         match (sorted.first(), sorted.last()) {
             (None, _) => "–".to_owned(),
             (Some(&lowest), Some(&highest)) if unit.text(lowest) != unit.text(highest) => {
-                format!("{median} ({} – {})", unit.text(lowest), unit.text(highest))
+                format!("{median} ({}–{})", unit.text(lowest), unit.text(highest))
             }
             _ => median,
         }
