@@ -48,13 +48,14 @@ pub struct Round {
     pub users_updated: u64,
 }
 
-/// What keeps a tick from being done twice: the last round, as of this time.
+/// What [`read_fence`] has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fence {
+pub struct FenceReading {
     /// The database's time.
     pub now: DateTime<Utc>,
-    /// The newest round that was done for a tick.
-    pub last: Option<Round>,
+    /// The newest round that was done for a tick, if there is one. It keeps that tick from being
+    /// done twice.
+    pub fence: Option<Round>,
 }
 
 /// What [`run_due`] did.
@@ -63,7 +64,7 @@ pub enum Outcome {
     /// The round is committed.
     Done(Round),
     /// No round is due: the latest tick's is done, or there has been no tick yet.
-    NotDue(Fence),
+    NotDue(FenceReading),
     /// Another worker holds the lock.
     Busy,
     /// The last round outlasted its tick, and its cooldown is not over.
@@ -114,16 +115,16 @@ async fn claim_tick(
     if !try_lock(transaction).await? {
         return Ok(ControlFlow::Break(Outcome::Busy));
     }
-    let fence = read_fence(transaction).await?;
-    let Some(tick_at) = latest_tick(fence.now) else {
-        return Ok(ControlFlow::Break(Outcome::NotDue(fence)));
+    let reading = read_fence(transaction).await?;
+    let Some(tick_at) = latest_tick(reading.now) else {
+        return Ok(ControlFlow::Break(Outcome::NotDue(reading)));
     };
-    if let Some(last) = fence.last {
-        if last.tick_at >= tick_at {
-            return Ok(ControlFlow::Break(Outcome::NotDue(fence)));
+    if let Some(fence) = reading.fence {
+        if fence.tick_at >= tick_at {
+            return Ok(ControlFlow::Break(Outcome::NotDue(reading)));
         }
-        let outlasted_its_tick = latest_tick(last.finished_at) > Some(last.tick_at);
-        let since_its_end = fence.now - last.finished_at;
+        let outlasted_its_tick = latest_tick(fence.finished_at) > Some(fence.tick_at);
+        let since_its_end = reading.now - fence.finished_at;
         let is_cooling_down = -CLOCK_TOLERANCE <= since_its_end && since_its_end < cooldown;
         if outlasted_its_tick && is_cooling_down {
             return Ok(ControlFlow::Break(Outcome::CoolingDown));

@@ -158,9 +158,9 @@ impl Metrics {
                 self.duration.observe(duration);
                 self.record_progress(round.finished_at, Some(round));
             }
-            Outcome::NotDue(fence) => {
+            Outcome::NotDue(reading) => {
                 self.count("not_due");
-                self.record_progress(fence.now, fence.last.as_ref());
+                self.record_progress(reading.now, reading.fence.as_ref());
             }
             Outcome::Busy => self.count("busy"),
             Outcome::CoolingDown => self.count("cooling_down"),
@@ -209,20 +209,20 @@ impl Metrics {
         Some((latest_tick - last_tick_at).as_seconds_f64().max(0.0))
     }
 
-    fn record_progress(&self, database_time: DateTime<Utc>, last: Option<&Round>) {
+    fn record_progress(&self, database_time: DateTime<Utc>, fence: Option<&Round>) {
         let mut progress = self.progress();
         progress.database_time = Some(DatabaseTime {
             time: database_time,
             read_at: Instant::now(),
         });
-        let Some(round) = last else { return };
-        progress.last_tick_at = Some(round.tick_at);
+        let Some(fence) = fence else { return };
+        progress.last_tick_at = Some(fence.tick_at);
         #[allow(
             clippy::cast_precision_loss,
             reason = "exact to the microsecond until the year 2255"
         )]
         self.last_round
-            .set(round.finished_at.timestamp_micros() as f64 / 1e6);
+            .set(fence.finished_at.timestamp_micros() as f64 / 1e6);
     }
 
     fn count(&self, outcome: &'static str) {
@@ -242,7 +242,7 @@ impl Metrics {
 mod tests {
     use std::time::Duration;
 
-    use shared::rounds::Fence;
+    use shared::rounds::FenceReading;
 
     use super::*;
 
@@ -272,9 +272,9 @@ mod tests {
         assert_eq!(metrics.lag_seconds(), None);
         metrics.record_outcome(&Outcome::Done(round(at("17:00:00"))));
         assert_eq!(metrics.lag_seconds(), Some(0.0));
-        metrics.record_outcome(&Outcome::NotDue(Fence {
+        metrics.record_outcome(&Outcome::NotDue(FenceReading {
             now: at("17:05:30"),
-            last: Some(round(at("17:00:00"))),
+            fence: Some(round(at("17:00:00"))),
         }));
         assert_eq!(metrics.lag_seconds(), Some(300.0));
         assert!(
@@ -305,9 +305,9 @@ mod tests {
             ("done", Some(Outcome::Done(round(at("17:00:00"))))),
             (
                 "not_due",
-                Some(Outcome::NotDue(Fence {
+                Some(Outcome::NotDue(FenceReading {
                     now: at("17:00:00"),
-                    last: None,
+                    fence: None,
                 })),
             ),
             ("busy", Some(Outcome::Busy)),

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{CLOCK_TOLERANCE, Fence, Round};
+use super::{CLOCK_TOLERANCE, FenceReading, Round};
 use crate::db::{Error, Session};
 
 /// The key of the advisory lock: the letters "max two".
@@ -19,18 +19,19 @@ pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
     Ok(row.held)
 }
 
-/// Reads the fence. A tick further ahead than [`CLOCK_TOLERANCE`] does not count.
+/// Reads the database's time and the fence. A tick further ahead than [`CLOCK_TOLERANCE`] does not
+/// count.
 ///
 /// # Errors
 /// When the statement fails or the connection breaks.
-pub async fn read_fence(session: &mut Session) -> Result<Fence, Error> {
+pub async fn read_fence(session: &mut Session) -> Result<FenceReading, Error> {
     let row = sqlx::query_file!(
         "src/rounds/read_fence.sql",
         CLOCK_TOLERANCE.as_seconds_f64()
     )
     .fetch_one(session)
     .await?;
-    let last = || {
+    let fence = || {
         Some(Round {
             tick_at: row.tick_at?,
             started_at: row.started_at?,
@@ -38,9 +39,9 @@ pub async fn read_fence(session: &mut Session) -> Result<Fence, Error> {
             users_updated: row.users_updated?.cast_unsigned(),
         })
     };
-    Ok(Fence {
+    Ok(FenceReading {
         now: row.now,
-        last: last(),
+        fence: fence(),
     })
 }
 

@@ -3,7 +3,7 @@ use std::collections::HashSet;
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use shared::MinPoints;
 use shared::clock::{TimeAhead, time_ahead};
-use shared::rounds::{self, Fence, Outcome};
+use shared::rounds::{self, FenceReading, Outcome};
 use shared::users::Layout;
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
 use testkit::{TestDatabase, eventually};
@@ -106,7 +106,7 @@ async fn a_tick_is_done_once_however_many_race_for_it() {
             for _ in 0..20 {
                 match run_only_tick(&mut worker).await {
                     Outcome::Done(_) => done += 1,
-                    Outcome::Busy | Outcome::NotDue(Fence { last: Some(_), .. }) => {}
+                    Outcome::Busy | Outcome::NotDue(FenceReading { fence: Some(_), .. }) => {}
                     other => panic!("{other:?}"),
                 }
             }
@@ -147,7 +147,7 @@ async fn a_tick_is_not_done_again_and_not_out_of_order() {
     .await
     .unwrap();
     assert!(
-        matches!(behind, Outcome::NotDue(Fence { last: Some(_), .. })),
+        matches!(behind, Outcome::NotDue(FenceReading { fence: Some(_), .. })),
         "{behind:?}"
     );
 }
@@ -243,7 +243,7 @@ async fn a_fence_of_a_clock_that_was_ahead_does_not_stop_rounds() {
     assert!(matches!(done, Outcome::Done(_)), "{done:?}");
     let again = run_only_tick(&mut worker).await;
     assert!(
-        matches!(again, Outcome::NotDue(Fence { last: Some(_), .. })),
+        matches!(again, Outcome::NotDue(FenceReading { fence: Some(_), .. })),
         "{again:?}"
     );
     // Otherwise it would stop rounds when the clock comes near it.
@@ -259,7 +259,10 @@ async fn a_fence_ahead_by_no_more_than_clocks_differ_counts() {
     let mut worker = database.connect(&database.worker).await;
     let outcome = run_only_tick(&mut worker).await;
     assert!(
-        matches!(outcome, Outcome::NotDue(Fence { last: Some(_), .. })),
+        matches!(
+            outcome,
+            Outcome::NotDue(FenceReading { fence: Some(_), .. })
+        ),
         "{outcome:?}"
     );
 }
@@ -279,7 +282,10 @@ async fn a_tick_stays_done_when_the_clock_went_ahead_during_its_round() {
     .unwrap();
     let outcome = run_only_tick(&mut worker).await;
     assert!(
-        matches!(outcome, Outcome::NotDue(Fence { last: Some(_), .. })),
+        matches!(
+            outcome,
+            Outcome::NotDue(FenceReading { fence: Some(_), .. })
+        ),
         "{outcome:?}"
     );
 }
@@ -657,7 +663,10 @@ async fn the_round_that_is_the_fence_is_kept_however_old_it_is() {
         .unwrap();
         let outcome = run_only_tick(&mut worker).await;
         assert!(
-            matches!(outcome, Outcome::NotDue(Fence { last: Some(_), .. })),
+            matches!(
+                outcome,
+                Outcome::NotDue(FenceReading { fence: Some(_), .. })
+            ),
             "{ahead:?}: {outcome:?}"
         );
     }

@@ -185,8 +185,8 @@ async fn wait_for_first_round(owner: &Database, schedule: &Schedule) -> anyhow::
         info!(tick_at = %due, "waiting for the first round");
         while rounds::read_fence(&mut connection)
             .await?
-            .last
-            .is_none_or(|last| last.tick_at < due)
+            .fence
+            .is_none_or(|fence| fence.tick_at < due)
         {
             sleep(POLL_INTERVAL).await;
         }
