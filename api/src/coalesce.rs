@@ -19,8 +19,8 @@ use crate::queue::{Batch, Queue, QueueReceiver};
 
 /// How often an idle session is checked.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// How often other tasks run before a batch is answered in a fleet.
-const YIELDS_IN_FLEET: usize = 8;
+/// How often other tasks run before a batch is answered, while other replicas move the chain too.
+const YIELDS_WHEN_CHAIN_SHARED: usize = 8;
 /// How many times within a deadline the batch is searched for queries that are past it.
 const SWEEPS_PER_DEADLINE: u32 = 16;
 
@@ -101,7 +101,7 @@ impl Coalescer {
                     if !has_queries {
                         return Ok(());
                     }
-                    if session.is_in_fleet() {
+                    if session.is_chain_shared() {
                         self.extend_batch().await;
                     }
                     self.answer_batch(&mut session, &mut sweep).await?;
@@ -117,11 +117,11 @@ impl Coalescer {
 
     /// Adds the queries of requests that have arrived, but were not read yet.
     ///
-    /// In a fleet no message waits for the others' disk writes, so it returns soon and few queries
-    /// wait for the next one. On a busy machine larger batches save more time than this takes. On an
-    /// idle one it takes microseconds.
+    /// While replicas share the chain, none waits for another's disk write. So a message returns
+    /// soon, and few queries wait for the next one. On a busy machine larger batches save more time
+    /// than this takes. On an idle one it takes microseconds.
     async fn extend_batch(&mut self) {
-        for _ in 0..YIELDS_IN_FLEET {
+        for _ in 0..YIELDS_WHEN_CHAIN_SHARED {
             yield_now().await;
         }
         self.queue.receive_now(&mut self.batch);

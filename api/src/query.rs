@@ -58,8 +58,8 @@ impl PreparedSession {
         db::ping(&mut self.session).await
     }
 
-    /// Whether other replicas answer queries too, as far as the last answers tell.
-    pub(crate) fn is_in_fleet(&self) -> bool {
+    /// Whether other replicas move the chain too, as far as the last answer tells.
+    pub(crate) fn is_chain_shared(&self) -> bool {
         self.statements.is_chain_shared()
     }
 

@@ -68,7 +68,7 @@ struct ChosenUsers {
 pub struct PreparedStatements {
     /// When this session's last query was answered.
     queried_at: Option<DateTime<Utc>>,
-    /// Another session's query came between this session's last two.
+    /// What [`Self::is_chain_shared`] returns.
     is_chain_shared: bool,
 }
 
@@ -103,7 +103,8 @@ impl PreparedStatements {
         })
     }
 
-    /// Whether another session's query came between this session's last two.
+    /// Whether the query right before this session's last one was another session's. So it is true
+    /// after a session's first answer, unless that answered the very first query.
     #[must_use]
     pub fn is_chain_shared(&self) -> bool {
         self.is_chain_shared
