@@ -1,5 +1,5 @@
-//! Coalescing: queries that arrive while the database answers wait in the queue, and the next
-//! message to the database answers all of them.
+//! Coalescing: queries that arrive while the database answers wait in the queue. Then one message
+//! to the database answers all of them that are equal.
 //!
 //! Batches come in from the queue; one message for each different query in a batch goes out over
 //! the replica's session. It runs in a task of its own, so a client that hangs up cancels nothing.

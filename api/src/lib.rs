@@ -1,8 +1,8 @@
 //! A replica of the api: HTTP comes in, one message to the database goes out.
 //!
 //! A request goes through `edge` (connections and their limits), `routes` (handlers), `queue`, and
-//! `coalesce`, which answers all queued queries with one message over the session of its
-//! `connector`. A replica keeps no state that another replica, or itself after a restart, would
+//! `coalesce`, which answers all queued queries that are equal with one message over the session of
+//! its `connector`. A replica keeps no state that another replica, or itself after a restart, would
 //! need.
 
 mod coalesce;
