@@ -23,7 +23,8 @@ pub(crate) enum Query {
 /// The reply to a query: an encoded body, or the problem that the client gets instead.
 pub(crate) type Reply = Result<Bytes, Problem>;
 
-/// The replies to all queries that one message answered.
+/// The replies to all queries that one message answered. They differ where the order of the queries
+/// shows in the body; otherwise `others` is a clone of `first`.
 pub(crate) struct Replies {
     /// For the first of these queries.
     pub(crate) first: Reply,
