@@ -88,7 +88,7 @@ impl Database {
             let mut connection = Box::pin(address::connect(&self.0, limit))
                 .await
                 .map_err(Error::on_connect)?;
-            session::verify(&mut connection).await?;
+            session::initialize(&mut connection).await?;
             Ok(connection)
         };
         with_deadline(limit, connect)

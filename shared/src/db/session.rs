@@ -1,4 +1,4 @@
-//! A session: the settings that it asks for, the check that it has them, its id and its end.
+//! A session: its settings, the check that it has them, its id and its end.
 
 use std::time::Duration;
 
@@ -14,15 +14,15 @@ pub type Session = PgConnection;
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Settings that every session asks for, whatever the defaults of the server, the database and the
-/// role are. `deploy/postgres/roles.sql` has the same, but for the marker and the timeout of idle
-/// transactions.
+/// role are. `deploy/postgres/roles.sql` has the same, without the marker and the timeout of idle
+/// transactions, and with `transaction_timeout`, which [`initialize`] sets.
 ///
 /// These settings stay as the operator has them: `search_path` (the tables may be in any schema),
-/// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`verify`] rejects such
-/// a server), `default_transaction_deferrable` (without effect at our isolation level), and all
-/// that change only how fast a plan is or how a value is printed.
+/// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`initialize`] rejects
+/// such a server), `default_transaction_deferrable` (without effect at our isolation level), and
+/// all that change only how fast a plan is or how a value is printed.
 pub(super) const SETTINGS: [(&str, &str); 14] = [
-    // A marker that `verify` reads back: a pooler drops or rejects the settings of a session.
+    // A marker that `initialize` reads back: a pooler drops or rejects the settings of a session.
     ("max_two.session", "own"),
     // A query that waited for the row of `last_query` continues from its newest version, and a
     // round reads the fence with a snapshot that is younger than its lock. At a higher level both
@@ -52,14 +52,16 @@ pub(super) const SETTINGS: [(&str, &str); 14] = [
     ("lock_timeout", "5s"),
 ];
 
-/// Verifies that a new session has the settings above, and that its server is writable.
+/// Verifies that a new session has the settings above, and that its server is writable. Also sets
+/// `transaction_timeout` to 0, which is none of them because a server older than Postgres 17 would
+/// refuse the session.
 ///
 /// # Errors
 /// [`Error::Pooled`], [`Error::Standby`] or [`Error::ReadOnly`] if the server does not fit;
 /// otherwise when the statement fails.
-pub(super) async fn verify(session: &mut Session) -> Result<(), Error> {
+pub(super) async fn initialize(session: &mut Session) -> Result<(), Error> {
     // Not prepared: a pooler may already hold another client's statement of that name.
-    let server = raw_sql(include_str!("inspect_session.sql"))
+    let server = raw_sql(include_str!("initialize_session.sql"))
         .fetch_one(session)
         .await?;
     let [is_own, is_standby, is_read_only]: [bool; 3] =
