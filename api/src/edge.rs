@@ -133,13 +133,13 @@ pub(crate) async fn serve<Routes>(
         drop(listener);
         wait_until_ended(&tasks, &mut phase).await;
     };
-    let slots_needed = || match *phase.borrow() {
-        Phase::Serving => acceptor.slots_needed(),
+    let slots_to_free = || match *phase.borrow() {
+        Phase::Serving => acceptor.slots_to_free(),
         Phase::Closing | Phase::Aborting => usize::MAX,
     };
     tokio::select! {
         () = serving => {}
-        () = reaper.run(limits, slots_needed) => {}
+        () = reaper.run(limits, slots_to_free) => {}
     }
 }
 

@@ -19,7 +19,7 @@ use super::connection::ConnectionHandler;
 
 /// The delay after a connection could not be accepted, as when file descriptors have run out.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
-/// At the connection limit each sweep closes this part of the connections: idle ones, the oldest
+/// At the connection limit each sweep closes one in this many connections: idle ones, the oldest
 /// first. A burst of new connections finds slots, and most idle clients need not connect again.
 const EVICTION_DIVISOR: usize = 64;
 
@@ -27,9 +27,9 @@ const EVICTION_DIVISOR: usize = 64;
 pub(super) struct Acceptor<Routes> {
     handler: ConnectionHandler<Routes>,
     tasks: TaskTracker,
-    /// One permit per slot.
-    permits: Arc<Semaphore>,
-    /// A connection that was accepted and has no permit yet. The others wait in the kernel's queue.
+    /// As many as connections may be open. A permit is a slot.
+    slots: Arc<Semaphore>,
+    /// A connection that was accepted and has no slot yet. The others wait in the kernel's queue.
     waiting: Mutex<Option<TcpStream>>,
 }
 
@@ -46,7 +46,7 @@ where
     /// An acceptor that serves connections with `handler`, each in a task of `tasks`.
     pub(super) fn new(handler: ConnectionHandler<Routes>, tasks: TaskTracker) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(handler.limits.max_connections)),
+            slots: Arc::new(Semaphore::new(handler.limits.max_connections)),
             handler,
             tasks,
             waiting: Mutex::new(None),
@@ -60,7 +60,7 @@ where
             match listener.accept().await {
                 Ok((stream, _)) => {
                     can_accept = true;
-                    self.serve_with_permit(stream).await;
+                    self.serve_in_slot(stream).await;
                 }
                 Err(error) => {
                     // One line until connections are accepted again.
@@ -74,18 +74,18 @@ where
         }
     }
 
-    /// Waits for a permit and serves the connection. Accepting comes first: a permit that is held
+    /// Waits for a slot and serves the connection in it. Accepting comes first: a slot that is held
     /// without a client would be wasted.
-    async fn serve_with_permit(&self, stream: TcpStream) {
+    async fn serve_in_slot(&self, stream: TcpStream) {
         *self.waiting() = Some(stream);
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        let permit = permit.expect("the semaphore is never closed");
+        let slot = Arc::clone(&self.slots).acquire_owned().await;
+        let slot = slot.expect("the semaphore is never closed");
         let stream = self.waiting().take();
         let stream = stream.expect("only a shutdown takes it, which ends this future first");
         let handler = self.handler.clone();
         self.tasks.spawn(async move {
             handler.serve(stream).await;
-            drop(permit);
+            drop(slot);
         });
     }
 
@@ -101,7 +101,7 @@ where
     }
 
     /// How many idle connections should give up their slots.
-    pub(super) fn slots_needed(&self) -> usize {
+    pub(super) fn slots_to_free(&self) -> usize {
         if self.waiting().is_some() {
             let limit = self.handler.limits.max_connections;
             limit.div_ceil(EVICTION_DIVISOR)

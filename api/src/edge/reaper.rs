@@ -28,13 +28,13 @@ impl Reaper {
         self.connections().push(Arc::downgrade(connection));
     }
 
-    /// Sweeps for ever. `slots_needed` says how many idle connections should give up their slots.
-    pub(super) async fn run(&self, limits: Limits, slots_needed: impl Fn() -> usize) {
+    /// Sweeps for ever. `slots_to_free` says how many idle connections should give up their slots.
+    pub(super) async fn run(&self, limits: Limits, slots_to_free: impl Fn() -> usize) {
         let mut sweep = interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             sweep.tick().await;
-            let mut left_to_evict = slots_needed();
+            let mut left_to_evict = slots_to_free();
             // Without the lock: a sweep over thousands takes a while, in which connections begin.
             let mut swept = take(&mut *self.connections());
             swept.retain(|connection| {
