@@ -25,7 +25,7 @@ struct PendingQuery {
     queued_at: Instant,
     /// The caller's trace context, which is logged if the query fails.
     traceparent: Option<String>,
-    reply: oneshot::Sender<Reply>,
+    reply_to: oneshot::Sender<Reply>,
 }
 
 impl Queue {
@@ -45,15 +45,15 @@ impl Queue {
         query: Query,
         traceparent: Option<String>,
     ) -> Result<Bytes, Problem> {
-        let (reply, body) = oneshot::channel();
+        let (sender, reply) = oneshot::channel();
         let pending = PendingQuery {
             query,
             queued_at: Instant::now(),
             traceparent,
-            reply,
+            reply_to: sender,
         };
         self.0.try_send(pending).map_err(|_| Problem::Overloaded)?;
-        body.await.unwrap_or(Err(Problem::Unavailable))
+        reply.await.unwrap_or(Err(Problem::Unavailable))
     }
 
     /// How many queries are queued.
@@ -104,7 +104,7 @@ impl Batch {
         let is_equal = |pending: &mut PendingQuery| pending.query == query;
         for pending in self.0.extract_if(.., is_equal) {
             // Sending fails when the client has hung up.
-            let _ = pending.reply.send(reply.clone());
+            let _ = pending.reply_to.send(reply.clone());
             reply = &replies.others;
         }
     }
@@ -130,7 +130,7 @@ impl Batch {
         let mut traceparents = Vec::new();
         for pending in self.0.drain(..count) {
             traceparents.extend(pending.traceparent);
-            let _ = pending.reply.send(Err(Problem::Unavailable));
+            let _ = pending.reply_to.send(Err(Problem::Unavailable));
         }
         traceparents.truncate(MAX_LOGGED_TRACEPARENTS);
         warn!(
@@ -150,16 +150,16 @@ mod tests {
 
     /// A query that was queued so long ago, and the receiver of its reply.
     fn queued(ago: Duration) -> (PendingQuery, oneshot::Receiver<Reply>) {
-        let (reply, body) = oneshot::channel();
+        let (sender, reply) = oneshot::channel();
         let pending = PendingQuery {
             query: Query::TwoUsers,
             queued_at: Instant::now()
                 .checked_sub(ago)
                 .expect("the machine has run for longer"),
             traceparent: None,
-            reply,
+            reply_to: sender,
         };
-        (pending, body)
+        (pending, reply)
     }
 
     #[test]
