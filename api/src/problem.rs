@@ -91,13 +91,20 @@ impl Problem {
         match self {
             Self::MethodNotAllowed => Some((ALLOW, ALLOWED_METHODS)),
             Self::Unavailable | Self::Overloaded => Some((RETRY_AFTER, RETRY_SECONDS)),
-            // What else the client sends would be parsed as the next request.
+            _ => self.ends_connection().then_some((CONNECTION, "close")),
+        }
+    }
+
+    /// Whether the connection ends with it, because what else the client sends would be parsed as
+    /// the next request.
+    pub(crate) fn ends_connection(self) -> bool {
+        match self {
             Self::BadRequest
             | Self::RequestTimeout
             | Self::ContentTooLarge
             | Self::UriTooLong
-            | Self::HeadersTooLarge => Some((CONNECTION, "close")),
-            Self::NotFound => None,
+            | Self::HeadersTooLarge => true,
+            Self::NotFound | Self::MethodNotAllowed | Self::Unavailable | Self::Overloaded => false,
         }
     }
 
@@ -109,11 +116,6 @@ impl Problem {
     #[cfg(test)]
     pub(crate) fn detail(self) -> &'static str {
         self.status_and_detail().1
-    }
-
-    /// Whether the connection ends with it.
-    pub(crate) fn ends_connection(self) -> bool {
-        self.header().is_some_and(|(name, _)| name == CONNECTION)
     }
 
     /// This problem as a response.
