@@ -55,7 +55,8 @@ impl Health {
         }
     }
 
-    /// The result of `/readyz`: an attempt has had an outcome, so schema and rights suffice.
+    /// The result of `/readyz`: an attempt has had an outcome, so the database answers. Only a round
+    /// that is done shows that the worker has the privileges for one.
     ///
     /// # Errors
     /// That it has not.
