@@ -76,6 +76,6 @@ pub struct Settings {
 /// What the program can do instead of serving.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Check that the replica at ADMIN_LISTEN is alive and ready: exit status 0 if it is.
+    /// Check that the replica at ADMIN_LISTEN is alive and ready: exit with 0 if it is.
     Healthcheck,
 }

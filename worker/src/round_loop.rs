@@ -25,7 +25,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// cost a whole round's work.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Does the round of every tick until a signal.
+/// Does a round for each tick until a signal. Several missed ticks are one round.
 ///
 /// # Errors
 /// When the admin listener or the scheduler can't be started. No later error ends it.

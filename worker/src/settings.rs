@@ -48,15 +48,14 @@ pub struct Settings {
 pub(crate) enum Command {
     #[command(flatten)]
     Database(DatabaseCommand),
-    /// Check that the worker on this machine with this ADMIN_LISTEN is alive and ready: exit with 0
-    /// if it is.
+    /// Check that the worker at ADMIN_LISTEN is alive and ready: exit with 0 if it is.
     Healthcheck,
 }
 
 /// The commands that need a database.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DatabaseCommand {
-    /// Do the round of every tick, until SIGINT or SIGTERM.
+    /// Do a round for each tick until SIGINT or SIGTERM. Several missed ticks are one round.
     Run,
     /// Bring the schema up to date.
     Migrate,
