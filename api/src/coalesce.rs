@@ -90,9 +90,9 @@ impl Coalescer {
     /// queries without a reply are still in the batch.
     async fn answer_batches(&mut self, mut session: PreparedSession) -> Result<(), Error> {
         let mut idle_check = interval(PING_INTERVAL);
-        // One interval for all batches. A sweep timer per batch would always be the earliest
-        // deadline, so registering it would wake the timer driver each time. The batch's own
-        // deadline is later and does not.
+        // One interval for all batches. Registering a timer that is the earliest of all wakes the
+        // timer driver. A sweep timer per batch would always be the earliest. The timer of a
+        // batch's deadline never is.
         let mut sweep = interval(self.deadline / SWEEPS_PER_DEADLINE);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -128,8 +128,8 @@ impl Coalescer {
     }
 
     /// Sends one message for each different query in the batch, all within one deadline. Queries
-    /// whose own deadline passes meanwhile leave the batch. In the queue none can pass: the queue
-    /// was empty when this batch began.
+    /// whose own deadline passes meanwhile leave the batch. Those in the queue can stay: they came
+    /// after this batch was taken, so their deadlines do not pass before the batch's.
     async fn answer_batch(
         &mut self,
         session: &mut PreparedSession,

@@ -50,7 +50,8 @@ pub async fn migrate_within(session: &mut Session, limit: Duration) -> Result<()
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        // Ends the failed transaction. Another migration may go first.
+        // Any statement ends the failed transaction. This one also frees sqlx's lock for another
+        // migration.
         sqlx::query!("select pg_advisory_unlock_all()")
             .execute(&mut *session)
             .await?;

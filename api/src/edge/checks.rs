@@ -25,8 +25,8 @@ pub(super) async fn problem_before_routing(
         .map_or("", PathAndQuery::as_str);
     let is_path = target.starts_with('/');
     if !is_get_or_head(request.method()) {
-        // Before any other complaint: the routes answer 404 or 405. A target that is no path, as of
-        // CONNECT or `OPTIONS *`, is for a proxy, or for the server as a whole.
+        // The method is checked before all else, and by the routes: they answer 404 or 405. But
+        // they need a path, and the target of CONNECT or of `OPTIONS *` is none.
         (!is_path).then_some(Problem::MethodNotAllowed)
     } else if target.len() > MAX_TARGET_LEN {
         Some(Problem::UriTooLong)

@@ -63,8 +63,8 @@ where
                 biased;
                 // Not logged: the error of one client concerns no other.
                 _ = &mut connection => break Action::Close,
-                // We may have been woken to free a slot. Close only if this connection has been
-                // idle long enough.
+                // Woken after a timeout, or to free a slot. The connection may have gone on since,
+                // so check again. The limits for an eviction cover both.
                 () = state.woken() => match state.action(self.limits.evicting_idle()) {
                     Action::Keep => {}
                     action => break action,

@@ -13,12 +13,13 @@ use crate::problem::Problem;
 /// Shared by a connection's socket and service, which run in its task, and the reaper, which runs
 /// in another.
 pub(super) struct ConnectionState {
-    state: Mutex<State>,
+    inner: Mutex<Inner>,
     wake: Notify,
     count_response: CountResponse,
 }
 
-struct State {
+/// What the lock guards.
+struct Inner {
     stage: Stage,
     since: Instant,
     /// Since when the client has not read what we write.
@@ -57,7 +58,7 @@ pub(super) enum Action {
 impl ConnectionState {
     pub(super) fn new(count_response: CountResponse) -> Self {
         Self {
-            state: Mutex::new(State {
+            inner: Mutex::new(Inner {
                 stage: Stage::Accepted,
                 since: Instant::now(),
                 unread_since: None,
@@ -71,7 +72,7 @@ impl ConnectionState {
 
     /// These bytes were read.
     pub(super) fn on_read(&self, bytes: &[u8]) {
-        let mut state = self.state();
+        let mut state = self.lock();
         for &byte in &bytes[bytes.len().saturating_sub(3)..] {
             let [_, second, third] = state.tail;
             state.tail = [second, third, byte];
@@ -107,7 +108,7 @@ impl ConnectionState {
 
     /// Whether the socket took the bytes. It does not while the client leaves its buffers full.
     pub(super) fn on_write(&self, ready: bool) {
-        let mut state = self.state();
+        let mut state = self.lock();
         if ready && state.unread_since.take().is_some() {
             // The time that it took to read a response does not count for the next request.
             state.since = Instant::now();
@@ -119,7 +120,7 @@ impl ConnectionState {
     /// A head is complete, but what follows must be read before the request can be answered. The
     /// header timeout includes the time for that.
     pub(super) fn on_incomplete_request(&self) {
-        let mut state = self.state();
+        let mut state = self.lock();
         if state.stage == Stage::Idle {
             state.since = Instant::now();
         }
@@ -130,13 +131,13 @@ impl ConnectionState {
 
     /// A request is complete.
     pub(super) fn on_request(&self) {
-        self.state().stage = Stage::Answering;
+        self.lock().stage = Stage::Answering;
     }
 
     /// The response to a request is about to be written. Counts it.
     pub(super) fn on_response(&self, status: StatusCode) {
         (self.count_response)(status);
-        let mut state = self.state();
+        let mut state = self.lock();
         // The next head may have begun in the bytes that were read with the end of the last one.
         let between_requests = matches!(state.tail, [b'\n', b'\r', b'\n'] | [_, b'\n', b'\n']);
         state.stage = if between_requests {
@@ -157,16 +158,16 @@ impl ConnectionState {
 
     /// The connection is about to be closed; nothing else is to be done about it.
     pub(super) fn on_close(&self) {
-        self.state().stage = Stage::Closing;
+        self.lock().stage = Stage::Closing;
     }
 
     /// The client has been told of a problem that ends the connection.
     pub(super) fn mark_rejected(&self) {
-        self.state().rejected = true;
+        self.lock().rejected = true;
     }
 
     pub(super) fn is_rejected(&self) -> bool {
-        self.state().rejected
+        self.lock().rejected
     }
 
     /// Whether a head is arriving whose request line is not complete yet.
@@ -174,12 +175,12 @@ impl ConnectionState {
         let arriving = Stage::Head {
             request_line_complete: false,
         };
-        self.state().stage == arriving
+        self.lock().stage == arriving
     }
 
     /// What is to be done now.
     pub(super) fn action(&self, limits: Limits) -> Action {
-        let state = self.state();
+        let state = self.lock();
         let elapsed = state.since.elapsed();
         if state.stage == Stage::Closing {
             return Action::Keep;
@@ -210,8 +211,8 @@ impl ConnectionState {
         self.wake.notified().await;
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner
             .lock()
             .expect("nothing panics while it holds this lock")
     }
