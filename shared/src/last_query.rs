@@ -1,7 +1,7 @@
 //! The chain of all queries, and the one message that answers a query.
 //!
-//! An answer is durable before [`PreparedStatements::answer`] returns it. A query whose session ends
-//! before that may stay in the chain, or not: nobody has seen its answer.
+//! An answer is durable before [`PreparedStatements::answer`] returns it. A query whose session
+//! ends before that may stay in the chain, or not: nobody has seen its answer.
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
@@ -56,7 +56,7 @@ struct Move {
 
 /// The row that `read.sql` returns.
 #[derive(FromRow)]
-struct ChosenUsers {
+struct TwoUsers {
     first_id: Option<i64>,
     first_points: Option<i32>,
     second_id: Option<i64>,
@@ -84,7 +84,7 @@ impl PreparedStatements {
         // sqlx checks no message of several statements. So their texts are checked here at compile
         // time, against the schema and the structs that `answer` decodes their rows into.
         let move_chain = query_file_as!(Move, "src/last_query/move.sql").sql();
-        let read_users = query_file_as!(ChosenUsers, "src/last_query/read.sql").sql();
+        let read_users = query_file_as!(TwoUsers, "src/last_query/read.sql").sql();
         let settle = query_file!("src/last_query/settle.sql").sql();
         raw_sql(AssertSqlSafe(format!(
             "prepare move_chain as {}; prepare read_users as {}; prepare settle as {}",
@@ -142,11 +142,11 @@ pub async fn send(session: &mut Session, message: &'static str) -> Result<Answer
 
 /// Decodes a row of each statement.
 fn decode(rows: &[PgRow]) -> Result<Answer, Error> {
-    let [moved, chosen] = rows else {
+    let [moved, two_users] = rows else {
         return Err(Error::RowMissing("settings or last_query"));
     };
     let moved = Move::from_row(moved)?;
-    let chosen = ChosenUsers::from_row(chosen)?;
+    let two_users = TwoUsers::from_row(two_users)?;
     let user = |id: Option<i64>, points: Option<i32>| {
         Some(User {
             id: id?,
@@ -154,8 +154,8 @@ fn decode(rows: &[PgRow]) -> Result<Answer, Error> {
         })
     };
     let users = [
-        user(chosen.first_id, chosen.first_points),
-        user(chosen.second_id, chosen.second_points),
+        user(two_users.first_id, two_users.first_points),
+        user(two_users.second_id, two_users.second_points),
     ];
     Ok(Answer {
         users: users.into_iter().flatten().collect(),
