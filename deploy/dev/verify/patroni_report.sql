@@ -74,7 +74,7 @@ from outcomes order by began;
 
 select
     (select count(*) from audit.rounds where scheduled) as "ticks done",
-    (select count(*) from audit.queries) as "queries in the chain",
+    (select count(*) from audit.moves) as "moves of the chain",
     (select count(*) from responses where status = 200) as "responses checked",
     (select count(*) from writes) as "acknowledged writes checked";
 

@@ -78,7 +78,7 @@ impl Checker {
                 .value("select max(tick_at) from audit.rounds where scheduled")
                 .await,
             findings: findings(database).await,
-            statements: database.value("select count(*) from audit.queries").await,
+            moves: database.value("select count(*) from audit.moves").await,
             lost_first_answers: lost_first_answers(database, &observations).await,
             answers: observations.len(),
             error_responses: self.error_responses.load(Ordering::Relaxed),
@@ -118,7 +118,7 @@ async fn audit(database: &TestDatabase) -> Audit {
     Audit { choices, places }
 }
 
-/// Counts statements whose first answer, the one with the time of the query before, no client got.
+/// Counts moves whose first answer, the one with the time of the move before, no client got.
 async fn lost_first_answers(database: &TestDatabase, observations: &[Observation]) -> i64 {
     let timestamps: Vec<String> = observations
         .iter()
@@ -143,9 +143,9 @@ pub struct Report {
     pub last_tick: Option<DateTime<Utc>>,
     /// How often each promise was broken in the database, by the names in `checker/findings.sql`.
     pub findings: Vec<(String, i64)>,
-    /// Transactions that moved the chain of queries on. Each answers a batch of requests.
-    pub statements: i64,
-    /// Statements whose first answer no client of the checker got. It is 0 unless responses were
+    /// Moves of the chain of queries. Each answers a batch of requests.
+    pub moves: i64,
+    /// Moves whose first answer no client of the checker got. It is 0 unless responses were
     /// lost or other clients sent queries.
     pub lost_first_answers: i64,
     /// Answers with status 200.
@@ -184,7 +184,7 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = [
             ("rounds", self.rounds),
-            ("statements in the chain", self.statements),
+            ("moves of the chain", self.moves),
             ("answers", i64::try_from(self.answers).unwrap_or(i64::MAX)),
             (
                 "error responses",

@@ -27,7 +27,8 @@ create table audit.rounds (
     scheduled boolean not null,
     at timestamptz not null default clock_timestamp()
 );
-create table audit.queries (
+-- The moves of the chain. One move answers a batch of queries.
+create table audit.moves (
     -- Assigned while the row of last_query is locked, so it is the order of the chain.
     number bigserial primary key,
     previous_at timestamptz,
@@ -37,9 +38,10 @@ create table audit.queries (
 );
 
 -- The choices whose users an answer with this timestamp may show: those of its place in the chain.
--- A query's users are read after its choice, before the next query gets the row: they are of this
--- choice, or of one up to the next query's. A timestamp belongs to two places: the others of a
--- batch, and the first of the next batch. The very first query has the empty timestamp.
+-- A move's users are read after its choice was, and before the next move gets the row. So they are
+-- of this move's choice, of the next move's, or of one in between. A timestamp belongs to two moves:
+-- it is in all answers of a batch except the first, and in the first answer of the next batch. The
+-- very first answer has none, which is the empty text here.
 create view audit.places as
 select
     coalesce(to_char(at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'), '') as timestamp,
@@ -49,8 +51,8 @@ from (
     select
         previous_at, queried_at, choice,
         lead(choice, 1, (select coalesce(max(number), 0) from audit.choices)) over (order by number) as last_choice
-    from audit.queries
-) as queries
+    from audit.moves
+) as moves
 cross join lateral (values (previous_at), (queried_at)) as times (at)
 group by at;
 
@@ -99,8 +101,8 @@ $$;
 create trigger audit after insert or update on rounds
     for each row execute function audit.round();
 
--- Gives each query a second of its own. Answers show seconds, so each tells its place in the chain.
--- A time that goes back is left as it is, to be found.
+-- Gives each move a second of its own. Answers show seconds, so each tells its place in the chain.
+-- A time that goes back is left as it is, so that the checker finds it.
 create function audit.place() returns trigger language plpgsql security definer as $$
 begin
     if old.queried_at is null then
@@ -114,12 +116,12 @@ $$;
 create trigger audit_place before update on last_query
     for each row execute function audit.place();
 
-create function audit.query() returns trigger language plpgsql security definer as $$
+create function audit.move() returns trigger language plpgsql security definer as $$
 begin
-    insert into audit.queries (previous_at, queried_at, choice)
+    insert into audit.moves (previous_at, queried_at, choice)
     select new.previous_at, new.queried_at, coalesce(max(number), 0) from audit.choices;
     return null;
 end
 $$;
 create trigger audit after update on last_query
-    for each row execute function audit.query();
+    for each row execute function audit.move();

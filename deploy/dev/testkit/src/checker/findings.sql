@@ -29,9 +29,9 @@ from (
         (select coalesce(sum(stale + (select count(*) from users) - renewed), 0) from audit.renewals)
             + (select count(*) from users where updated_at < (select max(started_at) from rounds))
     union all
-    -- Queries that do not continue exactly where the previous one ended, or that go back in time.
+    -- Moves that do not continue exactly where the previous one ended, or that go back in time.
     select 'errors in the chain', count(*) from (
-        select previous_at, queried_at, lag(queried_at) over (order by number) as before from audit.queries
-    ) as queries
+        select previous_at, queried_at, lag(queried_at) over (order by number) as before from audit.moves
+    ) as moves
     where previous_at is distinct from before or queried_at < previous_at
 ) as findings (finding, count)

@@ -83,7 +83,7 @@ async fn a_correct_history_is_clean() {
     let report = checker.report(&database).await;
     assert!(report.is_clean(), "{report}");
     assert_eq!((report.rounds, report.answers), (5, 26));
-    assert_eq!((report.statements, report.lost_first_answers), (26, 0));
+    assert_eq!((report.moves, report.lost_first_answers), (26, 0));
 }
 
 #[tokio::test]

@@ -27,21 +27,21 @@ pub(crate) const AUDIT: &str = "
     create trigger audit after update on settings for each row execute function audit.choice();
     update settings set min_points = min_points;
 
-    create table audit.queries (number bigserial primary key, previous_at timestamptz, queried_at timestamptz);
-    create function audit.query() returns trigger language plpgsql security definer as $$
+    create table audit.moves (number bigserial primary key, previous_at timestamptz, queried_at timestamptz);
+    create function audit.move() returns trigger language plpgsql security definer as $$
     begin
-        insert into audit.queries (previous_at, queried_at) values (new.previous_at, new.queried_at);
+        insert into audit.moves (previous_at, queried_at) values (new.previous_at, new.queried_at);
         return null;
     end
     $$;
-    create trigger audit after update on last_query for each row execute function audit.query();";
+    create trigger audit after update on last_query for each row execute function audit.move();";
 
-/// True if every query was told of the one before.
+/// True if every move continues where the one before ended.
 pub(crate) const IS_ONE_CHAIN: &str = "
     select count(*) > 0 and not bool_or(previous_at is distinct from before or queried_at < previous_at)
     from (
-        select previous_at, queried_at, lag(queried_at) over (order by number) as before from audit.queries
-    ) as queries";
+        select previous_at, queried_at, lag(queried_at) over (order by number) as before from audit.moves
+    ) as moves";
 
 /// Clients that query one after the other.
 pub(crate) struct Load {
