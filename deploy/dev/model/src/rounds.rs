@@ -126,7 +126,7 @@ impl Model for Rounds {
         let rows_are_locked = (state.workers.iter())
             .any(|worker| worker.transaction.is_some_and(|open| open.points_written));
         for (worker, own) in state.workers.iter().enumerate() {
-            let waits_for_rows = own.progress == Progress::Fenced && rows_are_locked;
+            let waits_for_rows = own.progress == Progress::Due && rows_are_locked;
             if !waits_for_rows {
                 actions.push(Action::Step { worker });
             }

@@ -7,14 +7,14 @@ impl Rounds {
     /// Whether a transaction that began at this time must do a round.
     pub(super) fn is_due(&self, began: i8, last: Option<Row>) -> bool {
         let Some(last) = last else { return true };
-        let fenced = self.variant != Variant::NoFence && last.tick >= began / TICK;
+        let is_done = self.variant != Variant::NoFence && last.tick >= began / TICK;
         let cooling_down = match self.variant {
             Variant::CooldownFarAhead => {
                 outlasted_its_tick(last) && began - last.finished < COOLDOWN
             }
             _ => is_cooling_down(last, began),
         };
-        !fenced && !cooling_down
+        !is_done && !cooling_down
     }
 
     /// The latest time that counts, for a transaction that began at this time.

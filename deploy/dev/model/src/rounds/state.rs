@@ -23,7 +23,8 @@ pub(super) enum Progress {
     Idle,
     Begun,
     Locked,
-    Fenced,
+    /// No fence and no cooldown holds the round back.
+    Due,
     Renewed,
     Recorded,
 }

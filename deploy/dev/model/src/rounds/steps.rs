@@ -39,9 +39,9 @@ impl Rounds {
             Progress::Locked
                 if self.variant == Variant::FenceBeforeLock || self.is_due(began, last_round) =>
             {
-                *progress = Progress::Fenced;
+                *progress = Progress::Due;
             }
-            Progress::Fenced => {
+            Progress::Due => {
                 transaction.points_written = true;
                 *progress = Progress::Renewed;
                 if self.variant == Variant::TwoCommits {
