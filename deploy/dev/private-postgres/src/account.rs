@@ -31,13 +31,6 @@ impl Account {
             .ok_or(Error::NoAccount)
     }
 
-    pub(crate) fn name(&self) -> &str {
-        match self {
-            Self::Current => "of this process",
-            Self::Unprivileged(user) => &user.name,
-        }
-    }
-
     /// A command that runs as this account, from a directory that every account can enter, and
     /// without the environment of another server.
     pub(crate) fn command(&self, program: &Path) -> Command {

@@ -6,7 +6,7 @@
 
 mod account;
 mod binaries;
-mod data_dir;
+mod cluster;
 mod download;
 mod parent_death_guard;
 mod postmaster;
@@ -77,7 +77,7 @@ pub enum Error {
     NoAccount,
     /// `initdb` failed, or for a standby `pg_basebackup`.
     #[error("the cluster in {directory} could not be made: {output}")]
-    Initdb {
+    MakeCluster {
         /// The cluster's directory.
         directory: PathBuf,
         /// What the program printed.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::data_dir::{DataDir, Durability};
+use crate::cluster::{Cluster, Durability};
 use crate::{Error, ParentDeathGuard};
 
 /// How long a server may take to stop before it is killed.
@@ -44,15 +44,15 @@ pub(crate) struct Postmaster {
 
 impl Postmaster {
     /// Starts the server and waits until it accepts sessions.
-    pub(crate) fn start(data_dir: &DataDir, port: u16) -> Result<Self, Error> {
-        let log_path = data_dir.directory.join("postgres.log");
+    pub(crate) fn start(cluster: &Cluster, port: u16) -> Result<Self, Error> {
+        let log_path = cluster.directory.join("postgres.log");
         let log = File::create(&log_path).map_err(Error::io("creating", &log_path))?;
-        let (guard_signal, guarded_folder) = match data_dir.durability {
+        let (guard_signal, guarded_folder) = match cluster.durability {
             Durability::Full => ("INT", None),
-            Durability::Test => ("QUIT", Some(&*data_dir.directory)),
+            Durability::Test => ("QUIT", Some(&*cluster.directory)),
         };
-        let program = data_dir.binaries.program("postgres");
-        let process = command(data_dir, port)
+        let program = cluster.binaries.program("postgres");
+        let process = command(cluster, port)
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(Error::io("sharing", &log_path))?)
             .stderr(log)
@@ -63,11 +63,11 @@ impl Postmaster {
         let guard = ParentDeathGuard::new(process.id(), guard_signal, guarded_folder)
             .map_err(Error::io("guarding", &program))?;
         let mut postmaster = Self { process, guard };
-        if postmaster.wait_until_ready(data_dir) {
+        if postmaster.wait_until_ready(cluster) {
             return Ok(postmaster);
         }
         postmaster.end(Signal::SIGQUIT);
-        if data_dir.cancel.is_cancelled() {
+        if cluster.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
         let log = fs::read_to_string(&log_path).unwrap_or_default();
@@ -75,7 +75,7 @@ impl Postmaster {
             return Err(Error::PortInUse(port));
         }
         Err(Error::Start {
-            directory: data_dir.cluster.clone(),
+            directory: cluster.pgdata.clone(),
             log: last_lines(&log),
         })
     }
@@ -83,10 +83,10 @@ impl Postmaster {
     /// Waits for `ready` in the last line of `postmaster.pid`, as `pg_ctl` does. There is no
     /// timeout, because a recovery may take long. False when the process has ended instead, or the
     /// start was cancelled.
-    fn wait_until_ready(&mut self, data_dir: &DataDir) -> bool {
+    fn wait_until_ready(&mut self, cluster: &Cluster) -> bool {
         let own_id = self.process.id().to_string();
-        while self.is_running() && !data_dir.cancel.is_cancelled() {
-            let text = data_dir.pid_file();
+        while self.is_running() && !cluster.cancel.is_cancelled() {
+            let text = cluster.pid_file();
             let mut lines = text.lines();
             if lines.next() == Some(&own_id)
                 && lines.last().is_some_and(|status| status.trim() == "ready")
@@ -126,21 +126,21 @@ impl Postmaster {
 }
 
 /// The command that runs the server.
-fn command(data_dir: &DataDir, port: u16) -> Command {
-    let mut command = (data_dir.account).command(&data_dir.binaries.program("postgres"));
+fn command(cluster: &Cluster, port: u16) -> Command {
+    let mut command = (cluster.account).command(&cluster.binaries.program("postgres"));
     command
         .arg("-D")
-        .arg(&data_dir.cluster)
+        .arg(&cluster.pgdata)
         .arg("-p")
         .arg(port.to_string());
-    let fsync = match data_dir.durability {
+    let fsync = match cluster.durability {
         Durability::Full => "fsync=on",
         Durability::Test => "fsync=off",
     };
     for setting in SETTINGS
         .into_iter()
         .chain([fsync])
-        .chain(data_dir.settings.iter().map(|setting| &**setting))
+        .chain(cluster.settings.iter().map(|setting| &**setting))
     {
         command.arg("-c").arg(setting);
     }

@@ -12,13 +12,13 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use crate::Error;
-use crate::data_dir::DataDir;
+use crate::cluster::Cluster;
 use crate::postmaster::POLL_INTERVAL;
 
 /// How long to wait until the guard of a killed owner has stopped the server that it left behind.
 const PREVIOUS_SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
-impl DataDir {
+impl Cluster {
     /// Waits for the end of a server whose owner was killed, which the guard may not have stopped
     /// yet. Then no server runs here, since the caller holds the lock of the directory. So it
     /// removes a `postmaster.pid` that is left: Postgres would refuse to start if its number
@@ -34,7 +34,7 @@ impl DataDir {
             }
             if Instant::now() > deadline {
                 return Err(Error::StillRuns {
-                    directory: self.cluster.clone(),
+                    directory: self.pgdata.clone(),
                     id,
                 });
             }
@@ -60,11 +60,11 @@ impl DataDir {
         let process = Path::new("/proc").join(id.to_string());
         let is_server = match fs::read(process.join("cmdline")) {
             Ok(arguments) => {
-                let cluster = self.cluster.as_os_str().as_bytes();
+                let pgdata = self.pgdata.as_os_str().as_bytes();
                 arguments
                     .split(|byte| *byte == 0)
-                    .any(|word| word == cluster)
-                    || fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == self.cluster)
+                    .any(|word| word == pgdata)
+                    || fs::read_link(process.join("cwd")).is_ok_and(|cwd| cwd == self.pgdata)
             }
             // It may have ended. Without /proc, as on macOS, it may be the server.
             Err(_) => !Path::new("/proc/self").exists(),
@@ -78,6 +78,6 @@ impl DataDir {
     }
 
     fn pid_file_path(&self) -> PathBuf {
-        self.cluster.join("postmaster.pid")
+        self.pgdata.join("postmaster.pid")
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use tokio_util::sync::CancellationToken;
 
-use crate::data_dir::{DataDir, Durability, write_secret};
+use crate::cluster::{Cluster, Durability, write_secret};
 use crate::postmaster::Postmaster;
 use crate::temporary_folder::TemporaryFolder;
 use crate::{Binaries, Error};
@@ -23,7 +23,7 @@ const PORT_TRIES: usize = 10;
 /// [`ParentDeathGuard`](crate::ParentDeathGuard) stops it.
 #[derive(Debug)]
 pub struct Server {
-    data_dir: DataDir,
+    cluster: Cluster,
     port: u16,
     password: String,
     /// None while the server is stopped.
@@ -50,8 +50,8 @@ impl Server {
             .canonicalize()
             .map_err(Error::io("finding", directory))?;
         let settings = Vec::new();
-        let data_dir = DataDir::new(directory, binaries, Durability::Full, settings, cancel)?;
-        Self::start_in(data_dir, None)
+        let cluster = Cluster::new(directory, binaries, Durability::Full, settings, cancel)?;
+        Self::start_in(cluster, None)
     }
 
     /// Starts a server without `fsync` in a new folder, which is removed with it. `settings` have
@@ -62,43 +62,43 @@ impl Server {
     pub fn start_temporary(binaries: &Binaries, settings: &[&str]) -> Result<Self, Error> {
         let settings = settings.iter().map(ToString::to_string).collect();
         let cancel = CancellationToken::new();
-        let (data_dir, folder) = DataDir::temporary(binaries, Durability::Test, settings, cancel)?;
-        Self::start_in(data_dir, Some(folder))
+        let (cluster, folder) = Cluster::temporary(binaries, Durability::Test, settings, cancel)?;
+        Self::start_in(cluster, Some(folder))
     }
 
     /// Starts a streaming standby of this server, in a new folder, with the same password and
     /// settings. `select pg_promote()` promotes it.
     ///
     /// # Errors
-    /// [`Error::Initdb`] when the copy fails; see [`Error`] for the others.
+    /// [`Error::MakeCluster`] when the copy fails; see [`Error`] for the others.
     pub fn start_standby(&self) -> Result<Self, Error> {
-        let own = &self.data_dir;
-        let (data_dir, folder) = DataDir::temporary(
+        let own = &self.cluster;
+        let (cluster, folder) = Cluster::temporary(
             &own.binaries,
             own.durability,
             own.settings.clone(),
             own.cancel.clone(),
         )?;
-        let lock = data_dir.lock()?;
-        data_dir.copy(&self.url("postgres", "postgres"))?;
-        Self::start_on_free_port(data_dir, self.password.clone(), lock, Some(folder))
+        let lock = cluster.lock()?;
+        cluster.copy(&self.url("postgres", "postgres"))?;
+        Self::start_on_free_port(cluster, self.password.clone(), lock, Some(folder))
     }
 
-    fn start_in(data_dir: DataDir, folder: Option<TemporaryFolder>) -> Result<Self, Error> {
-        data_dir.check_access()?;
-        let lock = data_dir.lock()?;
-        let password = data_dir.initialize()?;
-        Self::start_on_free_port(data_dir, password, lock, folder)
+    fn start_in(cluster: Cluster, folder: Option<TemporaryFolder>) -> Result<Self, Error> {
+        cluster.check_access()?;
+        let lock = cluster.lock()?;
+        let password = cluster.initialize()?;
+        Self::start_on_free_port(cluster, password, lock, folder)
     }
 
     fn start_on_free_port(
-        data_dir: DataDir,
+        cluster: Cluster,
         password: String,
         lock: File,
         folder: Option<TemporaryFolder>,
     ) -> Result<Self, Error> {
         let mut server = Self {
-            data_dir,
+            cluster,
             port: 0,
             password,
             postmaster: None,
@@ -116,7 +116,7 @@ impl Server {
         loop {
             self.port = pick_port().map_err(Error::io(
                 "finding a free port for",
-                &self.data_dir.directory,
+                &self.cluster.directory,
             ))?;
             match self.start_again() {
                 Err(Error::PortInUse(_)) if tries < PORT_TRIES => tries += 1,
@@ -135,8 +135,8 @@ impl Server {
         }
         // One that died leaves its guard.
         self.stop();
-        self.data_dir.wait_for_previous_server()?;
-        self.postmaster = Some(Postmaster::start(&self.data_dir, self.port)?);
+        self.cluster.wait_for_previous_server()?;
+        self.postmaster = Some(Postmaster::start(&self.cluster, self.port)?);
         Ok(())
     }
 
@@ -152,7 +152,7 @@ impl Server {
     /// The directory that its data are in.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        &self.data_dir.directory
+        &self.cluster.directory
     }
 
     /// Writes [`Self::url`] to [`DATABASE_URL_FILE`] in the server's directory. Only the account
@@ -248,13 +248,12 @@ mod tests {
     fn a_stale_pid_file_whose_number_lives_on_is_no_obstacle() {
         let binaries = Binaries::of_environment().expect("Postgres is installed");
         let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
-        let cluster = server.data_dir.cluster.clone();
-        let pid_file = cluster.join("postmaster.pid");
+        let pid_file = server.cluster.pgdata.join("postmaster.pid");
         let text = fs::read_to_string(&pid_file).expect("the server wrote it");
         server.crash();
         // Postgres would take a process of another account for no server.
         let mut other = server
-            .data_dir
+            .cluster
             .account
             .command(Path::new("sleep"))
             .arg("600")
@@ -272,13 +271,13 @@ mod tests {
     fn a_server_that_its_owner_left_running_is_not_joined_by_another() {
         let binaries = Binaries::of_environment().expect("Postgres is installed");
         let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
-        let id = server.data_dir.previous_server();
+        let id = server.cluster.previous_server();
         assert!(id.is_some() && server.is_running());
-        server.data_dir.cancel.cancel();
-        let outcome = server.data_dir.wait_for_previous_server();
+        server.cluster.cancel.cancel();
+        let outcome = server.cluster.wait_for_previous_server();
         assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
-        assert!(server.data_dir.cluster.join("postmaster.pid").exists());
+        assert!(server.cluster.pgdata.join("postmaster.pid").exists());
         server.stop();
-        assert_eq!(server.data_dir.previous_server(), None);
+        assert_eq!(server.cluster.previous_server(), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The folder of a server: the cluster is created here, its password is kept here.
+//! A database cluster, in a folder that also holds its password and its lock. It is created here.
 
 use std::env;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -26,11 +26,13 @@ pub(crate) enum Durability {
     Test,
 }
 
-/// The folder of a server, and what its programs run with.
+/// A database cluster, and what the programs that make and serve it run with.
 #[derive(Debug)]
-pub(crate) struct DataDir {
+pub(crate) struct Cluster {
+    /// The folder of everything that belongs to it.
     pub(crate) directory: PathBuf,
-    pub(crate) cluster: PathBuf,
+    /// The folder of its data, in `directory`.
+    pub(crate) pgdata: PathBuf,
     pub(crate) binaries: Binaries,
     pub(crate) account: Account,
     pub(crate) durability: Durability,
@@ -39,7 +41,7 @@ pub(crate) struct DataDir {
     pub(crate) cancel: CancellationToken,
 }
 
-impl DataDir {
+impl Cluster {
     pub(crate) fn new(
         directory: PathBuf,
         binaries: &Binaries,
@@ -48,7 +50,7 @@ impl DataDir {
         cancel: CancellationToken,
     ) -> Result<Self, Error> {
         Ok(Self {
-            cluster: directory.join("cluster"),
+            pgdata: directory.join("cluster"),
             directory,
             binaries: binaries.clone(),
             account: Account::for_server()?,
@@ -58,7 +60,7 @@ impl DataDir {
         })
     }
 
-    /// A new folder that the server's account owns.
+    /// A cluster in a new folder, which the server's account owns.
     pub(crate) fn temporary(
         binaries: &Binaries,
         durability: Durability,
@@ -69,19 +71,21 @@ impl DataDir {
         let folder = TemporaryFolder::create(&parent, "max-two-postgres-")
             .map_err(Error::io("creating a folder in", &parent))?;
         let directory = folder.path().to_owned();
-        let data_dir = Self::new(directory, binaries, durability, settings, cancel)?;
-        data_dir.account.take_ownership(&data_dir.directory)?;
-        Ok((data_dir, folder))
+        let cluster = Self::new(directory, binaries, durability, settings, cancel)?;
+        cluster.account.take_ownership(&cluster.directory)?;
+        Ok((cluster, folder))
     }
 
     pub(crate) fn check_access(&self) -> Result<(), Error> {
-        if self.account.can_enter(&self.cluster) {
-            return Ok(());
+        if let Account::Unprivileged(user) = &self.account
+            && !self.account.can_enter(&self.pgdata)
+        {
+            return Err(Error::Inaccessible {
+                directory: self.directory.clone(),
+                account: user.name.clone(),
+            });
         }
-        Err(Error::Inaccessible {
-            directory: self.directory.clone(),
-            account: self.account.name().to_owned(),
-        })
+        Ok(())
     }
 
     /// Keeps the directory from any other server, until the result is dropped.
@@ -95,10 +99,10 @@ impl DataDir {
         }
     }
 
-    /// Creates the cluster if it is missing, all of it or nothing, and returns its password.
+    /// Creates it if it is missing, all of it or nothing, and returns its password.
     pub(crate) fn initialize(&self) -> Result<String, Error> {
         let password_file = self.directory.join("password");
-        if self.cluster.exists() {
+        if self.pgdata.exists() {
             return fs::read_to_string(&password_file)
                 .map_err(Error::io("reading", &password_file));
         }
@@ -119,13 +123,13 @@ impl DataDir {
                 .arg("--pwfile")
                 .arg(&password_file);
         })?;
-        fs::rename(&unfinished, &self.cluster).map_err(Error::io("renaming", &unfinished))?;
+        fs::rename(&unfinished, &self.pgdata).map_err(Error::io("renaming", &unfinished))?;
         Ok(password)
     }
 
-    /// Creates the cluster as a standby of the server at this superuser's URL.
+    /// Creates it as a standby of the server at this superuser's URL.
     pub(crate) fn copy(&self, url: &str) -> Result<(), Error> {
-        self.make_cluster("pg_basebackup", &self.cluster, |pg_basebackup| {
+        self.make_cluster("pg_basebackup", &self.pgdata, |pg_basebackup| {
             pg_basebackup
                 .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
                 .arg("--dbname")
@@ -158,7 +162,7 @@ impl DataDir {
         if output.status.success() {
             return Ok(());
         }
-        Err(Error::Initdb {
+        Err(Error::MakeCluster {
             directory: folder.to_owned(),
             output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         })
