@@ -21,7 +21,7 @@ use crate::CONNECT_TIMEOUT;
 use crate::address::reserve;
 use crate::database::{self, Urls};
 use crate::postgres::Postgres;
-use crate::programs::{Fleet, Program};
+use crate::programs::{Processes, Program};
 use crate::screen::Screen;
 use crate::settings::Settings;
 
@@ -33,8 +33,8 @@ const ANY_PORT: &str = "127.0.0.1:0";
 /// What runs, in the order of stopping.
 #[derive(Default)]
 struct Running {
-    replicas: Option<Fleet>,
-    workers: Option<Fleet>,
+    replicas: Option<Processes>,
+    workers: Option<Processes>,
     postgres: Postgres,
 }
 
@@ -82,11 +82,11 @@ async fn run(settings: &Settings, screen: Screen, running: &mut Running) -> anyh
         HumanCount(settings.users.cast_unsigned())
     ));
     let step = screen.begin("the first round");
-    running.workers = Some(Fleet::start(workers(settings, screen, &urls))?);
+    running.workers = Some(Processes::start(workers(settings, screen, &urls))?);
     wait_for_first_round(&owner, &settings.schedule).await?;
     step.end("the round of this tick is done");
     let step = screen.begin("starting the replicas");
-    running.replicas = Some(Fleet::start(replicas(settings, screen, listen, &urls))?);
+    running.replicas = Some(Processes::start(replicas(settings, screen, listen, &urls))?);
     wait_until_ready(listen).await;
     step.end("a replica answers");
     print_ready(listen, urls.directory.as_deref());
@@ -113,11 +113,11 @@ fn print_ready(listen: SocketAddr, directory: Option<&Path>) {
 impl Running {
     /// Stops replicas, then workers, then Postgres.
     async fn stop(&mut self) {
-        for fleet in [self.replicas.take(), self.workers.take()]
+        for processes in [self.replicas.take(), self.workers.take()]
             .into_iter()
             .flatten()
         {
-            fleet.stop().await;
+            processes.stop().await;
         }
         self.postgres.stop().await;
     }

@@ -32,12 +32,12 @@ pub(crate) struct Program {
 }
 
 /// Processes that are restarted when they die, and stopped together.
-pub(crate) struct Fleet {
+pub(crate) struct Processes {
     supervisors: JoinSet<()>,
     stop: CancellationToken,
 }
 
-impl Fleet {
+impl Processes {
     /// Starts the programs, and restarts them when they die.
     ///
     /// # Errors

@@ -9,9 +9,9 @@ use rand::rngs::StdRng;
 use testkit::{NetworkFault, TestDatabase, sql};
 use tokio::time::sleep;
 
-use crate::{Fleet, Member};
+use crate::{Process, Processes};
 
-/// The process that a fault hits, by its number in the fleet.
+/// The process that a fault hits, by its number among those of its kind.
 #[derive(Clone, Copy, Debug)]
 pub enum Target {
     /// A worker.
@@ -36,12 +36,12 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Draws one for a fleet of this size.
-    pub fn draw(random: &mut StdRng, workers: usize, replicas: usize) -> Self {
+    /// Draws a fault, and the process that it hits.
+    pub fn draw(random: &mut StdRng, processes: &Processes) -> Self {
         let target = if random.random_bool(0.7) {
-            Target::Worker(random.random_range(0..workers))
+            Target::Worker(random.random_range(0..processes.workers.len()))
         } else {
-            Target::Replica(random.random_range(0..replicas))
+            Target::Replica(random.random_range(0..processes.replicas.len()))
         };
         // Sometimes longer than the timeouts that end the session of a stopped or cut-off process.
         let duration = Duration::from_millis(random.random_range(200..12_000));
@@ -64,18 +64,18 @@ impl Fault {
     }
 
     /// Injects the fault, and returns when it is over.
-    pub async fn inject(self, fleet: &mut Fleet, database: &TestDatabase) {
+    pub async fn inject(self, processes: &mut Processes, database: &TestDatabase) {
         match self {
-            Self::Kill(Target::Worker(number)) => fleet.workers[number].replace().await,
-            Self::Kill(Target::Replica(number)) => fleet.replicas[number].replace().await,
+            Self::Kill(Target::Worker(number)) => processes.workers[number].replace().await,
+            Self::Kill(Target::Replica(number)) => processes.replicas[number].replace().await,
             Self::Pause(target, duration) => {
-                let program = &member(fleet, target).program;
+                let program = &process(processes, target).program;
                 program.signal(Signal::SIGSTOP);
                 sleep(duration).await;
                 program.signal(Signal::SIGCONT);
             }
             Self::Network(target, network_fault, duration) => {
-                let proxy = &member(fleet, target).proxy;
+                let proxy = &process(processes, target).proxy;
                 proxy.set_fault(network_fault);
                 sleep(duration).await;
                 proxy.set_fault(NetworkFault::None);
@@ -92,10 +92,10 @@ impl Fault {
     }
 }
 
-fn member(fleet: &Fleet, target: Target) -> &Member {
+fn process(processes: &Processes, target: Target) -> &Process {
     match target {
-        Target::Worker(number) => &fleet.workers[number],
-        Target::Replica(number) => &fleet.replicas[number],
+        Target::Worker(number) => &processes.workers[number],
+        Target::Replica(number) => &processes.replicas[number],
     }
 }
 

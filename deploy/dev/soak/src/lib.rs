@@ -9,11 +9,11 @@
 )]
 
 mod fault;
-mod fleet;
 mod plan;
+mod processes;
 mod run;
 
 pub use fault::{Fault, Target};
-pub use fleet::{Fleet, Member, start_load};
 pub use plan::Plan;
+pub use processes::{Process, Processes, start_load};
 pub use run::run;

@@ -10,7 +10,7 @@ use shared::db::Session;
 use testkit::{Checker, TestDatabase, eventually, sql};
 use tokio::time::sleep;
 
-use crate::{Fault, Fleet, Plan, start_load};
+use crate::{Fault, Plan, Processes, start_load};
 
 /// Another program's advisory lock, which must not disturb the worker's.
 const FOREIGN_LOCK: &str = "select pg_advisory_lock(1)";
@@ -26,8 +26,8 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
     let checker = Checker::install(&database).await;
     let schedule = format!("*/{} * * * * *", plan.tick_seconds);
     let (workers, replicas) = (plan.workers.get(), plan.replicas.get());
-    let mut fleet = Fleet::start(executable, &database, workers, replicas, &schedule).await;
-    let load = start_load(&checker, &fleet.addresses(), plan.clients.get());
+    let mut processes = Processes::start(executable, &database, workers, replicas, &schedule).await;
+    let load = start_load(&checker, &processes.addresses(), plan.clients.get());
     let mut foreign_lock = take_foreign_lock(&database).await;
     eventually("the first rounds are done", async || {
         last_tick(&database).await.is_some()
@@ -39,9 +39,9 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
     let began = Instant::now();
     let (mut faults, mut slowest_round) = (0, Duration::ZERO);
     while began.elapsed() < length {
-        let fault = Fault::draw(&mut random, fleet.workers.len(), fleet.replicas.len());
+        let fault = Fault::draw(&mut random, &processes);
         println!("{:>8.1} s  {fault}", began.elapsed().as_secs_f64());
-        fault.inject(&mut fleet, &database).await;
+        fault.inject(&mut processes, &database).await;
         let fault_end = Instant::now();
         // After every fault, rounds must continue.
         let before = last_tick(&database).await;
@@ -60,7 +60,7 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
         sleep(delay.min(length.saturating_sub(began.elapsed()))).await;
     }
     drop(load);
-    fleet.stop().await;
+    processes.stop().await;
     drop(foreign_lock);
 
     let report = checker.report(&database).await;

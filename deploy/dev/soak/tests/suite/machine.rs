@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use testkit::{Checker, Client, Program, TestDatabase, eventually, sql};
 use tokio::time::sleep;
 
-use crate::{EVERY_SECOND, EXECUTABLE, start_fleet, stop_and_check, wait_for_next_round};
+use crate::{EVERY_SECOND, EXECUTABLE, start_processes, stop_and_check, wait_for_next_round};
 
 /// The duration of the long faults.
 const FAULT_DURATION: Duration = Duration::from_mins(1);
@@ -117,7 +117,7 @@ async fn when_a_clock_that_is_set_back_stops_the_scheduler_livez_fails_and_round
 async fn a_worker_that_is_stopped_for_a_minute_commits_nothing_when_it_continues() {
     let database = TestDatabase::with_users(100_000).await;
     let checker = Checker::install(&database).await;
-    let mut stopped = start_fleet(&database, 1, 0).await;
+    let mut stopped = start_processes(&database, 1, 0).await;
     wait_for_next_round(&database).await;
     // Hold the worker in its UPDATE until it is stopped.
     let mut blocker = database.superuser().await;
@@ -134,7 +134,7 @@ async fn a_worker_that_is_stopped_for_a_minute_commits_nothing_when_it_continues
     let stopped_at = Instant::now();
     shared::db::close(blocker).await;
     worker_is("state = 'idle in transaction'").await;
-    let others = start_fleet(&database, 1, 1).await;
+    let others = start_processes(&database, 1, 1).await;
     wait_for_next_round(&database).await;
     let takeover = stopped_at.elapsed();
     println!("the other worker took over after {takeover:.1?}");
@@ -151,12 +151,12 @@ async fn a_worker_that_is_stopped_for_a_minute_commits_nothing_when_it_continues
 async fn users_locked_for_a_minute_delay_no_reader_and_the_next_round_follows() {
     let database = TestDatabase::with_users(1_000).await;
     let checker = Checker::install(&database).await;
-    let fleet = start_fleet(&database, 2, 1).await;
+    let processes = start_processes(&database, 2, 1).await;
     wait_for_next_round(&database).await;
     let mut blocker = database.superuser().await;
     let lock = "set idle_in_transaction_session_timeout = 0; begin; lock table users";
     sql::run(&mut blocker, lock).await;
-    let client = Client::new(fleet.addresses()[0]);
+    let client = Client::new(processes.addresses()[0]);
     let locked_at = Instant::now();
     while locked_at.elapsed() < FAULT_DURATION {
         assert_eq!(checker.query(&client).await, Some(200));
@@ -168,7 +168,7 @@ async fn users_locked_for_a_minute_delay_no_reader_and_the_next_round_follows() 
     let delay = unlocked_at.elapsed();
     println!("the next round was done {delay:.1?} after the end of the lock");
     assert!(delay < Duration::from_secs(5), "{delay:?}");
-    stop_and_check(fleet, &checker, &database).await;
+    stop_and_check(processes, &checker, &database).await;
 }
 
 /// A small file system in memory, unmounted when it is dropped.

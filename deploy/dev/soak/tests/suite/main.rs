@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use shared::users::Layout;
 use shared::{MinPoints, rounds};
-use soak::{Fleet, start_load};
+use soak::{Processes, start_load};
 use testkit::{Checker, Client, Program, Report, TEST_TIMEOUT, TestDatabase, eventually};
 
 /// The program that has the worker and the api as subcommands.
@@ -34,8 +34,8 @@ async fn database_with_own_server() -> (TestDatabase, Checker) {
     (database, checker)
 }
 
-async fn start_fleet(database: &TestDatabase, workers: u16, replicas: u16) -> Fleet {
-    Fleet::start(
+async fn start_processes(database: &TestDatabase, workers: u16, replicas: u16) -> Processes {
+    Processes::start(
         Path::new(EXECUTABLE),
         database,
         workers,
@@ -65,9 +65,13 @@ async fn wait_for_answer(client: &Client, checker: &Checker) {
     assert!(outage < MAX_OUTAGE, "{outage:?}");
 }
 
-/// Stops the fleet, and asserts that every promise was kept.
-async fn stop_and_check(mut fleet: Fleet, checker: &Checker, database: &TestDatabase) -> Report {
-    fleet.stop().await;
+/// Stops the processes, and asserts that every promise was kept.
+async fn stop_and_check(
+    mut processes: Processes,
+    checker: &Checker,
+    database: &TestDatabase,
+) -> Report {
+    processes.stop().await;
     let report = checker.report(database).await;
     assert!(report.is_clean(), "{report}");
     report
@@ -90,9 +94,9 @@ async fn a_short_soak_with_random_faults_breaks_no_promise() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_crashes_of_postgres_under_load_break_no_promise() {
     let (database, checker) = database_with_own_server().await;
-    let fleet = start_fleet(&database, 2, 4).await;
-    let load = start_load(&checker, &fleet.addresses(), 16);
-    let client = Client::new(fleet.addresses()[0]);
+    let processes = start_processes(&database, 2, 4).await;
+    let load = start_load(&checker, &processes.addresses(), 16);
+    let client = Client::new(processes.addresses()[0]);
     wait_for_next_round(&database).await;
     for _ in 0..10 {
         database.crash_and_restart().await;
@@ -100,46 +104,46 @@ async fn ten_crashes_of_postgres_under_load_break_no_promise() {
         wait_for_next_round(&database).await;
     }
     drop(load);
-    stop_and_check(fleet, &checker, &database).await;
+    stop_and_check(processes, &checker, &database).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_a_standby_is_promoted_nothing_is_lost_and_no_program_needs_a_restart() {
     let (leader, checker) = database_with_own_server().await;
     let follower = leader.standby().await;
-    let mut fleet = start_fleet(&leader, 2, 4).await;
-    let load = start_load(&checker, &fleet.addresses(), 16);
+    let mut processes = start_processes(&leader, 2, 4).await;
+    let load = start_load(&checker, &processes.addresses(), 16);
     wait_for_next_round(&leader).await;
     leader.server.lock().await.crash();
     let port = follower.server.lock().await.port();
-    for member in fleet.members() {
-        member.proxy.redirect_to(port);
+    for process in processes.all() {
+        process.proxy.redirect_to(port);
     }
     // Until the promotion they connect to the standby, and must recognise it.
-    for member in fleet.replicas.iter_mut().chain(&mut fleet.workers) {
-        member
+    for process in processes.replicas.iter_mut().chain(&mut processes.workers) {
+        process
             .program
             .wait_for_output("the database is a standby")
             .await;
     }
-    let client = Client::new(fleet.addresses()[0]);
+    let client = Client::new(processes.addresses()[0]);
     assert_eq!(checker.query(&client).await, Some(503));
     follower.promote().await;
     wait_for_answer(&client, &checker).await;
     wait_for_next_round(&follower).await;
     drop(load);
-    stop_and_check(fleet, &checker, &follower).await;
+    stop_and_check(processes, &checker, &follower).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hundred_thousand_requests_over_three_replicas_form_one_chain() {
     const CLIENTS: u32 = 100;
     let (database, checker) = database_with_own_server().await;
-    let fleet = start_fleet(&database, 1, 3).await;
+    let processes = start_processes(&database, 1, 3).await;
     let mut requests = tokio::task::JoinSet::new();
     for number in 0..CLIENTS {
         let checker = checker.clone();
-        let client = Client::new(fleet.addresses()[number as usize % 3]);
+        let client = Client::new(processes.addresses()[number as usize % 3]);
         requests.spawn(async move {
             for _ in 0..100_000 / CLIENTS {
                 assert_eq!(checker.query(&client).await, Some(200));
@@ -147,7 +151,7 @@ async fn a_hundred_thousand_requests_over_three_replicas_form_one_chain() {
         });
     }
     requests.join_all().await;
-    let report = stop_and_check(fleet, &checker, &database).await;
+    let report = stop_and_check(processes, &checker, &database).await;
     assert_eq!((report.answers, report.error_responses), (100_000, 0));
     assert_eq!(report.lost_first_answers, 0, "{report}");
     assert!(report.rounds > 0, "{report}");
@@ -157,19 +161,19 @@ async fn a_hundred_thousand_requests_over_three_replicas_form_one_chain() {
 async fn a_paused_replica_does_not_delay_the_others() {
     let database = TestDatabase::with_users(1_000).await;
     let checker = Checker::install(&database).await;
-    let fleet = start_fleet(&database, 1, 3).await;
-    let load = start_load(&checker, &fleet.addresses()[..1], 8);
+    let processes = start_processes(&database, 1, 3).await;
+    let load = start_load(&checker, &processes.addresses()[..1], 8);
     wait_for_next_round(&database).await;
-    fleet.replicas[0].program.signal(Signal::SIGSTOP);
-    for &address in &fleet.addresses()[1..] {
+    processes.replicas[0].program.signal(Signal::SIGSTOP);
+    for &address in &processes.addresses()[1..] {
         let client = Client::new(address);
         for _ in 0..500 {
             assert_eq!(checker.query(&client).await, Some(200));
         }
     }
-    fleet.replicas[0].program.signal(Signal::SIGCONT);
+    processes.replicas[0].program.signal(Signal::SIGCONT);
     drop(load);
-    stop_and_check(fleet, &checker, &database).await;
+    stop_and_check(processes, &checker, &database).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,8 +185,8 @@ async fn answers_of_several_replicas_show_the_users_of_their_place_in_the_chain(
         let database = TestDatabase::with_durable_server().await;
         database.seed(1_000).await;
         let checker = Checker::install(&database).await;
-        let fleet = start_fleet(&database, 0, replicas).await;
-        let load = start_load(&checker, &fleet.addresses(), 24);
+        let processes = start_processes(&database, 0, replicas).await;
+        let load = start_load(&checker, &processes.addresses(), 24);
         let mut worker = database.connect(&database.worker).await;
         let minimum: MinPoints = "0".parse().unwrap();
         for _ in 0..ROUNDS {
@@ -191,7 +195,7 @@ async fn answers_of_several_replicas_show_the_users_of_their_place_in_the_chain(
                 .unwrap();
         }
         drop(load);
-        let report = stop_and_check(fleet, &checker, &database).await;
+        let report = stop_and_check(processes, &checker, &database).await;
         assert_eq!(report.rounds, ROUNDS);
         assert!(report.answers > 1_000, "{report}");
     }

@@ -12,9 +12,9 @@ use tokio::time::sleep;
 /// The delay of a client between an answer and its next request.
 const CLIENT_DELAY: Duration = Duration::from_millis(5);
 
-/// One process of the fleet, and its proxy to the database.
+/// A worker's or a replica's process, and its proxy to the database.
 #[derive(Debug)]
-pub struct Member {
+pub struct Process {
     executable: PathBuf,
     role: &'static str,
     environment: Vec<(&'static str, String)>,
@@ -24,7 +24,7 @@ pub struct Member {
     pub program: Program,
 }
 
-impl Member {
+impl Process {
     async fn start(
         executable: &Path,
         role: &'static str,
@@ -55,19 +55,19 @@ impl Member {
     }
 }
 
-/// All processes.
+/// The workers and the replicas of one database.
 #[derive(Debug)]
-pub struct Fleet {
+pub struct Processes {
     /// The workers.
-    pub workers: Vec<Member>,
+    pub workers: Vec<Process>,
     /// The replicas.
-    pub replicas: Vec<Member>,
+    pub replicas: Vec<Process>,
     /// Where the replicas listen. A replica that is replaced keeps its address, so the addresses
     /// are reserved.
     addresses: Vec<ReservedAddress>,
 }
 
-impl Fleet {
+impl Processes {
     /// Starts this many workers and replicas of `executable`, which has the subcommands `worker`
     /// and `api`. Returns when every replica is connected.
     pub async fn start(
@@ -78,7 +78,7 @@ impl Fleet {
         schedule: &str,
     ) -> Self {
         let port = database.server.lock().await.port();
-        let mut fleet = Self {
+        let mut processes = Self {
             workers: Vec::new(),
             replicas: Vec::new(),
             addresses: Vec::new(),
@@ -89,8 +89,8 @@ impl Fleet {
                 ("COOLDOWN", "0s".to_owned()),
                 ("ROUND_TIMEOUT", "20s".to_owned()),
             ];
-            let member = Member::start(executable, "worker", &database.worker, port, &settings);
-            fleet.workers.push(member.await);
+            let process = Process::start(executable, "worker", &database.worker, port, &settings);
+            processes.workers.push(process.await);
         }
         for _ in 0..replicas {
             let address = ReservedAddress::new();
@@ -99,14 +99,14 @@ impl Fleet {
                 ("REUSE_PORT", "true".to_owned()),
                 ("DRAIN_DELAY", "0s".to_owned()),
             ];
-            let member = Member::start(executable, "api", &database.api, port, &settings);
-            fleet.replicas.push(member.await);
-            fleet.addresses.push(address);
+            let process = Process::start(executable, "api", &database.api, port, &settings);
+            processes.replicas.push(process.await);
+            processes.addresses.push(address);
         }
-        for replica in &mut fleet.replicas {
+        for replica in &mut processes.replicas {
             replica.program.wait_for_event("database_connected").await;
         }
-        fleet
+        processes
     }
 
     /// The addresses of the replicas.
@@ -116,15 +116,15 @@ impl Fleet {
     }
 
     /// All processes.
-    pub fn members(&self) -> impl Iterator<Item = &Member> {
+    pub fn all(&self) -> impl Iterator<Item = &Process> {
         self.workers.iter().chain(&self.replicas)
     }
 
     /// Stops all processes with SIGTERM; each must exit with 0.
     pub async fn stop(&mut self) {
-        for member in self.replicas.iter_mut().chain(&mut self.workers) {
-            let status = member.program.stop().await;
-            assert!(status.success(), "{status}: {}", member.program.output());
+        for process in self.replicas.iter_mut().chain(&mut self.workers) {
+            let status = process.program.stop().await;
+            assert!(status.success(), "{status}: {}", process.program.output());
         }
     }
 }
