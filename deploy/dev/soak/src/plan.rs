@@ -17,8 +17,8 @@ pub struct Plan {
     #[arg(long, default_value_t = 10_000)]
     pub users: u32,
     /// Seconds from tick to tick: a divisor of 60, longer than a round
-    #[arg(long = "pace", default_value = "1", value_parser = divisor_of_60)]
-    pub tick_seconds: u32,
+    #[arg(long, default_value = "1", value_parser = divisor_of_60)]
+    pub pace: u32,
     /// Number of workers
     #[arg(long, default_value = "5")]
     pub workers: NonZeroU16,
@@ -28,9 +28,9 @@ pub struct Plan {
     /// Number of clients; each sends its next request shortly after an answer
     #[arg(long, default_value = "8")]
     pub clients: NonZeroU16,
-    /// Most seconds from the end of a fault to the next
-    #[arg(long = "rest", default_value_t = 6)]
-    pub max_delay_seconds: u32,
+    /// Most seconds from the first round after a fault to the next fault
+    #[arg(long, default_value_t = 6)]
+    pub rest: u32,
 }
 
 fn divisor_of_60(text: &str) -> Result<u32, String> {

@@ -24,7 +24,7 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
     let database = TestDatabase::with_own_server().await;
     database.seed(plan.users.into()).await;
     let checker = Checker::install(&database).await;
-    let schedule = format!("*/{} * * * * *", plan.tick_seconds);
+    let schedule = format!("*/{} * * * * *", plan.pace);
     let (workers, replicas) = (plan.workers.get(), plan.replicas.get());
     let mut processes = Processes::start(executable, &database, workers, replicas, &schedule).await;
     let load = start_load(&checker, &processes.addresses(), plan.clients.get());
@@ -35,7 +35,7 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
     .await;
     let size_at_start = sizes(&database).await;
 
-    let length = Duration::from_secs(u64::from(plan.ticks) * u64::from(plan.tick_seconds));
+    let length = Duration::from_secs(u64::from(plan.ticks) * u64::from(plan.pace));
     let began = Instant::now();
     let (mut faults, mut slowest_round) = (0, Duration::ZERO);
     while began.elapsed() < length {
@@ -54,9 +54,7 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
         if matches!(fault, Fault::CrashPostgres) {
             foreign_lock = take_foreign_lock(&database).await;
         }
-        let delay = Duration::from_millis(
-            random.random_range(0..=u64::from(plan.max_delay_seconds) * 1000),
-        );
+        let delay = Duration::from_millis(random.random_range(0..=u64::from(plan.rest) * 1000));
         sleep(delay.min(length.saturating_sub(began.elapsed()))).await;
     }
     drop(load);
@@ -64,7 +62,7 @@ pub async fn run(executable: &Path, plan: Plan) -> bool {
     drop(foreign_lock);
 
     let report = checker.report(&database).await;
-    let due = report.ticks_due(TimeDelta::seconds(plan.tick_seconds.into()));
+    let due = report.ticks_due(TimeDelta::seconds(plan.pace.into()));
     println!("\n{report}");
     println!("{faults} faults; at most {slowest_round:.1?} from the end of one to the next round");
     println!(
