@@ -73,15 +73,18 @@ report "peak memory of the replica" "$(sed -n 's/^VmHWM:[[:space:]]*//p' /proc/"
 echo "-- $restarts rolling restarts of two replicas behind HAProxy"
 start_replica 2
 start haproxy env LISTEN=127.0.0.1:4190 REPLICA_1=127.0.0.1:4171 REPLICA_2=127.0.0.1:4172 \
-    haproxy -db -f deploy/load-balancer/haproxy.cfg
-wait_until curl -sf http://127.0.0.1:4190/
+    ADMIN_LISTEN=127.0.0.1:4191 haproxy -db -f deploy/load-balancer/haproxy.cfg
+has_both_replicas() {
+    [ "$(curl -sf http://127.0.0.1:4191/metrics |
+        grep -c '^haproxy_server_status{proxy="replicas",.*,state="UP"} 1$')" = 2 ]
+}
+wait_until has_both_replicas
 start load wrk -t1 -c32 -d600s http://127.0.0.1:4190/
 for ((number = 0; number < restarts; number++)); do
     replica=$((number % 2 + 1))
     end TERM "replica$replica" || fail "replica $replica exited with a failure"
     start_replica "$replica"
-    # The load balancer has to see it before the other one may stop.
-    sleep 0.5
+    wait_until has_both_replicas
 done
 end INT load || fail "the load ended too early"
 cat "$work/load.log"
