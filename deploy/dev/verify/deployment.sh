@@ -6,14 +6,14 @@
 #     deploy/dev/verify/deployment.sh
 #
 # The base images are made from Debian packages (stand-ins/build); IMAGES=official takes those of
-# the registries. PROFILE=dist builds the image as it is released. The Docker engine is the one
-# that runs here, or, for root, one that is started for this. Needs curl, docker, haproxy,
-# python3-venv and wrk; for the stand-ins root, cargo and mmdebstrap.
+# the registries. PROFILE=dist builds the image as it is released. If no Docker engine runs here,
+# root gets one for the duration of this script. Needs curl, docker, haproxy, python3-venv and wrk;
+# for the stand-ins root, cargo and mmdebstrap.
 . "$(dirname "$0")/lib.sh"
 
 export PROFILE USERS=100000 SCHEDULE="*/5 * * * * *"
-# In seconds. A worker may be killed during a round, and the round of the next one end late enough
-# for a cooldown.
+# In seconds. A worker may be killed during a round. Then the other worker's round may end so late
+# that a cooldown follows.
 max_gap_between_rounds=30
 connections=32
 listen=127.0.0.1:22000
@@ -71,7 +71,7 @@ docker compose build >"$work/build.log" 2>&1 || { cat "$work/build.log"; fail "t
 of_image() { docker image inspect --format "$1" "$IMAGE"; }
 report "the image ($PROFILE)" "built in $((SECONDS - began)) s, $(of_image '{{.Size}}' | numfmt --to iec)B"
 
-# A changed source has the same manifests, so the layer with the dependencies must be the same.
+# Only manifests decide the layer with the dependencies, so a changed source must reuse it.
 mkdir "$work/source"
 tar --create .cargo .dockerignore .sqlx Cargo.lock Cargo.toml api deploy migrations shared worker |
     tar --extract --directory "$work/source"
@@ -111,7 +111,7 @@ has_exited_with_0() {
 superuser() { docker compose exec -T postgres "$@"; }
 sql() { superuser psql --no-psqlrc --tuples-only --no-align --dbname=max_two --command="$1"; }
 
-# The values of one of HAProxy's metrics, one a line; its labels by a pattern.
+# Prints the values of HAProxy's metric $1, one per line, whose labels match the pattern $2.
 haproxy_metric() {
     curl -sf "http://$(address load-balancer-1 outside):8405/metrics" | sed -nE "s/^haproxy_$1\{$2\} //p"
 }
@@ -120,8 +120,8 @@ responses() { haproxy_metric frontend_http_responses_total 'proxy="queries",code
 has_responses() { [ "$(responses)" -ge "$1" ]; }
 retries() { haproxy_metric backend_retry_warnings_total 'proxy="replicas"'; }
 
-# The load goes on until end_load, with at least a thousand responses before and after what happens
-# meanwhile.
+# Starts a load that goes on until end_load. At least a thousand responses come before this returns,
+# and at least a thousand after end_load is called.
 begin_load() {
     # Each has a log of its own.
     rm -f "$work/load.log"
@@ -129,8 +129,8 @@ begin_load() {
     retried=$(retries)
     wait_until has_responses $(($(responses) + 1000))
 }
-# Sets $requests and $failed to the numbers of those that wrk saw, and $retried to how often HAProxy
-# tried again, at the same replica or another.
+# Sets $requests and $failed to what wrk counted, and $retried to how often HAProxy sent a request
+# again, to the same replica or to another.
 end_load() {
     wait_until has_responses $(($(responses) + 1000))
     end INT load || fail "the load ended too early"
@@ -181,7 +181,7 @@ kill_container() {
     local before began
     before=$(inspect "$1" '{{.State.StartedAt}}')
     began=$(milliseconds)
-    # After `docker kill` the engine would leave it stopped.
+    # Not with `docker kill`, after which the engine would leave it stopped.
     docker run --rm --pid host --network none --user root --entrypoint bash "$POSTGRES_IMAGE" \
         -c "kill -KILL $(inspect "$1" '{{.State.Pid}}')"
     is_restarted() { [ "$(inspect "$1" '{{.State.StartedAt}}')" != "$before" ] && is_healthy "$1"; }

@@ -39,13 +39,13 @@ query_while_running() {
 open_connections() {
     local open
     open=$(curl -sf http://127.0.0.1:4181/metrics | sed -n 's/^max_two_api_connections //p')
-    # Without a response the condition of the caller must not hold.
+    # Without a response, the caller must not take the connections for closed.
     echo "${open:-100000}"
 }
-# Attacks with 1,000 connections, opened within two seconds and held for 20 if the replica allows
-# it. The replica must have closed them by second 12. Its metric is asked, since a slow reader has
-# whole responses in its kernel's buffer and counts itself connected until it has read them. $2 is
-# how many connections must have been open at a time.
+# Makes attack $1 with 1,000 connections, opened within two seconds and held for 20 if the replica
+# allows it. At least $2 of them must have been open at a time, and the replica must have closed
+# them by second 12. The replica's metric counts them: a slow reader of slowhttptest still has
+# responses in its kernel's buffer, and counts itself connected until it has read them.
 attack() {
     local name=$1 least=$2 began=$SECONDS most=0 open
     shift 2

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Verifies and measures the first five minutes: the number of crates, a fresh release build up to the
-# first answered query, a second start, seeding beside a bare insert, and a start without an installed
-# Postgres, which a server of this script's own stands in to deliver. Takes about five minutes on two
-# quiet cores.
+# Verifies and measures the first five minutes: the number of crates, a fresh release build up to
+# the first answered query, a second start, seeding compared with a bare insert, and a start without
+# an installed Postgres, which the launcher then downloads from a server of this script. Takes about
+# five minutes on two quiet cores.
 #
-#     deploy/dev/verify/first_run.sh             what stands here
-#     deploy/dev/verify/first_run.sh COMMIT      another commit's build and first query as well, for a ratio
+#     deploy/dev/verify/first_run.sh             this commit
+#     deploy/dev/verify/first_run.sh COMMIT      and its ratios to another commit
 #
-# Of cargo's caches it uses the crates' sources alone. Needs cargo, curl, openssl, psql and python3; for
-# the start without Postgres root, npm and util-linux's unshare.
+# It uses the crates' sources in cargo's cache, and nothing that was built before. Needs cargo,
+# curl, openssl, psql and python3. The start without Postgres needs root, npm and util-linux's
+# unshare.
 . "$(dirname "$0")/lib.sh"
 
 other=${1:-}
@@ -22,8 +23,8 @@ seconds() { printf '%d.%d s' $(($1 / 1000)) $(($1 / 100 % 10)); }
 
 answers() { curl --fail --silent --output /dev/null "http://$address/"; }
 
-# Clones commit $1 into $work/$2, builds and runs it as a newcomer does. Sets elapsed to the time to the
-# first answered query, without the download of the crates' sources.
+# Clones commit $1 into $work/$2, builds and runs it as a newcomer does. Sets `elapsed` to the time
+# up to the first answered query, without the download of the crates' sources.
 first_run() {
     local began
     git clone --quiet . "$work/$2"
@@ -36,7 +37,7 @@ first_run() {
     elapsed=$(($(milliseconds) - began))
     end INT "$2" || fail "the launcher of $1 exited with a failure"
 }
-# Sets elapsed to the time up to the first test, with everything built anew.
+# Sets `elapsed` to the time that clone $1 takes up to the first test, with everything built anew.
 first_test() {
     local began
     began=$(milliseconds)
@@ -83,7 +84,7 @@ if [ -n "$other" ]; then
     rm -rf "$work"/{here,there}/target/debug
 fi
 
-echo "-- seeding a million users, beside a bare insert into the same table"
+echo "-- seeding a million users, compared with a bare insert into the same table"
 SCHEDULE="0 0 0 1 1 *" start_launcher --users 0
 superuser=$(sed s/max_two_owner/postgres/ "$work/data/database-url")
 empty() { psql --quiet --dbname "$superuser" --command 'truncate users' --command checkpoint; }
@@ -127,10 +128,10 @@ context.load_cert_chain(certificate, key)
 server.socket = context.wrap_socket(server.socket, server_side=True)
 server.serve_forever()' "$work/registry" "$work/certificate.pem" "$work/key.pem" 22301
 wait_until curl --silent --cacert "$work/certificate.pem" --output /dev/null https://127.0.0.1:22301/
-# All that the launcher calls.
+# The only programs that the launcher finds.
 mkdir "$work/bin"
 for tool in chmod curl gzip kill rm sh sleep tar; do ln -s "$(command -v $tool)" "$work/bin/$tool"; done
-# Runs the launcher as user $1 where no Postgres is installed, and with more variables.
+# Runs the launcher as user $1 where no Postgres is installed. The other arguments are variables.
 start_without_postgres() {
     local user=$1 home=$work/home-$1
     shift
@@ -149,7 +150,7 @@ start_without_postgres() {
 }
 start_without_postgres root
 ! join without || fail "it trusted an unknown authority"
-grep -q 'curl: (60).*; install them with: ' "$work/without.log" || fail "no word of the certificate"
+grep -q 'curl: (60).*; install them with: ' "$work/without.log" || fail "the error does not name the certificate"
 report "a registry whose certificate nobody signed" "refused, and the line says how to install Postgres"
 for user in root nobody; do
     start_without_postgres "$user" CURL_CA_BUNDLE="$work/certificate.pem"

@@ -35,7 +35,7 @@ echo "-- a database"
 start_launcher --users 1000
 
 echo "-- a worker, a replica, and a replica without a database"
-# A round each second, for Prometheus to see some soon.
+# A round each second, so that Prometheus soon sees some.
 start worker env DATABASE_URL="$(database_url worker)" ADMIN_LISTEN=127.0.0.1:24020 SCHEDULE="* * * * * *" \
     "$programs/max-two" worker
 start replica env DATABASE_URL="$(database_url api)" LISTEN=127.0.0.1:24021 ADMIN_LISTEN=127.0.0.1:24022 \
@@ -89,7 +89,7 @@ sed -n 's/^### \(MaxTwo.*\)/\1 deploy\/RUNBOOK.md#\L\1/p' deploy/RUNBOOK.md | so
     fail "the sections of deploy/RUNBOOK.md are not those of the alerts"
 report "alerts" "$(wc -l <"$work/alerts"), each with a test and a section in the runbook"
 
-# Whether an alert's condition holds; it need not have held for the rule's whole `for`.
+# Whether an alert's condition holds. It need not have held for as long as the rule's `for`.
 is_pending() { alerts 'select(.state != "inactive") | .name' | grep -qx "$1"; }
 pending=()
 expect_pending() { for alert; do wait_until is_pending "$alert"; pending+=("$alert"); done; }

@@ -6,7 +6,7 @@
 #     deploy/dev/verify/patroni.sh
 #
 # Each node has a network namespace of its own, attached to a bridge, so that a node can be cut off
-# and neither side gets a FIN or RST. All of them are inside a network namespace of this script.
+# and neither side gets a FIN or RST. All are inside a network namespace of this script's own.
 set -euo pipefail
 
 if [ "${1:-}" != inside ]; then
@@ -89,8 +89,9 @@ start write-client write_and_record
 wait_until test -s "$work/responses"
 wait_until test -s "$work/writes"
 
-# Injects a failure into the node with a role, removes it once its condition is met, and waits until
-# the cluster is complete again. The time and the load's numbers go to the report's table.
+# Injects a failure into the node that has this role, waits for the condition, ends the failure with
+# the recovery, and waits until the cluster is complete again. All three get the node's number. When
+# the failure began and what the load got go to the report's table.
 inject() {
     local name=$1 role=$2 failure=$3 condition=$4 recovery=$5 node began met
     node=$(nodes_with_role "$role")
@@ -111,7 +112,7 @@ switch_over() { curl -sf "http://$(address "$1"):$patroni_port/switchover" -d "{
 kill_postgres() { kill -KILL "$(head -n 1 "$work/node$1/data/postmaster.pid")"; }
 kill_node() { kill_postgres "$1"; end KILL "patroni$1" "etcd$1" || true; }
 start_node() { start_etcd "$1"; start_patroni "$1"; }
-# HAProxy, which is on the bridge itself, still has its connection.
+# HAProxy is on the bridge itself, so it keeps its connection to the node.
 cut_off_from_nodes() {
     nft "table bridge cut {
         chain forward { type filter hook forward priority 0; iifname node$1 drop; oifname node$1 drop; }
@@ -126,7 +127,7 @@ no_recovery() { :; }
 
 another_node_writes() { [ "$(tail -n 1 "$work/writes" | cut -f 3)" != "$(address "$1")" ]; }
 another_node_is_sync() { [[ $(nodes_with_role sync) = [!$1] ]]; }
-# Its lock has expired long before.
+# By then the lock of the leader has long expired.
 has_seen_no_etcd_for_25_s() {
     local seen
     seen=$(curl -sf "http://$(address "$1"):$patroni_port/patroni" | sed 's/.*"dcs_last_seen": \([0-9]*\).*/\1/')

@@ -18,8 +18,8 @@ create temp table responses (
 \copy responses (sent, received, body, status, type) from 'responses'
 update responses set timestamp = body::jsonb->>'timestamp', users = body::jsonb->'users' where status = 200;
 
--- The answers, with the choices that their place in the chain allows, and the first and the last
--- choice of their users among these.
+-- The answers. An answer's place in the chain allows the choices from first_choice to last_choice.
+-- `first` and `last` are the first and the last of these that chose the answer's users.
 create temp table answers as
 select responses.*, first_choice, first, last
 from responses
@@ -83,7 +83,7 @@ select
 \o violations
 select count || ' ' || what
 from (
-    -- A shorter pause between responses cannot have ended later than this either.
+    -- A pause of 3 s or less ended in time, or began after the leader was available again.
     select 'failures with responses later than 3 s after the leader was available again', count(*) from outcomes
     where response_pause > 3 and responds_again > coalesce(writes_again, began) + 3
     union all

@@ -18,14 +18,14 @@ cp -r deploy/systemd/max-two-* "$units"
 cp "$programs"/max-two{,-api,-worker} "$binaries"
 
 echo "-- systemd-analyze"
-# The units that ours are ordered by.
+# Our units refer to systemd's own.
 cp -r /usr/lib/systemd "$work/usr/lib"
 ln -s usr/lib "$work/lib"
-# It exits with 0 after an unknown setting too.
+# It exits with 0 even if it doesn't know a setting.
 warnings=$(systemd-analyze --root="$work" verify max-two-api.socket max-two-{api,worker}.service 2>&1) || true
 [ -z "$warnings" ] || fail "$warnings"
 for service in max-two-api max-two-worker; do
-    # Of 100; a service without any protection has 96.
+    # The exposure, of at most 100; a service without any protection has 96.
     systemd-analyze --root="$work" security --offline=true --threshold=15 --no-pager $service.service >"$work/rating" ||
         { cat "$work/rating"; fail "$service has too many rights"; }
     tail -n 1 "$work/rating"
