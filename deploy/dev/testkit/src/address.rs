@@ -1,4 +1,4 @@
-//! Addresses for programs under test that need to know theirs before they start.
+//! Addresses for programs under test that must be given one before they start.
 //!
 //! A program that can listen on port 0 and log its address needs neither of these: read the address
 //! with [`Program::address`](crate::Program::address).

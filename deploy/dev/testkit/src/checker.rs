@@ -1,7 +1,7 @@
 //! Records every change in the database and every answer, and reports which promises were broken.
 //!
-//! It does not depend on how the programs work: it compares what was committed and what was
-//! answered with the promises.
+//! It does not depend on how the programs work. It only compares what they committed and answered
+//! with the promises.
 
 mod history;
 
@@ -66,7 +66,7 @@ impl Checker {
             .expect("nothing panics while it holds this lock")
     }
 
-    /// Reports on everything that was recorded. No program may use the database any more.
+    /// Reports on everything that was recorded. By now no program may use the database.
     pub async fn report(&self, database: &TestDatabase) -> Report {
         let observations = self.observations().clone();
         Report {
@@ -141,12 +141,12 @@ pub struct Report {
     pub first_tick: Option<DateTime<Utc>>,
     /// The last tick that was done.
     pub last_tick: Option<DateTime<Utc>>,
-    /// How often each promise was broken in the database, by the names in `checker/findings.sql`.
+    /// How often each promise was broken in the database, by its name in `checker/findings.sql`.
     pub findings: Vec<(String, i64)>,
     /// Moves of the chain of queries. Each answers a batch of requests.
     pub moves: i64,
-    /// Moves whose first answer no client of the checker got. It is 0 unless responses were
-    /// lost or other clients sent queries.
+    /// Moves whose first answer no client of the checker got: 0, unless responses were lost or
+    /// other clients sent queries.
     pub lost_first_answers: i64,
     /// Answers with status 200.
     pub answers: usize,

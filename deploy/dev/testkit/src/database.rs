@@ -75,7 +75,7 @@ impl TestDatabase {
         Self::on_own_server(&[]).await
     }
 
-    /// An empty database on a server of its own with `fsync`, as the launcher's: for measurements.
+    /// An empty database on a server of its own, with `fsync` as in the launcher: for measurements.
     pub async fn with_durable_server() -> Self {
         Self::on_own_server(&["fsync=on"]).await
     }
@@ -140,7 +140,7 @@ impl TestDatabase {
         connect(url).await
     }
 
-    /// A session of the api that answers queries, as a replica's.
+    /// A session of the api that answers queries, as a replica's session does.
     pub async fn replica_session(&self) -> ReplicaSession {
         let mut session = connect(&self.api).await;
         let statements = PreparedStatements::prepare(&mut session)

@@ -28,7 +28,7 @@ pub enum NetworkFault {
 
 /// The delay of each read under [`NetworkFault::Slow`].
 const SLOW_READ_DELAY: Duration = Duration::from_millis(100);
-/// The end of the `Query` message of Postgres' protocol that commits.
+/// How the message that commits ends, in Postgres' protocol.
 const COMMIT: &[u8] = b"COMMIT\0";
 
 /// A proxy in front of a server on this machine. Dropping it closes all connections.

@@ -1,4 +1,4 @@
-//! Runs a test's SQL. Where it fails, the test panics with the SQL.
+//! Runs a test's SQL. If it fails, the test panics and shows the SQL.
 
 use shared::db::Session;
 use sqlx::{AssertSqlSafe, raw_sql};

@@ -2,7 +2,7 @@
 
 create schema audit;
 
--- When a transaction began to write users. A round holds the worker's lock by then.
+-- When a transaction began to write users. By then a round holds the worker's lock.
 create table audit.begins (
     transaction_id xid8 not null,
     at timestamptz not null default clock_timestamp()
@@ -18,7 +18,7 @@ create table audit.choices (
     transaction_id xid8 not null,
     -- The chosen users, in the format of an answer.
     users jsonb not null,
-    -- Whether they qualify, and are two if at least two users do.
+    -- Whether all of them qualify, and there are as many as qualify, up to two.
     valid boolean not null
 );
 create table audit.rounds (
@@ -33,15 +33,15 @@ create table audit.moves (
     number bigserial primary key,
     previous_at timestamptz,
     queried_at timestamptz not null,
-    -- The last committed choice, read anew while the row is locked; 0 before the first.
+    -- The last committed choice, in a snapshot taken after the row was locked; 0 before the first.
     choice bigint not null
 );
 
 -- The choices whose users an answer with this timestamp may show: those of its place in the chain.
 -- A move's users are read after its choice was, and before the next move gets the row. So they are
--- of this move's choice, of the next move's, or of one in between. A timestamp belongs to two moves:
--- it is in all answers of a batch except the first, and in the first answer of the next batch. The
--- very first answer has none, which is the empty text here.
+-- of this move's choice, of the next move's, or of one in between. Two moves have a timestamp in
+-- common: it is in all answers of a batch except the first, and in the first answer of the next
+-- batch. The very first answer has none, which is the empty text here.
 create view audit.places as
 select
     coalesce(to_char(at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'), '') as timestamp,

@@ -1,4 +1,5 @@
-//! Compares the answers that clients got with each other and with the audit, by the clients' clock.
+//! Compares the clients' answers with the audit, and with each other in the order of the clients'
+//! clock.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -22,7 +23,7 @@ pub struct Observation {
 /// What the database's audit recorded.
 #[derive(Debug, Default)]
 pub(super) struct Audit {
-    /// The users of each choice, with its number, in ascending order.
+    /// The number and the users of each choice, in ascending order.
     pub(super) choices: Vec<(i64, Value)>,
     /// The choices whose users an answer with this timestamp may show.
     pub(super) places: HashMap<Option<String>, RangeInclusive<i64>>,
