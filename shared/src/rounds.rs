@@ -51,8 +51,9 @@ pub struct Round {
 /// What [`read_fence`] has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FenceReading {
-    /// The database's time.
-    pub now: DateTime<Utc>,
+    /// When the transaction began, by the database's clock. The due tick is the latest at this
+    /// time.
+    pub began_at: DateTime<Utc>,
     /// The newest round that was done for a tick, if there is one. It keeps that tick from being
     /// done twice.
     pub fence: Option<Round>,
@@ -116,7 +117,7 @@ async fn claim_tick(
         return Ok(ControlFlow::Break(Outcome::Busy));
     }
     let reading = read_fence(transaction).await?;
-    let Some(tick_at) = latest_tick(reading.now) else {
+    let Some(tick_at) = latest_tick(reading.began_at) else {
         return Ok(ControlFlow::Break(Outcome::NotDue(reading)));
     };
     if let Some(fence) = reading.fence {
@@ -124,7 +125,7 @@ async fn claim_tick(
             return Ok(ControlFlow::Break(Outcome::NotDue(reading)));
         }
         let outlasted_its_tick = latest_tick(fence.finished_at) > Some(fence.tick_at);
-        let since_its_end = reading.now - fence.finished_at;
+        let since_its_end = reading.began_at - fence.finished_at;
         let is_cooling_down = -CLOCK_TOLERANCE <= since_its_end && since_its_end < cooldown;
         if outlasted_its_tick && is_cooling_down {
             return Ok(ControlFlow::Break(Outcome::CoolingDown));

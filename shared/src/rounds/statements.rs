@@ -19,8 +19,8 @@ pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
     Ok(row.held)
 }
 
-/// Reads the database's time and the fence. A tick further ahead than [`CLOCK_TOLERANCE`] does not
-/// count.
+/// Reads when the transaction began, and the fence. A tick further ahead than [`CLOCK_TOLERANCE`]
+/// does not count.
 ///
 /// # Errors
 /// When the statement fails or the connection breaks.
@@ -40,7 +40,7 @@ pub async fn read_fence(session: &mut Session) -> Result<FenceReading, Error> {
         })
     };
     Ok(FenceReading {
-        now: row.now,
+        began_at: row.now,
         fence: fence(),
     })
 }

@@ -180,7 +180,7 @@ async fn wait_for_first_round(owner: &Database, schedule: &Schedule) -> anyhow::
         .connect(CONNECT_TIMEOUT)
         .await
         .context("connecting to the database")?;
-    let now = rounds::read_fence(&mut connection).await?.now;
+    let now = rounds::read_fence(&mut connection).await?.began_at;
     if let Some(due) = schedule.latest_tick(now) {
         info!(tick_at = %due, "waiting for the first round");
         while rounds::read_fence(&mut connection)
