@@ -147,7 +147,7 @@ impl Coalescer {
                         _ = sweep.tick() => batch.fail_late(deadline),
                     }
                 };
-                metrics.observe_batch(batch.queued_at(query));
+                metrics.observe_message(batch.queued_at(query));
                 batch.reply(query, &replies);
             }
             Ok(())

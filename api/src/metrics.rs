@@ -1,5 +1,5 @@
 //! The replica's metrics, for Prometheus. The edge counts responses, the coalescer observes
-//! batches.
+//! messages to the database.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -115,7 +115,7 @@ impl Metrics {
     }
 
     /// One message answered the queries that were queued at these times.
-    pub(crate) fn observe_batch(&self, queued_at: impl Iterator<Item = Instant>) {
+    pub(crate) fn observe_message(&self, queued_at: impl Iterator<Item = Instant>) {
         let now = Instant::now();
         let mut queries: u32 = 0;
         for queued_at in queued_at {
