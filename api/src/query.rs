@@ -42,7 +42,7 @@ impl PreparedSession {
     /// Prepares a session, and checks that every query can be answered.
     ///
     /// # Errors
-    /// When one can't, or the connection breaks. The connection is dropped.
+    /// When one can't, or the connection breaks. The session is dropped.
     pub(crate) async fn new(mut session: Session) -> Result<Self, Error> {
         let statements = PreparedStatements::prepare(&mut session).await?;
         Ok(Self {
@@ -54,7 +54,7 @@ impl PreparedSession {
     /// Checks that the database still responds.
     ///
     /// # Errors
-    /// When it does not. Drop the connection.
+    /// When it does not. Drop the session.
     pub(crate) async fn ping(&mut self) -> Result<(), Error> {
         db::ping(&mut self.session).await
     }
@@ -67,7 +67,7 @@ impl PreparedSession {
     /// Answers a query for all who ask it, with one message to the database.
     ///
     /// # Errors
-    /// When the database can't be reached or a statement fails. Drop the connection.
+    /// When the database can't be reached or a statement fails. Drop the session.
     pub(crate) async fn answer(&mut self, query: Query) -> Result<Replies, Error> {
         match query {
             Query::TwoUsers => {

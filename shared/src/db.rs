@@ -1,4 +1,4 @@
-//! Database connections: [`Database`] parses a URL and opens sessions.
+//! Database sessions: [`Database`] parses a URL and opens them.
 //!
 //! Nothing here retries: callers do, with [`backoff`].
 
@@ -21,9 +21,9 @@ pub use error::Error;
 pub use session::{Session, SessionId, close, ping, session_id};
 pub use url::BadUrl;
 
-/// How long a connection attempt may take in a program that keeps retrying.
+/// How long an attempt to open a session may take in a program that keeps retrying.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the one connection attempt of a command may take.
+/// How long the one attempt of a command may take.
 pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The first delay before a retry, without its jitter.
 const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
@@ -85,11 +85,11 @@ impl Database {
     /// error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
         let connect = async {
-            let mut connection = Box::pin(address::connect(&self.0, limit))
+            let mut session = Box::pin(address::connect(&self.0, limit))
                 .await
                 .map_err(Error::on_connect)?;
-            session::initialize(&mut connection).await?;
-            Ok(connection)
+            session::initialize(&mut session).await?;
+            Ok(session)
         };
         with_deadline(limit, connect)
             .await
@@ -109,20 +109,20 @@ impl Database {
         }
     }
 
-    /// Cancels the running statement of another session of the same role, over a new connection.
+    /// Cancels the running statement of another session of the same role, through a new session.
     ///
     /// # Errors
     /// When connecting or the request fails, or when either takes longer than `limit`.
-    pub async fn cancel(&self, session: SessionId, limit: Duration) -> Result<(), Error> {
-        let mut connection = self.connect(limit).await?;
+    pub async fn cancel(&self, id: SessionId, limit: Duration) -> Result<(), Error> {
+        let mut session = self.connect(limit).await?;
         let result = with_deadline(limit, async {
-            sqlx::query!("select pg_cancel_backend($1)", session.0)
-                .fetch_one(&mut connection)
+            sqlx::query!("select pg_cancel_backend($1)", id.0)
+                .fetch_one(&mut session)
                 .await?;
             Ok(())
         })
         .await;
-        close(connection).await;
+        close(session).await;
         result
     }
 }
@@ -138,7 +138,7 @@ impl fmt::Debug for Database {
     }
 }
 
-/// Runs a database operation with a deadline. After [`Error::Deadline`] the connection is in an
+/// Runs a database operation with a deadline. After [`Error::Deadline`] the session is in an
 /// unknown state: drop it.
 ///
 /// # Errors

@@ -79,7 +79,7 @@ impl PreparedStatements {
     /// # Errors
     /// [`Error::RowMissing`] when there is no row to answer from; otherwise when the schema or our
     /// privileges do not suffice, the database is read-only, or the connection breaks. Drop the
-    /// connection.
+    /// session.
     pub async fn prepare(session: &mut Session) -> Result<Self, Error> {
         // sqlx checks no message of several statements. So their texts are checked here at compile
         // time, against the schema and the structs that `answer` decodes their rows into.
@@ -116,7 +116,7 @@ impl PreparedStatements {
     ///
     /// # Errors
     /// When a statement fails or the connection breaks. Then it is unknown whether the chain moved
-    /// on, and whether that is durable: drop the connection.
+    /// on, and whether that is durable: drop the session.
     pub async fn answer(&mut self, session: &mut Session) -> Result<Answer, Error> {
         let message = if self.is_chain_shared {
             ANSWER_RELEASING_EARLY

@@ -1,7 +1,7 @@
 //! All SQL, and what both programs share.
 //!
 //! [`users`], [`rounds`] and [`last_query`] are named for the table that they write, and `choice`
-//! writes `settings`. Every other module has one duty: database connections ([`db`]), a clock that
+//! writes `settings`. Every other module has one duty: database sessions ([`db`]), a clock that
 //! was ahead ([`clock`]), migrations ([`schema`]), command-line settings ([`cli`]), logs
 //! ([`telemetry`]), health checks ([`healthcheck`]) and stop signals ([`shutdown`]). Nothing here
 //! serves HTTP or depends on a scheduler.

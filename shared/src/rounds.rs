@@ -83,7 +83,7 @@ pub enum Outcome {
 ///
 /// # Errors
 /// When a statement fails or exceeds its deadline, or the connection breaks. Nothing was done then,
-/// unless only the reply to the commit was lost: the next call finds out. Drop the connection.
+/// unless only the reply to the commit was lost: the next call finds out. Drop the session.
 pub async fn run_due(
     session: &mut Session,
     layout: Layout,

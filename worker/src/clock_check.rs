@@ -35,7 +35,7 @@ impl ClockCheck {
     /// Reads how far times lie ahead, publishes and logs it.
     ///
     /// # Errors
-    /// When the connection breaks or the database does not answer. Drop the connection.
+    /// When the connection breaks or the database does not answer. Drop the session.
     pub(crate) async fn check(&mut self, session: &mut Session) -> Result<(), Error> {
         match with_deadline(CHECK_TIMEOUT, time_ahead(session)).await {
             Ok(ahead) => {

@@ -144,12 +144,12 @@ async fn answers_of_two_replicas_form_the_chain_of_answering_one_by_one() {
     assert_eq!(times.get(&None), Some(&1));
     let shown: Vec<_> = times.keys().flatten().cloned().collect();
     let expected: Vec<String> = {
-        let mut connection = database.superuser().await;
+        let mut session = database.superuser().await;
         sqlx::query_scalar(
             "select to_char(timestamp '2000-01-01' + number * interval '1 second', 'YYYY-MM-DD HH24:MI:SS') from generate_series(1, $1) as number",
         )
         .bind(batches)
-        .fetch_all(&mut connection)
+        .fetch_all(&mut session)
         .await
         .unwrap()
     };

@@ -82,7 +82,7 @@ fn check_parameter(name: &str, value: &str) -> Result<(), BadUrl> {
     }
 }
 
-/// Checks that a file can be read now. Each connection reads it again, so it may be renewed.
+/// Checks that a file can be read now. Each new session reads it again, so it may be renewed.
 fn check_pem_file(name: &str, path: &str, label: &str) -> Result<(), BadUrl> {
     match fs::read_to_string(path) {
         Ok(text) if text.contains(label) => Ok(()),

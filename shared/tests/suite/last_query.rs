@@ -13,12 +13,12 @@ use tokio::sync::Semaphore;
 use crate::ROUND_TIMEOUT;
 
 /// How many pages an answer touches, in all nodes of its statements' plans.
-async fn count_pages(connection: &mut PgConnection) -> i64 {
+async fn count_pages(session: &mut PgConnection) -> i64 {
     let mut pages = 0;
     for statement in ANSWER.split(';') {
         let explain = format!("explain (analyze, buffers, format json) {statement}");
         let plan: serde_json::Value = sqlx::query_scalar(AssertSqlSafe(explain))
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut *session)
             .await
             .unwrap();
         let root = &plan[0]["Plan"];

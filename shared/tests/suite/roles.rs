@@ -66,9 +66,9 @@ async fn a_role_can_do_what_it_needs_and_nothing_else() {
             "worker" => &database.worker,
             _ => &database.owner,
         };
-        let mut connection = database.connect(url).await;
+        let mut session = database.connect(url).await;
         for verb in VERBS {
-            let mut transaction = connection.begin().await.unwrap();
+            let mut transaction = session.begin().await.unwrap();
             let result = sqlx::query(AssertSqlSafe(statement(verb, table)))
                 .execute(&mut *transaction)
                 .await;
@@ -94,14 +94,14 @@ async fn a_role_can_do_what_it_needs_and_nothing_else() {
 async fn no_role_has_server_privileges() {
     let database = TestDatabase::new().await;
     for url in [&database.owner, &database.worker, &database.api] {
-        let mut connection = database.connect(url).await;
+        let mut session = database.connect(url).await;
         let is_unprivileged: bool = sqlx::query_scalar(
             "select not (rolsuper or rolcreatedb or rolcreaterole \
                          or rolreplication or rolbypassrls) \
              and not exists (select from pg_auth_members where member = pg_roles.oid) \
              from pg_roles where rolname = current_user",
         )
-        .fetch_one(&mut connection)
+        .fetch_one(&mut session)
         .await
         .unwrap();
         assert!(is_unprivileged, "{url}");
@@ -119,9 +119,9 @@ async fn columns_that_no_program_writes_cannot_be_written() {
         (&database.api, "update last_query set only_row = false"),
         (&database.api, "create table mine ()"),
     ] {
-        let mut connection = database.connect(url).await;
+        let mut session = database.connect(url).await;
         let error = sqlx::query(statement)
-            .execute(&mut connection)
+            .execute(&mut session)
             .await
             .unwrap_err();
         assert!(
@@ -134,7 +134,7 @@ async fn columns_that_no_program_writes_cannot_be_written() {
 #[tokio::test]
 async fn the_api_cannot_take_any_advisory_lock() {
     let database = TestDatabase::new().await;
-    let mut connection = database.connect(&database.api).await;
+    let mut session = database.connect(&database.api).await;
     for function in [
         "pg_advisory_lock(1)",
         "pg_try_advisory_lock(1)",
@@ -143,7 +143,7 @@ async fn the_api_cannot_take_any_advisory_lock() {
         "pg_advisory_lock_shared(1)",
     ] {
         let error = sqlx::query(AssertSqlSafe(format!("select {function}")))
-            .execute(&mut connection)
+            .execute(&mut session)
             .await
             .unwrap_err();
         assert!(
@@ -161,9 +161,9 @@ async fn grant(url: &str) -> String {
         .with_writer(Arc::new(warnings.reopen().unwrap()))
         .finish();
     let guard = tracing::subscriber::set_default(subscriber);
-    let mut connection = PgConnection::connect(url).await.unwrap();
+    let mut session = PgConnection::connect(url).await.unwrap();
     raw_sql(include_str!("../../../deploy/postgres/grants.sql"))
-        .execute(&mut connection)
+        .execute(&mut session)
         .await
         .unwrap();
     drop(guard);

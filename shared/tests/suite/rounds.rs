@@ -17,9 +17,9 @@ fn min_points(points: i32) -> MinPoints {
 }
 
 /// Runs the due round of a schedule with a single tick, so that tests don't depend on the time.
-async fn run_only_tick(connection: &mut PgConnection) -> Outcome {
+async fn run_only_tick(session: &mut PgConnection) -> Outcome {
     rounds::run_due(
-        connection,
+        session,
         Layout::SingleNode,
         |_| Some(DateTime::UNIX_EPOCH),
         NO_COOLDOWN,

@@ -237,9 +237,9 @@ async fn constraints_reject_invalid_rows() {
             "rounds_users_updated_is_not_negative",
         ),
     ] {
-        let mut connection = database.superuser().await;
+        let mut session = database.superuser().await;
         let error = sqlx::query(statement)
-            .execute(&mut connection)
+            .execute(&mut session)
             .await
             .unwrap_err();
         let violated = error

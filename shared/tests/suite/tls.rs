@@ -85,9 +85,9 @@ async fn restart_with_tls(database: &TestDatabase, ssl: &str) {
     });
 }
 
-async fn is_encrypted(connection: &mut Session) -> bool {
+async fn is_encrypted(session: &mut Session) -> bool {
     sqlx::query_scalar("select ssl from pg_stat_ssl where pid = pg_backend_pid()")
-        .fetch_one(connection)
+        .fetch_one(session)
         .await
         .unwrap()
 }
