@@ -1,5 +1,5 @@
 //! The worker's admin listener: health checks and metrics. Not for the public: of the limits of the
-//! api's `edge` it needs only the one on the time that a request's head may take.
+//! api's `edge` it has only that on the time for a request's head.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use warp::{Filter, Reply, get, head, path};
 use crate::health::Health;
 use crate::metrics::Metrics;
 
+/// How long a client may take to send the head of its next request, idle time included.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The delay after a connection could not be accepted, as when file descriptors have run out.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
@@ -45,7 +47,9 @@ pub(crate) async fn serve(listener: TcpListener, health: Arc<Health>, metrics: A
     let service = TowerToHyperService::new(warp::service(routes));
     // warp's own server would do the same, but brings HTTP/2 along and sets no timer.
     let mut protocol = http1::Builder::new();
-    protocol.timer(TokioTimer::new());
+    protocol
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT);
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
