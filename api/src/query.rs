@@ -91,7 +91,7 @@ pub(crate) struct AnswerBody {
     /// At most two users whose points are above the minimum, in the order of their ids.
     #[cfg_attr(test, schema(max_items = 2))]
     users: Vec<UserBody>,
-    /// When the previous query was answered, in UTC; null for the very first.
+    /// The time of the previous query, in UTC; null for the very first.
     #[cfg_attr(
         test,
         schema(

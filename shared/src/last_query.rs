@@ -38,10 +38,9 @@ pub const ANSWER_RELEASING_EARLY: &str = "begin; set local synchronous_commit = 
 pub struct Answer {
     /// At most two users that qualify, in the order of their ids.
     pub users: Vec<User>,
-    /// When the previous query was answered; `None` for the very first.
+    /// The time of the previous query; `None` for the very first.
     pub previous_at: Option<DateTime<Utc>>,
-    /// When this query was answered: never before `previous_at`. It is the next answer's
-    /// `previous_at`.
+    /// The time of this query: never before `previous_at`. It is the next answer's `previous_at`.
     pub queried_at: DateTime<Utc>,
 }
 
@@ -66,7 +65,7 @@ struct TwoUsers {
 /// The statements that are prepared in one session, and whether other sessions move the chain too.
 #[derive(Debug)]
 pub struct PreparedStatements {
-    /// When this session's last query was answered.
+    /// The time of this session's last query.
     queried_at: Option<DateTime<Utc>>,
     /// What [`Self::is_chain_shared`] returns.
     is_chain_shared: bool,
