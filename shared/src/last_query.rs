@@ -130,8 +130,8 @@ impl PreparedStatements {
 }
 
 /// Sends [`ANSWER`] or [`ANSWER_RELEASING_EARLY`], to a session that
-/// [`PreparedStatements::prepare`] has prepared. All three are public for tests and the benchmark
-/// only.
+/// [`PreparedStatements::prepare`] has prepared. This function and both messages are public for
+/// tests and the benchmark only.
 ///
 /// # Errors
 /// Those of [`PreparedStatements::answer`].
