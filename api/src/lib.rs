@@ -70,7 +70,7 @@ pub fn main(settings: Settings) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("replica failed: {error:#}");
+            error!(event = "replica_failed", "replica failed: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -167,7 +167,9 @@ async fn shut_down(
     };
     tokio::select! {
         () = close_then_wait => {}
-        signal = signals.next() => info!(signal, "second signal: stopping at once"),
+        signal = signals.next() => {
+            info!(event = "stop_forced", signal, "second signal: stopping at once");
+        }
     }
     phase.send_replace(Phase::Aborting);
 }

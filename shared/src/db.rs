@@ -165,6 +165,7 @@ pub fn backoff(max_delay: Duration) -> impl Iterator<Item = Duration> + Send {
 pub fn warn_about_tls(database: &Database) {
     if let Some(risk) = database.tls_warning() {
         warn!(
+            event = "tls_insecure",
             "the database connection is not secure: {risk}; \
              set sslmode=verify-full, and sslrootcert to the server's certificate authority"
         );

@@ -60,7 +60,7 @@ pub fn main(mut settings: Settings) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error!("worker failed: {error:#}");
+            error!(event = "worker_failed", "worker failed: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -65,7 +65,7 @@ where
                 Err(error) => {
                     // One line until connections are accepted again.
                     if can_accept {
-                        warn!(%error, "cannot accept connections");
+                        warn!(event = "accept_failed", %error, "cannot accept connections");
                     }
                     can_accept = false;
                     sleep(ACCEPT_RETRY_DELAY).await;

@@ -90,8 +90,10 @@ pub(crate) fn raise_open_files_limit(max_connections: usize) -> usize {
     });
     if allowed < max_connections {
         warn!(
+            event = "open_files_limited",
             max_connections,
-            allowed, "the limit on open files allows fewer connections than MAX_CONNECTIONS"
+            allowed,
+            "the limit on open files allows fewer connections than MAX_CONNECTIONS"
         );
     }
     max_connections.min(allowed)
