@@ -2,10 +2,10 @@
 //!
 //! Nothing here retries: callers do, with [`backoff`].
 
-mod address;
+mod connect;
+mod database_url;
 mod error;
 mod session;
-mod url;
 
 use std::fmt;
 use std::iter;
@@ -17,9 +17,9 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::time::timeout;
 use tracing::warn;
 
+pub use database_url::BadUrl;
 pub use error::Error;
 pub use session::{Session, SessionId, close, ping, session_id};
-pub use url::BadUrl;
 
 /// How long an attempt to open a session may take in a program that keeps retrying.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ impl Database {
     /// When the URL is not valid, or a file of certificates that it names can't be read. The error
     /// repeats no value of the URL but the file's name.
     pub fn parse(url: &str, application_name: &str) -> Result<Self, BadUrl> {
-        let options = url::parse(url)?;
+        let options = database_url::parse(url)?;
         Ok(Self(
             options
                 .application_name(application_name)
@@ -84,14 +84,14 @@ impl Database {
     /// [`Error::ReadOnly`] or [`Error::Pooled`] if the server does not fit; otherwise with the
     /// error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
-        let connect = async {
-            let mut session = Box::pin(address::connect(&self.0, limit))
+        let connecting = async {
+            let mut session = Box::pin(connect::open_session(&self.0, limit))
                 .await
                 .map_err(Error::on_connect)?;
             session::initialize(&mut session).await?;
             Ok(session)
         };
-        with_deadline(limit, connect)
+        with_deadline(limit, connecting)
             .await
             .map_err(|error| Error::Connect {
                 server: self.server(),

@@ -1,4 +1,4 @@
-//! A host name with several addresses, some of which may be silent.
+//! Opens a session with a host whose name has several addresses, some of which may be silent.
 //!
 //! sqlx connects to one address after the other and waits for each as long as the kernel does, so
 //! a silent one would use up all of the time. It can't be given an address apart from the host name,
@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 /// Opens a session. If the host has several addresses, each gets an equal share of what is left of
 /// `limit`.
-pub(super) async fn connect(
+pub(super) async fn open_session(
     options: &PgConnectOptions,
     limit: Duration,
 ) -> Result<PgConnection, sqlx::Error> {
@@ -43,9 +43,9 @@ async fn connect_to(
         let attempt = async {
             match TcpStream::connect(address).await {
                 Ok(server) if some_are_silent => Some(connect_over(server, options).await),
-                // sqlx reaches it too: all addresses before it refuse at once.
+                // No address before this one is silent, so sqlx reaches it in time by itself.
                 Ok(_) => Some(options.connect().await),
-                // sqlx finds the next one by itself.
+                // It refuses at once, so it would not delay sqlx.
                 Err(_) => None,
             }
         };
