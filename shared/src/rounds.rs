@@ -68,7 +68,7 @@ pub enum Outcome {
     NotDue(FenceReading),
     /// Another worker holds the lock.
     Busy,
-    /// The last round outlasted its tick, and its cooldown is not over.
+    /// The last round was still running at the next tick, and its cooldown is not over.
     CoolingDown,
     /// A snapshot older than the last round is still open: the next round could not prune, and
     /// `users` would grow.
@@ -124,10 +124,11 @@ async fn claim_tick(
         if fence.tick_at >= tick_at {
             return Ok(ControlFlow::Break(Outcome::NotDue(reading)));
         }
-        let outlasted_its_tick = latest_tick(fence.finished_at) > Some(fence.tick_at);
+        // It was still running at the next tick.
+        let overran = latest_tick(fence.finished_at) > Some(fence.tick_at);
         let since_its_end = reading.began_at - fence.finished_at;
         let is_cooling_down = -CLOCK_TOLERANCE <= since_its_end && since_its_end < cooldown;
-        if outlasted_its_tick && is_cooling_down {
+        if overran && is_cooling_down {
             return Ok(ControlFlow::Break(Outcome::CoolingDown));
         }
     }

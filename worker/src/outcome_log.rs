@@ -49,7 +49,8 @@ impl OutcomeLog {
             Outcome::CoolingDown => self.log_once(Condition::CoolingDown, || {
                 info!(
                     event = "round_cooling_down",
-                    "the last round outlasted its tick, and its cooldown is not over"
+                    "the last round was still running at the next tick, and its cooldown is not \
+                     over"
                 );
             }),
             Outcome::OldSnapshot => self.log_once(Condition::OldSnapshot, || {

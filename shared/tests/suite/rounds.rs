@@ -185,7 +185,7 @@ async fn missed_ticks_are_one_round() {
 }
 
 #[tokio::test]
-async fn a_round_that_outlasted_its_tick_is_followed_by_a_cooldown() {
+async fn a_round_that_overran_is_followed_by_a_cooldown() {
     let cooldown = TimeDelta::hours(1);
     for (began, ended, is_cooling_down) in [
         // Ended in the minute after its own, half an hour ago.

@@ -133,7 +133,7 @@ async fn a_signal_during_a_round_rolls_it_back() {
 }
 
 #[tokio::test]
-async fn a_worker_reports_the_cooldown_after_a_round_that_outlasted_its_tick() {
+async fn a_worker_reports_the_cooldown_after_a_round_that_overran() {
     let database = TestDatabase::with_users(100).await;
     database
         .run(

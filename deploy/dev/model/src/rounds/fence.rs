@@ -9,9 +9,7 @@ impl Rounds {
         let Some(last) = last else { return true };
         let is_done = self.variant != Variant::NoFence && last.tick >= began / TICK;
         let cooling_down = match self.variant {
-            Variant::CooldownFarAhead => {
-                outlasted_its_tick(last) && began - last.finished < COOLDOWN
-            }
+            Variant::CooldownFarAhead => overran(last) && began - last.finished < COOLDOWN,
             _ => is_cooling_down(last, began),
         };
         !is_done && !cooling_down
@@ -45,12 +43,13 @@ impl Rounds {
     }
 }
 
-pub(super) fn outlasted_its_tick(row: Row) -> bool {
+/// Whether it was still running at the next tick.
+pub(super) fn overran(row: Row) -> bool {
     row.finished / TICK > row.tick
 }
 
 pub(super) fn is_cooling_down(last: Row, began: i8) -> bool {
-    outlasted_its_tick(last) && (-TOLERANCE..COOLDOWN).contains(&(began - last.finished))
+    overran(last) && (-TOLERANCE..COOLDOWN).contains(&(began - last.finished))
 }
 
 /// Whether something holds a round back that is no further ahead than clocks differ: a round for

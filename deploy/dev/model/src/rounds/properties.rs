@@ -2,7 +2,7 @@
 
 use stateright::Property;
 
-use super::fence::{is_cooling_down, is_held_back, outlasted_its_tick};
+use super::fence::{is_cooling_down, is_held_back, overran};
 use super::state::State;
 use super::{LAST_MOMENT, Rounds};
 
@@ -18,7 +18,7 @@ pub(super) fn all() -> Vec<Property<Rounds>> {
             |_, state: &State| state.points == state.minimum,
         ),
         Property::always(
-            "a round that outlasted its tick is followed by a cooldown",
+            "a round that was still running at the next tick is followed by a cooldown",
             |_, state: &State| {
                 (state.rows.windows(2)).all(|pair| !is_cooling_down(pair[0], pair[1].started))
             },
@@ -38,7 +38,7 @@ pub(super) fn all() -> Vec<Property<Rounds>> {
         Property::sometimes("a cooldown skips a tick", |_, state: &State| {
             state.clock == LAST_MOMENT
                 && (state.rows.first())
-                    .is_some_and(|&row| outlasted_its_tick(row) && row.finished <= LAST_MOMENT)
+                    .is_some_and(|&row| overran(row) && row.finished <= LAST_MOMENT)
         }),
     ]
 }

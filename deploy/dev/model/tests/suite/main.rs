@@ -71,7 +71,7 @@ fn two_commits_leave_half_a_round() {
 fn a_cooldown_in_memory_is_lost_at_a_restart() {
     assert_refuted(
         rounds_of(rounds::Variant::CooldownInMemory),
-        "a round that outlasted its tick is followed by a cooldown",
+        "a round that was still running at the next tick is followed by a cooldown",
     );
 }
 

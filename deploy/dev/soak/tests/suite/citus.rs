@@ -102,7 +102,7 @@ impl Cluster {
     }
 
     async fn assert_a_cooldown_is_kept(&mut self) {
-        // A round that outlasted its tick.
+        // A round that was still running at the next tick.
         self.run(
             "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
              select date_trunc('second', now()) - interval '3 s', true, now() - interval '2 s', now(), 0",
