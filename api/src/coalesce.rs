@@ -24,20 +24,20 @@ const YIELDS_WHEN_CHAIN_SHARED: usize = 8;
 /// How many times within a deadline the batch is searched for queries that are past it.
 const SWEEPS_PER_DEADLINE: u32 = 16;
 
-/// Opens a queue for `capacity` queries and starts the task that answers them, which ends only with
-/// the process.
+/// Opens a queue for `max_waiting` queries and starts the task that answers them, which ends only
+/// with the process.
 ///
 /// Each query is answered or has failed within `timeout`. The deadline that ensures this is 4/5 of
 /// `timeout`: for each batch, and for each query, whose time in the queue counts too.
 pub(crate) fn start(
     database: &Database,
-    capacity: usize,
+    max_waiting: usize,
     timeout: Duration,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 ) -> (Queue, JoinHandle<()>) {
     let deadline = timeout * 4 / 5;
-    let (queue, receiver) = Queue::new(capacity);
+    let (queue, receiver) = Queue::new(max_waiting);
     let database = database.clone().statement_timeout(deadline);
     let coalescer = Coalescer {
         connector: Connector::new(database, health, Arc::clone(&metrics)),

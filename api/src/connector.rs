@@ -101,7 +101,7 @@ impl Connector {
     fn mark_up(&mut self) {
         info!(event = "database_connected", "connected to the database");
         self.logged_reason = None;
-        self.health.set_database_connected();
+        self.health.set_connected_once();
         self.metrics.set_database_up(true);
     }
 

@@ -12,7 +12,7 @@ pub(crate) struct Health {
 impl Health {
     /// A database with the right schema has answered. That stays true when it is lost: an outage of
     /// the shared database must not take every replica out of its load balancer.
-    pub(crate) fn set_database_connected(&self) {
+    pub(crate) fn set_connected_once(&self) {
         self.connected_once.store(true, Ordering::Relaxed);
     }
 

@@ -29,9 +29,9 @@ struct PendingQuery {
 }
 
 impl Queue {
-    /// A queue for at most `capacity` queries, and its receiving end.
-    pub(crate) fn new(capacity: usize) -> (Self, QueueReceiver) {
-        let (sender, receiver) = mpsc::channel(capacity);
+    /// A queue for at most `max_waiting` queries, and its receiving end.
+    pub(crate) fn new(max_waiting: usize) -> (Self, QueueReceiver) {
+        let (sender, receiver) = mpsc::channel(max_waiting);
         (Self(sender), QueueReceiver(receiver))
     }
 
@@ -69,8 +69,8 @@ impl QueueReceiver {
     /// Waits until queries are queued, and moves all of them to the batch. Returns false when no
     /// handler is left that could submit one. Cancel safe.
     pub(crate) async fn receive(&mut self, batch: &mut Batch) -> bool {
-        let capacity = self.0.max_capacity();
-        self.0.recv_many(&mut batch.0, capacity).await > 0
+        let max_waiting = self.0.max_capacity();
+        self.0.recv_many(&mut batch.0, max_waiting).await > 0
     }
 
     /// Moves what is queued now to the batch, without waiting.
