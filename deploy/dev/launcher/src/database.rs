@@ -76,7 +76,7 @@ pub(crate) async fn prepare(
         owner: server.url(roles::OWNER, DATABASE_NAME),
         worker: server.url(roles::WORKER, DATABASE_NAME),
         api: server.url(roles::API, DATABASE_NAME),
-        directory: Some(server.directory().to_owned()),
+        directory: Some(server.folder().to_owned()),
     };
     server.write_url(roles::OWNER, DATABASE_NAME)?;
     migrate(&Database::parse(&urls.owner, "max-two")?).await?;

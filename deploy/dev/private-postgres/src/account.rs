@@ -31,7 +31,7 @@ impl Account {
             .ok_or(Error::NoAccount)
     }
 
-    /// A command that runs as this account, from a directory that every account can enter, and
+    /// A command that runs as this account, from a folder that every account can enter, and
     /// without the environment of another server.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);

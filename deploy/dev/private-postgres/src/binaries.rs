@@ -52,18 +52,18 @@ impl Binaries {
         Self::find(env::var_os("POSTGRES_BIN").map(PathBuf::from).as_deref())
     }
 
-    /// Those of the major version that made the data in a server's directory; without data, as
+    /// Those of the major version that made the data in a server's folder; without data, as
     /// [`Self::find`] finds them. During a download `progress` is called several times a second,
     /// with the number of bytes that have arrived and with that of all.
     ///
     /// # Errors
     /// [`Error::OtherMajor`] when there are none of that version; else as [`Self::find`].
     pub fn find_for(
-        directory: &Path,
+        folder: &Path,
         setting: Option<&Path>,
         progress: &dyn Fn(u64, u64),
     ) -> Result<Self, Error> {
-        let path = directory.join("cluster/PG_VERSION");
+        let path = folder.join("cluster/PG_VERSION");
         let major = match fs::read_to_string(&path) {
             Ok(text) => text.trim().to_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -82,7 +82,7 @@ impl Binaries {
             return Ok(found);
         }
         Err(Error::OtherMajor {
-            directory: directory.to_owned(),
+            folder: folder.to_owned(),
             major,
             found: found.0,
         })

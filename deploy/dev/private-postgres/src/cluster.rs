@@ -30,8 +30,8 @@ pub(crate) enum Durability {
 #[derive(Debug)]
 pub(crate) struct Cluster {
     /// The folder of everything that belongs to it.
-    pub(crate) directory: PathBuf,
-    /// The folder of its data, in `directory`.
+    pub(crate) folder: PathBuf,
+    /// Its data directory, in `folder`.
     pub(crate) pgdata: PathBuf,
     pub(crate) binaries: Binaries,
     pub(crate) account: Account,
@@ -43,15 +43,15 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn new(
-        directory: PathBuf,
+        folder: PathBuf,
         binaries: &Binaries,
         durability: Durability,
         settings: Vec<String>,
         cancel: CancellationToken,
     ) -> Result<Self, Error> {
         Ok(Self {
-            pgdata: directory.join("cluster"),
-            directory,
+            pgdata: folder.join("cluster"),
+            folder,
             binaries: binaries.clone(),
             account: Account::for_server()?,
             durability,
@@ -70,9 +70,9 @@ impl Cluster {
         let parent = env::temp_dir();
         let folder = TemporaryFolder::create(&parent, "max-two-postgres-")
             .map_err(Error::io("creating a folder in", &parent))?;
-        let directory = folder.path().to_owned();
-        let cluster = Self::new(directory, binaries, durability, settings, cancel)?;
-        cluster.account.take_ownership(&cluster.directory)?;
+        let path = folder.path().to_owned();
+        let cluster = Self::new(path, binaries, durability, settings, cancel)?;
+        cluster.account.take_ownership(&cluster.folder)?;
         Ok((cluster, folder))
     }
 
@@ -81,27 +81,27 @@ impl Cluster {
             && !self.account.can_enter(&self.pgdata)
         {
             return Err(Error::Inaccessible {
-                directory: self.directory.clone(),
+                folder: self.folder.clone(),
                 account: user.name.clone(),
             });
         }
         Ok(())
     }
 
-    /// Keeps the directory from any other server, until the result is dropped.
+    /// Keeps the folder from any other server, until the result is dropped.
     pub(crate) fn lock(&self) -> Result<File, Error> {
-        let path = self.directory.join("lock");
+        let path = self.folder.join("lock");
         let file = File::create(&path).map_err(Error::io("creating", &path))?;
         match file.try_lock() {
             Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(Error::InUse(self.directory.clone())),
+            Err(TryLockError::WouldBlock) => Err(Error::InUse(self.folder.clone())),
             Err(TryLockError::Error(error)) => Err(Error::io("locking", &path)(error)),
         }
     }
 
     /// Creates it if it is missing, all of it or nothing, and returns its password.
     pub(crate) fn initialize(&self) -> Result<String, Error> {
-        let password_file = self.directory.join("password");
+        let password_file = self.folder.join("password");
         if self.pgdata.exists() {
             return fs::read_to_string(&password_file)
                 .map_err(Error::io("reading", &password_file));
@@ -109,7 +109,7 @@ impl Cluster {
         let password = Alphanumeric.sample_string(&mut rand::rng(), 32);
         write_secret(&password_file, &password)?;
         self.account.take_ownership(&password_file)?;
-        let unfinished = self.directory.join("cluster.unfinished");
+        let unfinished = self.folder.join("cluster.unfinished");
         if unfinished.exists() {
             fs::remove_dir_all(&unfinished).map_err(Error::io("removing", &unfinished))?;
         }
@@ -163,7 +163,7 @@ impl Cluster {
             return Ok(());
         }
         Err(Error::MakeCluster {
-            directory: folder.to_owned(),
+            folder: folder.to_owned(),
             output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         })
     }

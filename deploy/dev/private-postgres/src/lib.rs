@@ -1,6 +1,6 @@
 //! A private Postgres server for the launcher and the tests.
 //!
-//! [`Server`] runs in a directory and has a URL; [`roles`] creates the roles of Max Two in it. The
+//! [`Server`] runs in a folder and has a URL; [`roles`] creates the roles of Max Two in it. The
 //! server stops when its [`Server`] is dropped, and also when the owning process is killed.
 //! It is not for production: it listens on the loopback interface only.
 
@@ -44,29 +44,29 @@ pub enum Error {
     NotBinaries(PathBuf),
     /// The data were made by a major version whose binaries are missing.
     #[error(
-        "the data in {directory} were made by Postgres {major}, and {found} holds another version: install \
+        "the data in {folder} were made by Postgres {major}, and {found} holds another version: install \
          Postgres {major} or name its folder with POSTGRES_BIN, or name another --data-dir for new data"
     )]
     OtherMajor {
-        /// The server's directory.
-        directory: PathBuf,
+        /// The server's folder.
+        folder: PathBuf,
         /// The version that made the data.
         major: String,
         /// The folder of the binaries that were found.
         found: PathBuf,
     },
-    /// Another program runs a server in the directory.
+    /// Another program runs a server in the folder.
     #[error(
         "the data directory {0} is in use by another max-two; stop that one or name another --data-dir"
     )]
     InUse(PathBuf),
-    /// The unprivileged account that the server runs as under root can't enter the directory.
+    /// The unprivileged account that the server runs as under root can't enter the folder.
     #[error(
-        "the data directory {directory} can't be entered by the account {account}, which Postgres runs as under root"
+        "the data directory {folder} can't be entered by the account {account}, which Postgres runs as under root"
     )]
     Inaccessible {
-        /// The directory.
-        directory: PathBuf,
+        /// The folder.
+        folder: PathBuf,
         /// The account.
         account: String,
     },
@@ -76,10 +76,10 @@ pub enum Error {
     )]
     NoAccount,
     /// `initdb` failed, or for a standby `pg_basebackup`.
-    #[error("the cluster in {directory} could not be made: {output}")]
+    #[error("the cluster in {folder} could not be made: {output}")]
     MakeCluster {
-        /// The cluster's directory.
-        directory: PathBuf,
+        /// The cluster's folder.
+        folder: PathBuf,
         /// What the program printed.
         output: String,
     },
@@ -87,20 +87,18 @@ pub enum Error {
     #[error("the start of the Postgres server was cancelled")]
     Cancelled,
     /// The server of a previous owner did not stop.
-    #[error(
-        "a Postgres server that was started earlier still runs in {directory}, as process {id}"
-    )]
+    #[error("a Postgres server that was started earlier still runs in {folder}, as process {id}")]
     StillRuns {
-        /// The cluster's directory.
-        directory: PathBuf,
+        /// The cluster's folder.
+        folder: PathBuf,
         /// Its process id.
         id: i32,
     },
     /// The server ended before it was ready.
-    #[error("the Postgres server in {directory} did not start: {log}")]
+    #[error("the Postgres server in {folder} did not start: {log}")]
     Start {
-        /// The cluster's directory.
-        directory: PathBuf,
+        /// The cluster's folder.
+        folder: PathBuf,
         /// The last lines of its log.
         log: String,
     },
@@ -130,12 +128,12 @@ impl Error {
     }
 }
 
-/// Whether the server's account can enter every existing folder above `directory`.
+/// Whether the server's account can enter every existing folder above `path`.
 ///
 /// # Errors
 /// [`Error::NoAccount`] when there is no account for the server.
-pub fn is_accessible(directory: &Path) -> Result<bool, Error> {
-    Ok(account::Account::for_server()?.can_enter(directory))
+pub fn is_accessible(path: &Path) -> Result<bool, Error> {
+    Ok(account::Account::for_server()?.can_enter(path))
 }
 
 /// The names of all variables `PG*` in this process's environment, such as `PGOPTIONS`. libpq, sqlx

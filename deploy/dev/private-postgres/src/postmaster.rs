@@ -45,11 +45,11 @@ pub(crate) struct Postmaster {
 impl Postmaster {
     /// Starts the server and waits until it accepts sessions.
     pub(crate) fn start(cluster: &Cluster, port: u16) -> Result<Self, Error> {
-        let log_path = cluster.directory.join("postgres.log");
+        let log_path = cluster.folder.join("postgres.log");
         let log = File::create(&log_path).map_err(Error::io("creating", &log_path))?;
         let (guard_signal, guarded_folder) = match cluster.durability {
             Durability::Full => ("INT", None),
-            Durability::Test => ("QUIT", Some(&*cluster.directory)),
+            Durability::Test => ("QUIT", Some(&*cluster.folder)),
         };
         let program = cluster.binaries.program("postgres");
         let process = command(cluster, port)
@@ -75,7 +75,7 @@ impl Postmaster {
             return Err(Error::PortInUse(port));
         }
         Err(Error::Start {
-            directory: cluster.pgdata.clone(),
+            folder: cluster.pgdata.clone(),
             log: last_lines(&log),
         })
     }

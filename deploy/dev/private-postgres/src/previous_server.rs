@@ -20,7 +20,7 @@ const PREVIOUS_SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Cluster {
     /// Waits for the end of a server whose owner was killed, which the guard may not have stopped
-    /// yet. Then no server runs here, since the caller holds the lock of the directory. So it
+    /// yet. Then no server runs here, since the caller holds the lock of the folder. So it
     /// removes a `postmaster.pid` that is left: Postgres would refuse to start if its number
     /// belongs to another process by now.
     ///
@@ -34,7 +34,7 @@ impl Cluster {
             }
             if Instant::now() > deadline {
                 return Err(Error::StillRuns {
-                    directory: self.pgdata.clone(),
+                    folder: self.pgdata.clone(),
                     id,
                 });
             }
@@ -49,14 +49,14 @@ impl Cluster {
         }
     }
 
-    /// The process id in `postmaster.pid`, if it is that of a server in this directory.
+    /// The process id in `postmaster.pid`, if it is that of a server on this data directory.
     pub(crate) fn previous_server(&self) -> Option<i32> {
         let id = self.pid_file().lines().next()?.parse().ok()?;
         if kill(Pid::from_raw(id), None) == Err(Errno::ESRCH) {
             return None;
         }
-        // A server of ours has the directory as an argument, one that was started by hand may have
-        // it as the working directory alone.
+        // A server of ours has its data directory as an argument, one that was started by hand may
+        // have it as the working directory alone.
         let process = Path::new("/proc").join(id.to_string());
         let is_server = match fs::read(process.join("cmdline")) {
             Ok(arguments) => {

@@ -28,29 +28,29 @@ pub struct Server {
     password: String,
     /// None while the server is stopped.
     postmaster: Option<Postmaster>,
-    /// Held while the server may run, so that a second one on the same directory is refused.
+    /// Held while the server may run, so that a second one on the same folder is refused.
     _lock: File,
     /// The folder of a temporary server, removed with it.
     _folder: Option<TemporaryFolder>,
 }
 
 impl Server {
-    /// Starts a server whose data stay in `directory`, which is created if it is missing. `cancel`
+    /// Starts a server whose data stay in `folder`, which is created if it is missing. `cancel`
     /// ends this start or a later one, which may take long: a recovery has no time limit.
     ///
     /// # Errors
     /// [`Error::InUse`] when another server runs there; see [`Error`] for the others.
     pub fn start(
-        directory: &Path,
+        folder: &Path,
         binaries: &Binaries,
         cancel: CancellationToken,
     ) -> Result<Self, Error> {
-        fs::create_dir_all(directory).map_err(Error::io("creating", directory))?;
-        let directory = directory
+        fs::create_dir_all(folder).map_err(Error::io("creating", folder))?;
+        let folder = folder
             .canonicalize()
-            .map_err(Error::io("finding", directory))?;
+            .map_err(Error::io("finding", folder))?;
         let settings = Vec::new();
-        let cluster = Cluster::new(directory, binaries, Durability::Full, settings, cancel)?;
+        let cluster = Cluster::new(folder, binaries, Durability::Full, settings, cancel)?;
         Self::start_in(cluster, None)
     }
 
@@ -114,10 +114,8 @@ impl Server {
     fn start_on(&mut self, mut pick_port: impl FnMut() -> io::Result<u16>) -> Result<(), Error> {
         let mut tries = 1;
         loop {
-            self.port = pick_port().map_err(Error::io(
-                "finding a free port for",
-                &self.cluster.directory,
-            ))?;
+            self.port =
+                pick_port().map_err(Error::io("finding a free port for", &self.cluster.folder))?;
             match self.start_again() {
                 Err(Error::PortInUse(_)) if tries < PORT_TRIES => tries += 1,
                 outcome => return outcome,
@@ -149,19 +147,19 @@ impl Server {
         )
     }
 
-    /// The directory that its data are in.
+    /// The folder that its data are in.
     #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.cluster.directory
+    pub fn folder(&self) -> &Path {
+        &self.cluster.folder
     }
 
-    /// Writes [`Self::url`] to [`DATABASE_URL_FILE`] in the server's directory. Only the account
+    /// Writes [`Self::url`] to [`DATABASE_URL_FILE`] in the server's folder. Only the account
     /// of this process can read.
     ///
     /// # Errors
     /// [`Error::Io`] when it can't be written.
     pub fn write_url(&self, role: &str, database: &str) -> Result<(), Error> {
-        let path = self.directory().join(DATABASE_URL_FILE);
+        let path = self.folder().join(DATABASE_URL_FILE);
         write_secret(&path, &format!("{}\n", self.url(role, database)))
     }
 
