@@ -43,7 +43,7 @@ pub struct Settings {
     #[arg(long, env, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_waiting: u32,
 
-    /// Time within which a request is answered or gets 503, at least 100ms.
+    /// Time that a request may wait for the database before it gets 503, at least 100ms.
     #[arg(long, env, default_value = "1s", value_parser = duration(MIN_REQUEST_TIMEOUT..=DAY))]
     pub(crate) request_timeout: humantime::Duration,
 

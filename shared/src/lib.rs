@@ -1,4 +1,4 @@
-//! All SQL, and what both programs share.
+//! All SQL of the programs, and what else they share.
 //!
 //! [`users`], [`rounds`] and [`last_query`] are named for the table that they write, and `choice`
 //! writes `settings`. Every other module has one duty: database sessions ([`db`]), a clock that
@@ -20,8 +20,8 @@ pub mod users;
 
 pub use choice::MinPoints;
 
-/// The labels of each program's `build_info`. The revision is that of git, which the build of an
-/// image passes in `REVISION`.
+/// The labels of each program's `build_info`. The revision is that of git, which a build may pass
+/// in `REVISION`.
 pub const BUILD_LABELS: [(&str, &str); 2] = [
     ("version", env!("CARGO_PKG_VERSION")),
     (

@@ -38,7 +38,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 /// A committed round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Round {
-    /// The tick that the round was done for.
+    /// The tick that the round was done for; the start of an operator's round, which has no tick.
     pub tick_at: DateTime<Utc>,
     /// When its transaction began.
     pub started_at: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! A private Postgres server for the launcher and the tests.
+//! A private Postgres server for the launcher, the tests, the soak and the benchmark.
 //!
 //! [`Server`] runs in a folder and has a URL; [`roles`] creates the roles of Max Two in it. The
 //! server stops when its [`Server`] is dropped, and also when the owning process is killed.
