@@ -90,9 +90,9 @@ impl Coalescer {
     /// queries without a reply are still in the batch.
     async fn answer_batches(&mut self, mut session: PreparedSession) -> Result<(), Error> {
         let mut idle_check = interval(PING_INTERVAL);
-        // One interval for all batches. Registering a timer that is the earliest of all wakes the
-        // timer driver. A sweep timer per batch would always be the earliest. The timer of a
-        // batch's deadline never is.
+        // Registering a timer that is the earliest of all wakes the timer driver. A sweep timer per
+        // batch would always be the earliest, so there is one interval instead of one timer per
+        // batch. The timer of a batch's deadline is never the earliest.
         let mut sweep = interval(self.deadline / SWEEPS_PER_DEADLINE);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -127,9 +127,9 @@ impl Coalescer {
         self.queue.receive_now(&mut self.batch);
     }
 
-    /// Sends one message for each different query in the batch, all within one deadline. Queries
-    /// whose own deadline passes meanwhile leave the batch. Those in the queue can stay: they came
-    /// after this batch was taken, so their deadlines do not pass before the batch's.
+    /// Sends one message for each different query in the batch, all within one deadline. A query
+    /// fails earlier if its own deadline passes, which includes its time in the queue. Queries that
+    /// arrive meanwhile are not checked: their deadlines are later than the batch's.
     async fn answer_batch(
         &mut self,
         session: &mut PreparedSession,

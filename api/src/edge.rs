@@ -37,9 +37,9 @@ use reaper::Reaper;
 const MAX_HEADERS: usize = 64;
 /// The most bytes of a request's head, and so of the buffer that a connection may fill.
 const MAX_HEAD_LEN: usize = 16 * 1024;
-/// How long a connection must have been idle before it is closed for a shutdown, or to free its
-/// slot for a new connection. Busy ones get `Connection: close` in a shutdown; at the connection
-/// limit they stay open.
+/// How long a connection must have been idle before it is closed, in a shutdown or to free its slot
+/// for a new connection. A busy connection gets `Connection: close` in a shutdown, and stays open
+/// at the connection limit.
 const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(1);
 
 /// Called once for each response, with its status.

@@ -1,8 +1,8 @@
 //! What requests ask of the database, and the encoded bodies that answer them.
 //!
-//! One message to the database answers all queued queries that are equal. An endpoint that needs
-//! the database gets a variant of [`Query`]. The queue and the session stay as they are, but all
-//! queries share them: a slow one delays the others.
+//! One message to the database answers all queued queries that are equal. A new endpoint that needs
+//! the database adds a variant to [`Query`]; the queue and the session need no change. All queries
+//! share them, so a slow query delays the others.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};

@@ -74,8 +74,8 @@ where
         }
     }
 
-    /// Waits for a slot and serves the connection in it. Accepting comes first: a slot that is held
-    /// without a client would be wasted.
+    /// Waits for a slot, and serves the accepted connection in it. A slot that was taken before
+    /// accepting would stay empty until a client comes.
     async fn serve_in_slot(&self, stream: TcpStream) {
         *self.waiting() = Some(stream);
         let slot = Arc::clone(&self.slots).acquire_owned().await;

@@ -37,7 +37,8 @@ pub(super) struct ConnectionHandler<Routes> {
     pub(super) routes: Routes,
     pub(super) limits: Limits,
     pub(super) reaper: Arc<Reaper>,
-    /// Whether each response closes its connection.
+    /// Whether each response closes its connection. Not the watch of the phase, which each response
+    /// would lock to read it.
     pub(super) closing: Arc<AtomicBool>,
     pub(super) count_response: CountResponse,
 }

@@ -17,7 +17,7 @@ use crate::problem::Problem;
 pub(super) struct Socket {
     stream: TcpStream,
     state: Arc<ConnectionState>,
-    /// The unsent rest of a problem that replaces an error of hyper's, or of a 408.
+    /// The bytes still to be sent of a problem: one that replaces an error of hyper's, or a 408.
     unsent: Bytes,
 }
 
