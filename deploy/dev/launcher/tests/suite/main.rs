@@ -334,7 +334,13 @@ fn binaries_that_hang(folder: &Path) -> PathBuf {
         ("initdb", String::new()),
         (
             "postgres",
-            format!("[ ! -e '{}' ] || exec sleep 600", hang.display()),
+            // A shell's background job ignores SIGQUIT, which `sleep` inherits and Postgres does not.
+            format!(
+                "if [ -e '{}' ]; then\n\
+                 env --default-signal true 2>/dev/null && exec env --default-signal=QUIT sleep 600\n\
+                 exec sleep 600\nfi",
+                hang.display()
+            ),
         ),
     ] {
         let script = format!(
