@@ -50,7 +50,7 @@ impl Table {
             let cells: Vec<_> = figures
                 .iter()
                 .zip(&self.columns)
-                .map(|(samples, (_, unit))| samples.text(*unit))
+                .map(|(samples, (_, unit))| samples.median_text(*unit))
                 .collect();
             let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
         }
@@ -177,9 +177,9 @@ impl Report {
         let mut text = format!(
             "# Results\n\n\
              Written by `cargo bench -p bench{}`{}. Contestants alternate in random order, {} \
-             times each unless a table gives another number. A figure is a median, with the \
-             lowest and the highest figure in brackets; a ratio (×) is the median of the ratios \
-             within each repetition. Compare ratios: absolute figures hold for this machine at \
+             times each unless a table gives another number. A figure is a median; goals also show \
+             the lowest and the highest figure, in brackets. A ratio (×) is the median of the \
+             ratios within each repetition. Compare ratios: absolute figures hold for this machine at \
              this hour. [TRIED.md](TRIED.md) lists the experiments and explains the limits.\n\n",
             if self.full { " -- --full" } else { "" },
             if self.full { "" } else { ", in short mode" },

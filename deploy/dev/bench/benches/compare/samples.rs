@@ -53,12 +53,19 @@ impl Samples {
         sorted
     }
 
+    /// The median; a dash without figures.
+    pub(crate) fn median_text(&self, unit: Unit) -> String {
+        if self.0.is_empty() {
+            return "–".to_owned();
+        }
+        unit.text(self.median())
+    }
+
     /// The median, followed by the lowest and the highest figure if their texts differ.
     pub(crate) fn text(&self, unit: Unit) -> String {
+        let median = self.median_text(unit);
         let sorted = self.sorted();
-        let median = unit.text(self.median());
         match (sorted.first(), sorted.last()) {
-            (None, _) => "–".to_owned(),
             (Some(&lowest), Some(&highest)) if unit.text(lowest) != unit.text(highest) => {
                 format!("{median} ({}–{})", unit.text(lowest), unit.text(highest))
             }
