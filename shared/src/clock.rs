@@ -1,5 +1,5 @@
-//! Finds recorded times that lie ahead of the database's clock: it was ahead when they were recorded,
-//! or is behind now.
+//! Finds recorded times that lie ahead of the database's clock: it was ahead when they were
+//! recorded, or is behind now.
 
 use crate::db::{Error, Session};
 

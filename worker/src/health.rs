@@ -55,8 +55,8 @@ impl Health {
         }
     }
 
-    /// The result of `/readyz`: an attempt has had an outcome, so the database answers. Only a round
-    /// that is done shows that the worker has the privileges for one.
+    /// The result of `/readyz`: an attempt has had an outcome, so the database answers. Only a
+    /// round that is done shows that the worker has the privileges for one.
     ///
     /// # Errors
     /// That it has not.

@@ -1,8 +1,8 @@
 //! Opens a session with a host whose name has several addresses, some of which may be silent.
 //!
 //! sqlx connects to one address after the other and waits for each as long as the kernel does, so
-//! a silent one would use up all of the time. It can't be given an address apart from the host name,
-//! which the server's certificate must match.
+//! a silent one would use up all of the time. It can't be given an address apart from the host
+//! name, which the server's certificate must match.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! Runs the whole service under faults and reports which promises were broken.
 //!
-//! The seed of the plan decides the faults and their order. The moment that each one hits depends on
-//! the machine.
+//! The seed of the plan decides the faults and their order. The moment that each one hits depends
+//! on the machine.
 
 #![allow(
     clippy::missing_panics_doc,

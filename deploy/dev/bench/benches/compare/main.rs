@@ -38,14 +38,14 @@ use report::Report;
 struct Settings {
     #[command(subcommand)]
     command: Option<ChildCommand>,
-    /// Measure everything: a million users, all connection counts, more repetitions; three quarters of an hour
+    /// Measure everything, with a million users; it takes three quarters of an hour
     #[arg(long)]
     full: bool,
     /// Measure only these parts
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
-    /// A max-two-api of another commit, to be measured beside this one; built with the profile dist,
-    /// and named for its commit
+    /// A max-two-api of another commit to measure beside this one: built with the profile dist, and
+    /// named for its commit
     #[arg(long)]
     baseline: Option<PathBuf>,
     /// Write RESULTS.md and the plots into deploy/dev/bench

@@ -334,7 +334,7 @@ fn binaries_that_hang(folder: &Path) -> PathBuf {
         ("initdb", String::new()),
         (
             "postgres",
-            // A shell's background job ignores SIGQUIT, which `sleep` inherits and Postgres does not.
+            // A shell's background job ignores SIGQUIT. `sleep` inherits that; Postgres doesn't.
             format!(
                 "if [ -e '{}' ]; then\n\
                  env --default-signal true 2>/dev/null && exec env --default-signal=QUIT sleep 600\n\
