@@ -1,14 +1,15 @@
 //! What requests ask of the database, and the encoded bodies that answer them.
 //!
 //! One message to the database answers all queued queries that are equal. A new endpoint that needs
-//! the database adds a variant to [`Query`]; the queue and the session need no change. All queries
-//! share them, so a slow query delays the others.
+//! the database adds a variant to [`Query`], and to [`PreparedSession`] its answer and the check
+//! that a session can give it. The queue and the coalescer need no change. All queries share one
+//! session, so a slow query delays the others.
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::db::{self, Error, Session};
-use shared::last_query::PreparedStatements;
+use shared::last_query::ChainSession;
 use shared::users;
 
 use crate::problem::Problem;
@@ -16,7 +17,7 @@ use crate::problem::Problem;
 /// A query, with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Query {
-    /// `GET /`: two users who qualify, and the time of the previous query in the chain.
+    /// `GET /`: two users that qualify, and the time of the previous query in the chain.
     TwoUsers,
 }
 
@@ -32,23 +33,16 @@ pub(crate) struct Replies {
     pub(crate) others: Reply,
 }
 
-/// The replica's session with the database, prepared for every query.
-pub(crate) struct PreparedSession {
-    session: Session,
-    statements: PreparedStatements,
-}
+/// The replica's session with the database, prepared for every kind of query.
+pub(crate) struct PreparedSession(ChainSession);
 
 impl PreparedSession {
-    /// Prepares a session, and checks that every query can be answered.
+    /// Prepares a session, and checks that every kind of query can be answered.
     ///
     /// # Errors
     /// When one can't, or the connection breaks. The session is dropped.
-    pub(crate) async fn new(mut session: Session) -> Result<Self, Error> {
-        let statements = PreparedStatements::prepare(&mut session).await?;
-        Ok(Self {
-            session,
-            statements,
-        })
+    pub(crate) async fn new(session: Session) -> Result<Self, Error> {
+        Ok(Self(ChainSession::prepare(session).await?))
     }
 
     /// Checks that the database still responds.
@@ -56,22 +50,22 @@ impl PreparedSession {
     /// # Errors
     /// When it does not. Drop the session.
     pub(crate) async fn ping(&mut self) -> Result<(), Error> {
-        db::ping(&mut self.session).await
+        db::ping(self.0.session()).await
     }
 
     /// Whether other replicas move the chain too, as far as the last answer tells.
     pub(crate) fn is_chain_shared(&self) -> bool {
-        self.statements.is_chain_shared()
+        self.0.is_chain_shared()
     }
 
-    /// Answers a query for all who ask it, with one message to the database.
+    /// Answers all queries that equal this one, with one message to the database.
     ///
     /// # Errors
     /// When the database can't be reached or a statement fails. Drop the session.
     pub(crate) async fn answer(&mut self, query: Query) -> Result<Replies, Error> {
         match query {
             Query::TwoUsers => {
-                let answer = self.statements.answer(&mut self.session).await?;
+                let answer = self.0.answer().await?;
                 let reply = |previous_at| Ok(encode(&AnswerBody::new(&answer.users, previous_at)));
                 // The first query gets the time of the last query before this message. The others
                 // get the message's own time, as if they had been answered one by one.

@@ -1,7 +1,7 @@
 //! The chain of all queries, and the one message that answers a query.
 //!
-//! An answer is durable before [`PreparedStatements::answer`] returns it. A query whose session
-//! ends before that may stay in the chain, or not: nobody has seen its answer.
+//! An answer is durable before [`ChainSession::answer`] returns it. If the session ends before that,
+//! the query may stay in the chain or not: no client has seen its answer.
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
@@ -18,10 +18,10 @@ use crate::users::User;
 /// have, it sees what is committed when it begins, and by then the first statement holds the row's
 /// lock: the users are those of this place in the chain. Joined to the `update`, they would be
 /// those from before its wait for the lock, older than what queries before it have shown.
-pub const ANSWER: &str = "execute move_chain; execute read_users";
+pub const MESSAGE: &str = "execute move_chain; execute read_users";
 
 /// The same with early lock release (Johnson et al., "Aether", VLDB 2010, section 4), for when
-/// other sessions move the chain too. [`ANSWER`] holds the row's lock while its commit waits for
+/// other sessions move the chain too. [`MESSAGE`] holds the row's lock while its commit waits for
 /// the disk and the synchronous standby, so all sessions wait for each other's disk writes.
 ///
 /// Here the first commit does not wait, which frees the row. The second, of `settle`, waits
@@ -30,7 +30,7 @@ pub const ANSWER: &str = "execute move_chain; execute read_users";
 /// between loses moves of which no answer has told.
 ///
 /// After an error the transaction stays open, without locks: drop the session.
-pub const ANSWER_RELEASING_EARLY: &str = "begin; set local synchronous_commit = off; \
+pub const MESSAGE_RELEASING_EARLY: &str = "begin; set local synchronous_commit = off; \
     execute move_chain; execute read_users; commit; execute settle";
 
 /// The answer to a query, all of it from one moment, that of its place in the chain.
@@ -62,44 +62,33 @@ struct TwoUsers {
     second_points: Option<i32>,
 }
 
-/// The statements that are prepared in one session, and whether other sessions move the chain too.
+/// A session that answers queries, and whether other sessions move the chain too.
 #[derive(Debug)]
-pub struct PreparedStatements {
+pub struct ChainSession {
+    session: Session,
     /// The time of this session's last query.
-    queried_at: Option<DateTime<Utc>>,
+    last_queried_at: Option<DateTime<Utc>>,
     /// What [`Self::is_chain_shared`] returns.
     is_chain_shared: bool,
 }
 
-impl PreparedStatements {
-    /// Prepares the statements, and verifies that they work: runs them and rolls back, so that the
-    /// chain does not move on. That is one message, so the row's lock never waits for this program.
+impl ChainSession {
+    /// Prepares a session to answer queries.
     ///
     /// # Errors
-    /// [`Error::RowMissing`] when there is no row to answer from; otherwise when the schema or our
-    /// privileges do not suffice, the database is read-only, or the connection breaks. Drop the
-    /// session.
-    pub async fn prepare(session: &mut Session) -> Result<Self, Error> {
-        // sqlx checks no message of several statements. So their texts are checked here at compile
-        // time, against the schema and the structs that `answer` decodes their rows into.
-        let move_chain = query_file_as!(Move, "src/last_query/move.sql").sql();
-        let read_users = query_file_as!(TwoUsers, "src/last_query/read.sql").sql();
-        let settle = query_file!("src/last_query/settle.sql").sql();
-        raw_sql(AssertSqlSafe(format!(
-            "prepare move_chain as {}; prepare read_users as {}; prepare settle as {}",
-            move_chain.as_str(),
-            read_users.as_str(),
-            settle.as_str(),
-        )))
-        .execute(&mut *session)
-        .await?;
-        let rehearsal = format!("begin; {ANSWER}; execute settle; rollback");
-        let rows = raw_sql(AssertSqlSafe(rehearsal)).fetch_all(session).await?;
-        decode(&rows)?;
+    /// Those of [`prepare`]. The session is dropped.
+    pub async fn prepare(mut session: Session) -> Result<Self, Error> {
+        prepare(&mut session).await?;
         Ok(Self {
-            queried_at: None,
+            session,
+            last_queried_at: None,
             is_chain_shared: false,
         })
+    }
+
+    /// The session, for statements that do not touch the chain.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.session
     }
 
     /// Whether the query right before this session's last one was another session's. So it is true
@@ -109,32 +98,58 @@ impl PreparedStatements {
         self.is_chain_shared
     }
 
-    /// Appends a query to the chain and answers it, in one message to the server. Use the session
-    /// of the statements. It returns once the answer is durable, as far as the session's
-    /// `synchronous_commit` asks for that.
+    /// Appends a query to the chain and answers it, in one message to the server. It returns once
+    /// the answer is durable, as far as the session's `synchronous_commit` asks for that.
     ///
     /// # Errors
     /// When a statement fails or the connection breaks. Then it is unknown whether the chain moved
     /// on, and whether that is durable: drop the session.
-    pub async fn answer(&mut self, session: &mut Session) -> Result<Answer, Error> {
+    pub async fn answer(&mut self) -> Result<Answer, Error> {
         let message = if self.is_chain_shared {
-            ANSWER_RELEASING_EARLY
+            MESSAGE_RELEASING_EARLY
         } else {
-            ANSWER
+            MESSAGE
         };
-        let answer = send(session, message).await?;
-        self.is_chain_shared = answer.previous_at != self.queried_at;
-        self.queried_at = Some(answer.queried_at);
+        let answer = send(&mut self.session, message).await?;
+        self.is_chain_shared = answer.previous_at != self.last_queried_at;
+        self.last_queried_at = Some(answer.queried_at);
         Ok(answer)
     }
 }
 
-/// Sends [`ANSWER`] or [`ANSWER_RELEASING_EARLY`], to a session that
-/// [`PreparedStatements::prepare`] has prepared. This function and both messages are public for
-/// tests and the benchmark only.
+/// Prepares the statements of both messages in a session, and verifies that they work: runs them
+/// and rolls back, so that the chain does not move on. That is one message, so the row's lock never
+/// waits for this program.
 ///
 /// # Errors
-/// Those of [`PreparedStatements::answer`].
+/// [`Error::RowMissing`] when there is no row to answer from; otherwise when the schema or our
+/// privileges do not suffice, the database is read-only, or the connection breaks. Drop the
+/// session.
+pub async fn prepare(session: &mut Session) -> Result<(), Error> {
+    // sqlx checks no message of several statements. So their texts are checked here at compile
+    // time, against the schema and the structs that `send` decodes their rows into.
+    let move_chain = query_file_as!(Move, "src/last_query/move.sql").sql();
+    let read_users = query_file_as!(TwoUsers, "src/last_query/read.sql").sql();
+    let settle = query_file!("src/last_query/settle.sql").sql();
+    raw_sql(AssertSqlSafe(format!(
+        "prepare move_chain as {}; prepare read_users as {}; prepare settle as {}",
+        move_chain.as_str(),
+        read_users.as_str(),
+        settle.as_str(),
+    )))
+    .execute(&mut *session)
+    .await?;
+    let rehearsal = format!("begin; {MESSAGE}; execute settle; rollback");
+    let rows = raw_sql(AssertSqlSafe(rehearsal)).fetch_all(session).await?;
+    decode(&rows)?;
+    Ok(())
+}
+
+/// Sends one of the messages to a session that [`prepare`] has prepared. This function, that one
+/// and both messages are public for tests and the benchmark only.
+///
+/// # Errors
+/// Those of [`ChainSession::answer`].
 pub async fn send(session: &mut Session, message: &'static str) -> Result<Answer, Error> {
     decode(&raw_sql(message).fetch_all(session).await?)
 }

@@ -3,11 +3,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use shared::last_query::{ANSWER, ANSWER_RELEASING_EARLY, send};
+use shared::last_query::{ChainSession, MESSAGE, MESSAGE_RELEASING_EARLY, send};
 use shared::users::{Layout, User};
 use shared::{MinPoints, rounds};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
-use testkit::{ReplicaSession, TestDatabase};
+use testkit::TestDatabase;
 use tokio::sync::Semaphore;
 
 use crate::ROUND_TIMEOUT;
@@ -15,7 +15,7 @@ use crate::ROUND_TIMEOUT;
 /// How many pages an answer touches, in all nodes of its statements' plans.
 async fn count_pages(session: &mut PgConnection) -> i64 {
     let mut pages = 0;
-    for statement in ANSWER.split(';') {
+    for statement in MESSAGE.split(';') {
         let explain = format!("explain (analyze, buffers, format json) {statement}");
         let plan: serde_json::Value = sqlx::query_scalar(AssertSqlSafe(explain))
             .fetch_one(&mut *session)
@@ -42,7 +42,7 @@ async fn the_statement_touches_few_pages_whatever_the_statistics_and_the_minimum
     // those of a round.
     for statistics in ["", "analyze", "analyze"] {
         database.run(statistics).await;
-        let pages = count_pages(&mut api.session).await;
+        let pages = count_pages(api.session()).await;
         assert!(pages <= 30, "{pages} pages, {statistics:?}");
         for minimum in ["0", "50", "99", "100"] {
             database
@@ -52,7 +52,7 @@ async fn the_statement_touches_few_pages_whatever_the_statistics_and_the_minimum
                      second_user_id = 199999, second_points = 99"
                 ))
                 .await;
-            let pages = count_pages(&mut api.session).await;
+            let pages = count_pages(api.session()).await;
             assert!(
                 pages <= 30,
                 "{pages} pages at minimum {minimum}, {statistics:?}"
@@ -77,7 +77,7 @@ async fn dead_rows_of_a_long_transaction_do_not_slow_the_statement() {
     let database = TestDatabase::with_own_server().await;
     let mut api = database.replica_session().await;
     // Planned while the table is small.
-    assert!(count_pages(&mut api.session).await <= 30);
+    assert!(count_pages(api.session()).await <= 30);
     let mut dump = database.connect(&database.owner).await;
     dump.execute("begin isolation level repeatable read; table last_query")
         .await
@@ -94,7 +94,7 @@ async fn dead_rows_of_a_long_transaction_do_not_slow_the_statement() {
         "a scan would touch only {table_pages} pages"
     );
     database.run("vacuum last_query").await;
-    let pages = count_pages(&mut api.session).await;
+    let pages = count_pages(api.session()).await;
     assert!(pages <= 30, "{pages} pages of {table_pages}");
 }
 
@@ -102,7 +102,7 @@ async fn dead_rows_of_a_long_transaction_do_not_slow_the_statement() {
 #[tokio::test]
 async fn an_answer_is_what_the_tables_hold() {
     let database = TestDatabase::new().await;
-    let mut api = database.replica_session().await.session;
+    let mut api = database.replica_session().await;
     let user = |id, points| User { id, points };
     for (choice, users) in [
         ("100, null, null, null, null", vec![]),
@@ -121,8 +121,8 @@ async fn an_answer_is_what_the_tables_hold() {
                  second_points) = ({choice})"
             ))
             .await;
-        for message in [ANSWER, ANSWER_RELEASING_EARLY] {
-            let answer = send(&mut api, message).await.unwrap();
+        for message in [MESSAGE, MESSAGE_RELEASING_EARLY] {
+            let answer = send(api.session(), message).await.unwrap();
             assert_eq!(answer.users, users, "{choice}");
             let queried_at = database.value("select queried_at from last_query").await;
             let previous_at = database.value("select previous_at from last_query").await;
@@ -149,10 +149,10 @@ async fn an_error_rolls_back_the_move_and_keeps_no_lock() {
             "grant select on settings to max_two_api",
         ),
     ] {
-        for message in [ANSWER, ANSWER_RELEASING_EARLY] {
-            let mut api = database.replica_session().await.session;
+        for message in [MESSAGE, MESSAGE_RELEASING_EARLY] {
+            let mut api = database.replica_session().await;
             database.run(broken).await;
-            send(&mut api, message).await.unwrap_err();
+            send(api.session(), message).await.unwrap_err();
             let locked = "select queried_at from last_query for update nowait";
             let queried_at: DateTime<Utc> = database.value(locked).await;
             assert_eq!(queried_at, before.queried_at);
@@ -300,10 +300,10 @@ async fn a_session_releases_the_row_early_while_another_moves_the_chain_too() {
     let mut first = database.replica_session().await;
     let mut second = database.replica_session().await;
     let id: i32 = sqlx::query_scalar("select pg_backend_pid()")
-        .fetch_one(&mut first.session)
+        .fetch_one(first.session())
         .await
         .unwrap();
-    let expect_next = async |first: &mut ReplicaSession, message: &str| {
+    let expect_next = async |first: &mut ChainSession, message: &str| {
         first.answer().await.unwrap();
         let sent: String = database
             .value(&format!(
@@ -312,12 +312,12 @@ async fn a_session_releases_the_row_early_while_another_moves_the_chain_too() {
             .await;
         assert_eq!(sent, message);
     };
-    expect_next(&mut first, ANSWER).await;
-    expect_next(&mut first, ANSWER).await;
+    expect_next(&mut first, MESSAGE).await;
+    expect_next(&mut first, MESSAGE).await;
     second.answer().await.unwrap();
     // It learns of the other session by this answer.
-    expect_next(&mut first, ANSWER).await;
-    expect_next(&mut first, ANSWER_RELEASING_EARLY).await;
+    expect_next(&mut first, MESSAGE).await;
+    expect_next(&mut first, MESSAGE_RELEASING_EARLY).await;
     // That one told it that it is alone again.
-    expect_next(&mut first, ANSWER).await;
+    expect_next(&mut first, MESSAGE).await;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shared::db::{Database, Error, Session, close};
-use shared::last_query::PreparedStatements;
+use shared::last_query::ChainSession;
 use shared::users::Layout;
 use shared::{MinPoints, rounds};
 use testkit::TestDatabase;
@@ -131,8 +131,8 @@ async fn preparing_a_session_finds_missing_rows_and_moves_no_query() {
             Some(answered.queried_at)
         );
         database.run(&format!("delete from {missing}")).await;
-        let mut third = database.connect(&database.api).await;
-        let error = PreparedStatements::prepare(&mut third).await.unwrap_err();
+        let third = database.connect(&database.api).await;
+        let error = ChainSession::prepare(third).await.unwrap_err();
         assert!(error.to_string().contains(missing), "{error}");
         assert!(!error.is_transient());
     }

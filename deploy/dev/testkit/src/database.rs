@@ -5,8 +5,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use private_postgres::{Binaries, Server, roles};
-use shared::db::{Database, Error, Session, close};
-use shared::last_query::{Answer, PreparedStatements};
+use shared::db::{Database, Session, close};
+use shared::last_query::ChainSession;
 use shared::{schema, users};
 use sqlx::Connection as _;
 use tokio::sync::{Mutex, OnceCell};
@@ -25,24 +25,6 @@ fn start(settings: &[&str]) -> Server {
     Binaries::of_environment()
         .and_then(|binaries| Server::start_temporary(&binaries, settings))
         .unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// A session of the api, with its prepared statements.
-#[derive(Debug)]
-pub struct ReplicaSession {
-    /// The session.
-    pub session: Session,
-    statements: PreparedStatements,
-}
-
-impl ReplicaSession {
-    /// Answers a query.
-    ///
-    /// # Errors
-    /// When a statement fails or the connection breaks.
-    pub async fn answer(&mut self) -> Result<Answer, Error> {
-        self.statements.answer(&mut self.session).await
-    }
 }
 
 /// A database with schema, roles and grants, used by one test alone.
@@ -141,15 +123,10 @@ impl TestDatabase {
     }
 
     /// A session of the api that answers queries, as a replica's session does.
-    pub async fn replica_session(&self) -> ReplicaSession {
-        let mut session = connect(&self.api).await;
-        let statements = PreparedStatements::prepare(&mut session)
+    pub async fn replica_session(&self) -> ChainSession {
+        ChainSession::prepare(connect(&self.api).await)
             .await
-            .expect("the api may answer");
-        ReplicaSession {
-            session,
-            statements,
-        }
+            .expect("the api may answer")
     }
 
     /// A superuser's session.

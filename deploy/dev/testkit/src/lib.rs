@@ -20,7 +20,7 @@ pub mod sql;
 pub use address::{ReservedAddress, free_address};
 pub use checker::{Checker, Observation, Report};
 pub use client::{Client, Reply};
-pub use database::{ReplicaSession, TestDatabase};
+pub use database::TestDatabase;
 pub use program::Program;
 pub use proxy::{NetworkFault, Proxy};
 

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use shared::db::Session;
-use shared::last_query::{ANSWER, Answer, PreparedStatements, send};
+use shared::last_query::{Answer, MESSAGE, prepare, send};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection as _, PgPool, Row as _};
 use tokio::net::{TcpListener, TcpSocket};
@@ -60,10 +60,8 @@ pub(crate) async fn serve(
         .max_connections(POOL_SIZE)
         .after_connect(|connection, _| {
             Box::pin(async {
-                let prepared = PreparedStatements::prepare(connection).await;
-                prepared
-                    .map(drop)
-                    .map_err(|error| sqlx::Error::Configuration(error.into()))
+                let prepared = prepare(connection).await;
+                prepared.map_err(|error| sqlx::Error::Configuration(error.into()))
             })
         })
         .connect(url);
@@ -81,7 +79,7 @@ pub(crate) async fn serve(
         }
         Contestant::HoldsRow => {
             let mut session = Session::connect(url).await?;
-            PreparedStatements::prepare(&mut session).await?;
+            prepare(&mut session).await?;
             let (queue, waiting) = mpsc::channel(MAX_BATCH);
             let server = warp::serve(root.then(move || wait_for_answer(queue.clone())));
             let server = server.incoming(listen_on_shared_port(listen)?);
@@ -108,7 +106,7 @@ fn announce<Server>(bound: Server) -> Server {
 async fn run_statement(pool: PgPool) -> Response<String> {
     let answer = async {
         let mut connection = pool.acquire().await?;
-        send(&mut connection, ANSWER).await
+        send(&mut connection, MESSAGE).await
     };
     answer.await.map_or_else(
         |error: shared::db::Error| fail(&error),
@@ -140,7 +138,7 @@ async fn coalesce(
 ) -> anyhow::Result<()> {
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        let answer = send(&mut session, ANSWER).await?;
+        let answer = send(&mut session, MESSAGE).await?;
         let others = answer_body(&answer, Some(answer.queried_at));
         let mut replies = batch.drain(..);
         // A client that has gone waits for none.

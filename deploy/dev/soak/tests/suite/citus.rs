@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use private_postgres::roles;
 use serde_json::Value as Json;
 use shared::db::Database;
-use shared::last_query::{ANSWER, PreparedStatements};
+use shared::last_query::{MESSAGE, prepare};
 use shared::users;
 use testkit::sql::{self, run, value};
 use testkit::{Program, eventually};
@@ -115,10 +115,8 @@ impl Cluster {
     }
 
     async fn assert_an_answer_reads_the_coordinator_alone(&mut self) {
-        PreparedStatements::prepare(self.session().await)
-            .await
-            .unwrap();
-        for statement in ANSWER.split(';') {
+        prepare(self.session().await).await.unwrap();
+        for statement in MESSAGE.split(';') {
             let explain = format!("explain {statement}");
             let plan: Vec<String> = sql::values(self.session().await, &explain).await;
             assert!(
