@@ -19,16 +19,18 @@ use crate::queue::{Batch, Queue, QueueReceiver};
 
 /// How often an idle session is checked.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
-/// How often other tasks run before a batch is answered, while other replicas move the chain too.
+/// How many times this task yields before it answers a batch, while other replicas move the chain
+/// too.
 const YIELDS_WHEN_CHAIN_SHARED: usize = 8;
-/// How many times within a deadline the batch is searched for queries that are past it.
+/// How many times per deadline the batch is searched for queries that are past it.
 const SWEEPS_PER_DEADLINE: u32 = 16;
 
 /// Opens a queue for `max_waiting` queries and starts the task that answers them, which ends only
 /// with the process.
 ///
-/// Each query is answered or has failed within `timeout`. The deadline that ensures this is 4/5 of
-/// `timeout`: for each batch, and for each query, whose time in the queue counts too.
+/// Each query is answered or has failed within `timeout`. A deadline of 4/5 of that ensures it, for
+/// each batch and for each query, whose time in the queue counts too. The rest is for noticing late
+/// queries and for sending the responses.
 pub(crate) fn start(
     database: &Database,
     max_waiting: usize,
@@ -115,11 +117,11 @@ impl Coalescer {
         }
     }
 
-    /// Adds the queries of requests that have arrived, but were not read yet.
+    /// Adds the queries of requests that have arrived at this machine but were not read yet.
     ///
     /// While replicas share the chain, none waits for another's disk write. So a message returns
     /// soon, and few queries wait for the next one. On a busy machine larger batches save more time
-    /// than this takes. On an idle one it takes microseconds.
+    /// than the yields take. On an idle one the yields take microseconds.
     async fn extend_batch(&mut self) {
         for _ in 0..YIELDS_WHEN_CHAIN_SHARED {
             yield_now().await;

@@ -1,6 +1,6 @@
 //! Connects the replica's one session with the database, with backoff.
 //!
-//! Probes and metrics learn here whether the database answers. A session that has failed once is
+//! It publishes to health checks and metrics whether the database answers. A session that has failed once is
 //! never used again: nothing is known of what its last message did.
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::query::PreparedSession;
 
 /// The longest delay between two attempts to connect, without its jitter.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
-/// A session that fails sooner counts as a failed attempt to connect: the backoff goes on.
+/// A session that is lost sooner counts as a failed attempt to connect: the backoff goes on.
 const STABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// Connects sessions, and publishes whether the database answers.
@@ -28,9 +28,10 @@ pub(crate) struct Connector {
     /// Before the next attempt to connect.
     delay: Duration,
     connected_at: Instant,
-    /// The session before this one was not stable: this one is not trusted until it is.
+    /// The last session was lost before it was stable, so this one is published as up only once it
+    /// has lasted for [`STABLE_AFTER`].
     is_flapping: bool,
-    /// The reason that was logged since the database answered last.
+    /// The reason that was logged last; `None` once the database has answered queries.
     logged_reason: Option<String>,
 }
 
@@ -106,7 +107,7 @@ impl Connector {
     }
 
     /// Logs why the database can't be used: a warning if that can pass by itself, else an error, on
-    /// which an operator must act. One line per reason, however many attempts meet it.
+    /// which an operator must act. Repeated attempts with the same reason log one line.
     fn log_once(&mut self, error: &Error) {
         let reason = error.to_string();
         if self.logged_reason.as_ref() == Some(&reason) {

@@ -25,13 +25,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use shared::db::{Database, warn_about_tls};
-use shared::shutdown::StopSignals;
-use shared::{cli, healthcheck, telemetry};
+use shared::db::Database;
+use shared::program::shutdown::StopSignals;
+use shared::program::{self, Program, healthcheck};
 use tokio::runtime;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::{error, info};
+use tracing::info;
 
 use edge::{Connections, Limits, Listeners, Phase};
 use health::Health;
@@ -39,7 +39,7 @@ use metrics::Metrics;
 use routes::AppState;
 use settings::Command;
 
-/// Most connections of the admin listener: those of health checks and of Prometheus.
+/// Maximum number of connections of the admin listener, for health checks and Prometheus.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
 
 /// Runs the program, and returns the status to exit with.
@@ -48,32 +48,15 @@ pub fn main(settings: Settings) -> ExitCode {
     if let Some(Command::Healthcheck) = settings.command {
         return healthcheck::run(settings.admin_listen);
     }
-    let _log = match telemetry::start(settings.log_format, "info") {
-        Ok(log) => log,
-        Err(error) => return cli::bad_setting(&error),
+    let program = Program {
+        name: "max-two-api",
+        runtime: runtime::Builder::new_multi_thread(),
+        log_format: settings.log_format,
+        log_filters: "info",
+        failure_event: "replica_failed",
+        database: settings.database.clone(),
     };
-    let database = match settings.database.database("max-two-api") {
-        Ok(database) => database,
-        Err(error) => return cli::bad_setting(&error),
-    };
-    warn_about_tls(&database);
-    let result = runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")
-        .and_then(|runtime| {
-            let result = runtime.block_on(run(settings, database));
-            // Without waiting for a DNS lookup that is still running.
-            runtime.shutdown_background();
-            result
-        });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!(event = "replica_failed", "replica failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(program, |database| run(settings, database))
 }
 
 async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match shared::cli::parse::<api::Settings>() {
+    match shared::program::cli::parse::<api::Settings>() {
         Ok(settings) => api::main(settings),
         Err(status) => status,
     }

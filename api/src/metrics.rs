@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use shared::telemetry;
+use shared::program::{BUILD_LABELS, logs};
 use warp::http::StatusCode;
 
 /// A replica's metrics.
@@ -89,11 +89,7 @@ impl Metrics {
             "Log lines that could not be written, or waited too long for a reader",
             log_lines_dropped.clone(),
         );
-        registry.register(
-            "build",
-            "The running program",
-            Info::new(shared::BUILD_LABELS),
-        );
+        registry.register("build", "The running program", Info::new(BUILD_LABELS));
         // Both series exist from the start, because a rate misses the first increment of a new
         // series.
         let [ok_responses, _] = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].map(|status| {
@@ -149,7 +145,7 @@ impl Metrics {
         self.connections.set(gauge_value(connections));
         self.log_lines_dropped
             .inner()
-            .store(telemetry::dropped_lines(), Ordering::Relaxed);
+            .store(logs::dropped_lines(), Ordering::Relaxed);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text

@@ -12,7 +12,7 @@ use tracing::warn;
 use crate::problem::Problem;
 use crate::query::{Query, Replies, Reply};
 
-/// The most trace contexts that the log line of failed queries names.
+/// Maximum number of trace contexts in the log line of failed queries.
 const MAX_LOGGED_TRACEPARENTS: usize = 8;
 
 /// The sending end of the queue, for handlers.
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_query_of_a_batch_gets_a_body_of_its_own() {
+    fn the_first_query_of_a_message_gets_a_body_of_its_own() {
         let (queries, replies): (Vec<_>, Vec<_>) = (0..3).map(|_| queued(Duration::ZERO)).unzip();
         let mut batch = Batch(queries);
         let to_all = Replies {

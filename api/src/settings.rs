@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use shared::cli::{DAY, DatabaseArgs, duration};
-use shared::telemetry::LogFormat;
+use shared::program::cli::{DAY, DatabaseArgs, duration};
+use shared::program::logs::LogFormat;
 
 /// A shorter one would leave too little time for the database.
 const MIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(100);

@@ -15,7 +15,6 @@ use std::time::Duration;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::time::timeout;
-use tracing::warn;
 
 pub use database_url::BadUrl;
 pub use error::Error;
@@ -159,15 +158,4 @@ pub fn backoff(max_delay: Duration) -> impl Iterator<Item = Duration> + Send {
         Some(max_delay.min(*delay * 2))
     })
     .map(|delay| delay.mul_f64(1.0 + rand::random::<f64>()))
-}
-
-/// Logs [`Database::tls_warning`], if there is one. For the start of a program.
-pub fn warn_about_tls(database: &Database) {
-    if let Some(risk) = database.tls_warning() {
-        warn!(
-            event = "tls_insecure",
-            "the database connection is not secure: {risk}; \
-             set sslmode=verify-full, and sslrootcert to the server's certificate authority"
-        );
-    }
 }

@@ -1,34 +1,17 @@
-//! All SQL of the programs, and what else they share.
+//! The domain of Max Two with all of its SQL, and [`program`], which is what the programs have in
+//! common besides.
 //!
 //! [`users`], [`rounds`] and [`last_query`] are named for the table that they write, and `choice`
-//! writes `settings`. Every other module has one duty: database sessions ([`db`]), a clock that
-//! was ahead ([`clock`]), migrations ([`schema`]), command-line settings ([`cli`]), logs
-//! ([`telemetry`]), health checks ([`healthcheck`]) and stop signals ([`shutdown`]). Nothing here
-//! serves HTTP or depends on a scheduler.
+//! writes `settings`. [`db`] opens database sessions, [`schema`] applies migrations, and [`clock`]
+//! finds recorded times that are ahead. Nothing here serves HTTP or depends on a scheduler.
 
 mod choice;
-pub mod cli;
 pub mod clock;
 pub mod db;
-pub mod healthcheck;
 pub mod last_query;
+pub mod program;
 pub mod rounds;
 pub mod schema;
-pub mod shutdown;
-pub mod telemetry;
 pub mod users;
 
 pub use choice::MinPoints;
-
-/// The labels of each program's `build_info`. The revision is that of git, which a build may pass
-/// in `REVISION`.
-pub const BUILD_LABELS: [(&str, &str); 2] = [
-    ("version", env!("CARGO_PKG_VERSION")),
-    (
-        "revision",
-        match option_env!("REVISION") {
-            Some(revision) => revision,
-            None => "unknown",
-        },
-    ),
-];

@@ -22,11 +22,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, close, warn_about_tls};
-use shared::shutdown::StopSignals;
-use shared::{MinPoints, cli, healthcheck, rounds, schema, telemetry, users};
+use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, close};
+use shared::program::shutdown::StopSignals;
+use shared::program::{self, Program, cli, healthcheck};
+use shared::{MinPoints, rounds, schema, users};
 use tokio::runtime;
-use tracing::{error, info};
+use tracing::info;
 
 use settings::{Command, DatabaseCommand};
 
@@ -38,32 +39,15 @@ pub fn main(mut settings: Settings) -> ExitCode {
         Some(Command::Database(command)) => command,
         None => DatabaseCommand::Run,
     };
-    let _log = match telemetry::start(settings.log_format, schedule::LOG_FILTERS) {
-        Ok(log) => log,
-        Err(error) => return cli::bad_setting(&error),
+    let program = Program {
+        name: "max-two-worker",
+        runtime: runtime::Builder::new_current_thread(),
+        log_format: settings.log_format,
+        log_filters: schedule::LOG_FILTERS,
+        failure_event: "worker_failed",
+        database: settings.database.clone(),
     };
-    let database = match settings.database.database("max-two-worker") {
-        Ok(database) => database,
-        Err(error) => return cli::bad_setting(&error),
-    };
-    warn_about_tls(&database);
-    let result = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")
-        .and_then(|runtime| {
-            let result = runtime.block_on(run(command, settings, database));
-            // Without waiting for a DNS lookup that is still running.
-            runtime.shutdown_background();
-            result
-        });
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!(event = "worker_failed", "worker failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::run(program, |database| run(command, settings, database))
 }
 
 async fn run(

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match shared::cli::parse::<worker::Settings>() {
+    match shared::program::cli::parse::<worker::Settings>() {
         Ok(settings) => worker::main(settings),
         Err(status) => status,
     }

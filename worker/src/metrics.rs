@@ -15,8 +15,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use shared::clock::TimeAhead;
+use shared::program::{BUILD_LABELS, logs};
 use shared::rounds::{Outcome, Round};
-use shared::telemetry;
 
 use crate::schedule::Schedule;
 
@@ -140,11 +140,7 @@ impl Metrics {
             "Log lines that could not be written, or waited too long for a reader",
             self.log_lines_dropped.clone(),
         );
-        registry.register(
-            "build",
-            "The running program",
-            Info::new(shared::BUILD_LABELS),
-        );
+        registry.register("build", "The running program", Info::new(BUILD_LABELS));
         self
     }
 
@@ -193,7 +189,7 @@ impl Metrics {
         }
         self.log_lines_dropped
             .inner()
-            .store(telemetry::dropped_lines(), Ordering::Relaxed);
+            .store(logs::dropped_lines(), Ordering::Relaxed);
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string cannot fail");
         text

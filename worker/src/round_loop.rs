@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use shared::db::{Database, backoff};
-use shared::shutdown::StopSignals;
+use shared::program::shutdown::StopSignals;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::sleep;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use shared::MinPoints;
-use shared::cli::{DAY, DatabaseArgs, duration};
-use shared::telemetry::LogFormat;
+use shared::program::cli::{DAY, DatabaseArgs, duration};
+use shared::program::logs::LogFormat;
 
 use crate::schedule::Schedule;
 

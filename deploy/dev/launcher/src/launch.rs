@@ -11,8 +11,9 @@ use clap::ValueEnum;
 use indicatif::HumanCount;
 use private_postgres::DATABASE_URL_FILE;
 use shared::db::{Database, close};
-use shared::shutdown::StopSignals;
-use shared::{cli, healthcheck, rounds, telemetry};
+use shared::program::shutdown::StopSignals;
+use shared::program::{cli, healthcheck, logs};
+use shared::rounds;
 use tokio::time::sleep;
 use tracing::info;
 use worker::Schedule;
@@ -60,7 +61,7 @@ pub(crate) async fn launch(settings: Settings, screen: Screen) -> anyhow::Result
         signal = signals.next() => {
             // The guards end the processes that are left.
             info!(signal, "second signal: exiting at once");
-            telemetry::flush();
+            logs::flush();
             exit(1);
         }
     }

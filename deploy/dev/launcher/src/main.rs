@@ -27,7 +27,7 @@ use tracing::error;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let settings = match shared::cli::parse::<Settings>() {
+    let settings = match shared::program::cli::parse::<Settings>() {
         Ok(settings) => settings,
         Err(status) => return status,
     };
@@ -37,12 +37,12 @@ fn main() -> ExitCode {
         None => {}
     }
     let screen = Screen::new(&settings);
-    let _log = match shared::telemetry::start(settings.log_format, screen.log_filters()) {
+    let _log = match shared::program::logs::start(settings.log_format, screen.log_filters()) {
         Ok(log) => log,
-        Err(error) => return shared::cli::bad_setting(&error),
+        Err(error) => return shared::program::cli::bad_setting(&error),
     };
     if let Err(error) = settings.check() {
-        return shared::cli::bad_setting(&format_args!("{error:#}"));
+        return shared::program::cli::bad_setting(&format_args!("{error:#}"));
     }
     // With DATABASE_URL they complete that URL, as in any other client.
     if settings.database_url.is_none()

@@ -7,7 +7,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, value_parser};
 use private_postgres::Binaries;
 use shared::db::Database;
-use shared::telemetry::LogFormat;
+use shared::program::logs::LogFormat;
 use worker::Schedule;
 
 /// Runs all of Max Two on this machine: a private Postgres, a million users, worker and replicas.

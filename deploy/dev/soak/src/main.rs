@@ -26,7 +26,7 @@ enum Role {
 }
 
 fn main() -> ExitCode {
-    let settings = match shared::cli::parse::<Settings>() {
+    let settings = match shared::program::cli::parse::<Settings>() {
         Ok(settings) => settings,
         Err(status) => return status,
     };

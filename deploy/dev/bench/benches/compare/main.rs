@@ -125,7 +125,7 @@ fn shuffled(count: usize) -> Vec<usize> {
 }
 
 fn main() -> anyhow::Result<std::process::ExitCode> {
-    let settings = match shared::cli::parse::<Settings>() {
+    let settings = match shared::program::cli::parse::<Settings>() {
         Ok(settings) => settings,
         Err(status) => return Ok(status),
     };

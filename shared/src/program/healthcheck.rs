@@ -16,7 +16,7 @@ use tokio::runtime;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::cli::print_error;
+use super::cli::print_error;
 
 /// How long a check may take. Two of them fit in the usual three seconds of a container's check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);

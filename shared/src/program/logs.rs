@@ -1,9 +1,9 @@
 //! Logs on standard error: text on a terminal, one JSON object per line elsewhere.
 //!
-//! Lines leave over `log_queue`, so logging never blocks and never fails. Lines that can't be
+//! Lines leave over `queue`, so logging never blocks and never fails. Lines that can't be
 //! written are dropped and counted.
 
-mod log_queue;
+mod queue;
 
 use std::env;
 use std::io::{IsTerminal, stderr};
@@ -16,7 +16,7 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use log_queue::{LogWriter, QUEUE};
+use queue::{LogWriter, QUEUE};
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

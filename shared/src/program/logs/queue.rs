@@ -1,22 +1,22 @@
 //! Log lines between the threads that log and the one that writes.
 //!
-//! Standard error may be a pipe that nobody reads, or a file on a full disk. A thread that wrote to
-//! it by itself would hang with all of its connections. So lines are queued, up to a bound, and a
-//! thread of their own writes them. The order of lines is kept; that each is written is not
-//! promised.
+//! Standard error may be a pipe that no process reads, or a file on a full disk. A thread that wrote
+//! to it would hang with all of its connections. So lines are queued, up to a bound, and one
+//! dedicated thread writes them. Their order is kept; it is not promised that each is written.
 //!
 //! `tracing_appender::non_blocking` does not fit: it does not count what can't be written, and it
 //! prints when its flush times out, which blocks or panics in the very case that this is for.
 
 use std::io::{self, Write};
-use std::mem::take;
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tracing::warn;
 
-/// Most bytes that wait to be written: thousands of lines, far less than a replica's memory.
+/// Maximum number of bytes that wait to be written: thousands of lines, far less than a replica's
+/// memory.
 const MAX_QUEUED_BYTES: usize = 1024 * 1024;
 /// How long the end of a program waits for its last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ impl LogQueue {
         let mut reported = 0;
         let mut can_write = true;
         loop {
-            let lines = self.take();
+            let lines = self.take_lines();
             let dropped = self.dropped_lines();
             // The queue is empty now, so this line fits, and it stands where lines are missing.
             if can_write && dropped > reported {
@@ -102,13 +102,13 @@ impl LogQueue {
     }
 
     /// Waits for lines, and takes all of them.
-    fn take(&self) -> Vec<u8> {
+    fn take_lines(&self) -> Vec<u8> {
         let mut state = self
             .changed
             .wait_while(self.state(), |state| state.lines.is_empty())
             .expect("nothing panics while it holds this lock");
         state.writing = true;
-        take(&mut state.lines)
+        mem::take(&mut state.lines)
     }
 
     fn count_dropped(&self) {

@@ -77,12 +77,12 @@ pub fn print(line: &dyn Display) {
 }
 
 /// Prints a line on standard error, and ignores an error as [`print()`] does.
-pub(crate) fn print_error(line: &dyn Display) {
+pub(super) fn print_error(line: &dyn Display) {
     let _ = writeln!(stderr(), "{line}");
 }
 
 /// The database's URL, or a file that holds it. `Debug` shows neither.
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct DatabaseArgs {
     /// URL of the database: postgres://role:password@host:5432/database
     #[arg(long, env, hide_env_values = true, global = true)]
@@ -98,7 +98,7 @@ impl DatabaseArgs {
     ///
     /// # Errors
     /// When there is no valid URL. The error names the setting and shows no part of the URL.
-    pub fn database(&self, application_name: &str) -> Result<Database, DatabaseArgsError> {
+    pub fn parse(&self, application_name: &str) -> Result<Database, DatabaseArgsError> {
         let (setting, url) = match (&self.database_url, &self.database_url_file) {
             (Some(url), _) => ("DATABASE_URL".to_owned(), url.clone()),
             (None, Some(path)) => {
