@@ -18,7 +18,7 @@ use warp::http::Response;
 use warp::http::header::CONTENT_TYPE;
 
 const POOL_SIZE: u32 = 10;
-/// The most requests that one statement answers.
+/// The most requests that one message answers.
 const MAX_BATCH: usize = 4096;
 /// As long as a typical response of Max Two.
 const STATIC_BODY: &str = r#"{"users":[{"id":323084,"points":82},{"id":595513,"points":52}],"timestamp":"2026-11-24 00:44:09"}"#;
@@ -28,10 +28,11 @@ const STATIC_BODY: &str = r#"{"users":[{"id":323084,"points":82},{"id":595513,"p
 pub(crate) enum Contestant {
     /// Sends a static body. Several share a port, as those of [`Self::HoldsRow`] do.
     BareWarp,
-    /// Runs Max Two's statements, durably, for each request, over a pool.
-    StatementPerRequest,
+    /// Sends Postgres the durable message of a lone replica for each request, over a pool.
+    MessagePerRequest,
     /// A replica of Max Two that never releases the row of the chain early: it answers all waiting
-    /// requests with one durable commit.
+    /// requests with one durable commit. The api has no such setting, so this has a queue of its
+    /// own.
     HoldsRow,
     /// Searches two users for each request. Keeps the timestamp in memory: nothing is durable.
     SearchPerRequest,
@@ -42,7 +43,7 @@ impl Contestant {
     pub(crate) fn argument(self) -> &'static str {
         match self {
             Self::BareWarp => "bare-warp",
-            Self::StatementPerRequest => "statement-per-request",
+            Self::MessagePerRequest => "message-per-request",
             Self::HoldsRow => "holds-row",
             Self::SearchPerRequest => "search-per-request",
         }
@@ -58,9 +59,9 @@ pub(crate) async fn serve(
     let pool = PgPoolOptions::new()
         .min_connections(POOL_SIZE)
         .max_connections(POOL_SIZE)
-        .after_connect(|connection, _| {
+        .after_connect(|session, _| {
             Box::pin(async {
-                let prepared = prepare(connection).await;
+                let prepared = prepare(session).await;
                 prepared.map_err(|error| sqlx::Error::Configuration(error.into()))
             })
         })
@@ -72,9 +73,9 @@ pub(crate) async fn serve(
             let server = server.incoming(listen_on_shared_port(listen)?);
             announce(server).run().await;
         }
-        Contestant::StatementPerRequest => {
+        Contestant::MessagePerRequest => {
             let pool = pool.await?;
-            let server = warp::serve(root.then(move || run_statement(pool.clone())));
+            let server = warp::serve(root.then(move || send_message(pool.clone())));
             announce(server.bind(listen).await).run().await;
         }
         Contestant::HoldsRow => {
@@ -103,10 +104,10 @@ fn announce<Server>(bound: Server) -> Server {
     bound
 }
 
-async fn run_statement(pool: PgPool) -> Response<String> {
+async fn send_message(pool: PgPool) -> Response<String> {
     let answer = async {
-        let mut connection = pool.acquire().await?;
-        send(&mut connection, MESSAGE).await
+        let mut session = pool.acquire().await?;
+        send(&mut session, MESSAGE).await
     };
     answer.await.map_or_else(
         |error: shared::db::Error| fail(&error),

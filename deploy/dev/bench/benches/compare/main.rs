@@ -59,7 +59,7 @@ struct Settings {
 /// The parts of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// Requests, compared with bare warp and with a statement per request
+    /// Requests, compared with bare warp and with a message per request
     Requests,
     /// Fleets of replicas, compared with replicas that hold the row of the chain
     Replicas,

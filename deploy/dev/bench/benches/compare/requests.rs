@@ -104,7 +104,7 @@ async fn start_contestants(env: &Env, baseline: Option<&Path>) -> Vec<Servers> {
         env.start_contestant(Contestant::BareWarp).await,
         env.start_replica().await,
         env.start_replicas(1, &not_durable).await,
-        env.start_contestant(Contestant::StatementPerRequest).await,
+        env.start_contestant(Contestant::MessagePerRequest).await,
         env.start_contestant(Contestant::SearchPerRequest).await,
     ];
     if let Some(executable) = baseline {

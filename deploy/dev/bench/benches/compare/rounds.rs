@@ -196,14 +196,14 @@ async fn run_round(
 /// for all ids with the same points.
 async fn update_by_page(database: &TestDatabase) -> anyhow::Result<Duration> {
     let started = Instant::now();
-    let mut connection = database.superuser().await;
+    let mut session = database.superuser().await;
     let page = format!("select id from plain_users where id > $1 order by id limit {PAGE_SIZE}");
     let update = "update plain_users set points = $1, updated_at = now() where id = any($2)";
     let mut last = 0;
     loop {
         let ids: Vec<i64> = sqlx::query_scalar(AssertSqlSafe(page.clone()))
             .bind(last)
-            .fetch_all(&mut connection)
+            .fetch_all(&mut session)
             .await?;
         let Some(&highest) = ids.last() else {
             return Ok(started.elapsed());
@@ -218,7 +218,7 @@ async fn update_by_page(database: &TestDatabase) -> anyhow::Result<Duration> {
             sqlx::query(update)
                 .bind(points)
                 .bind(ids)
-                .execute(&mut connection)
+                .execute(&mut session)
                 .await?;
         }
     }
@@ -228,24 +228,24 @@ async fn update_by_page(database: &TestDatabase) -> anyhow::Result<Duration> {
 async fn update_by_range(database: &TestDatabase) -> anyhow::Result<Duration> {
     let highest: i64 = database.value("select max(id) from plain_users").await;
     let started = Instant::now();
-    let mut sessions: JoinSet<sqlx::Result<()>> = JoinSet::new();
+    let mut updates: JoinSet<sqlx::Result<()>> = JoinSet::new();
     for first in 0..PARALLEL_SESSIONS {
-        let mut connection = database.superuser().await;
+        let mut session = database.superuser().await;
         let update = format!("update plain_users {SET_CLAUSE} where id between $1 and $2");
-        sessions.spawn(async move {
+        updates.spawn(async move {
             let starts = (1..=highest).step_by(usize::try_from(RANGE_SIZE).unwrap_or(1));
             for start in starts.skip(first).step_by(PARALLEL_SESSIONS) {
                 sqlx::query(AssertSqlSafe(update.clone()))
                     .bind(start)
                     .bind(start + RANGE_SIZE - 1)
-                    .execute(&mut connection)
+                    .execute(&mut session)
                     .await?;
             }
             Ok(())
         });
     }
-    while let Some(session) = sessions.join_next().await {
-        session??;
+    while let Some(update) = updates.join_next().await {
+        update??;
     }
     Ok(started.elapsed())
 }
