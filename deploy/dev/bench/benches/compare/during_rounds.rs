@@ -7,7 +7,7 @@ use std::thread;
 use crate::env::Env;
 use crate::load::{self, LoadResult};
 use crate::machine::Usage;
-use crate::report::{Bound, Report, Table};
+use crate::report::{Bound, ERRORS, Report, Table};
 use crate::samples::{Samples, Unit};
 use crate::{Scale, shuffled};
 
@@ -60,9 +60,8 @@ pub(crate) async fn compare(env: &Env, scale: Scale, report: &mut Report) -> any
             ("requests/s", Unit::Number),
             ("p50, ms", Unit::Milliseconds),
             ("p99, ms", Unit::Milliseconds),
-            ("p99.9, ms", Unit::Milliseconds),
-            ("errors", Unit::Number),
         ],
+        &[("p99.9, ms", Unit::Milliseconds), ERRORS],
     );
     let samples = |background: usize, figure: fn(&LoadResult) -> f64| {
         loads[background].iter().map(figure).collect::<Samples>()

@@ -36,6 +36,7 @@ pub(crate) async fn over_rounds(
         format!("Growth in {rounds} rounds"),
         "Bytes after the second round, and growth since then.",
         &[("bytes", Unit::Bytes), ("growth", Unit::Bytes)],
+        &[],
     );
     for ((part, before), (_, after)) in before.parts.iter().zip(&after.parts) {
         table.row(
@@ -43,7 +44,7 @@ pub(crate) async fn over_rounds(
             vec![Samples::from(*before), Samples::from(after - before)],
         );
     }
-    report.table(table);
+    report.unrecorded_table(table);
     let name = if scale.full {
         "growth in 200 rounds, after the second, bytes"
     } else {
@@ -111,12 +112,14 @@ pub(crate) async fn by_users(scale: Scale, report: &mut Report) -> anyhow::Resul
         "Cost by number of users",
         "Requests over 64 connections.",
         &[
-            ("seeding, µs/user", Unit::Microseconds),
             ("round, µs/user", Unit::Microseconds),
-            ("round, s", Unit::Seconds),
-            ("bytes/user", Unit::Number),
             ("WAL of a round, bytes/user", Unit::Number),
+            ("bytes/user", Unit::Number),
             ("requests/s", Unit::Number),
+        ],
+        &[
+            ("seeding, µs/user", Unit::Microseconds),
+            ("round, s", Unit::Seconds),
             ("p99, ms", Unit::Milliseconds),
         ],
     );
@@ -150,12 +153,12 @@ pub(crate) async fn by_users(scale: Scale, report: &mut Report) -> anyhow::Resul
         table.row(
             format!("{} users", with_separators(number)),
             vec![
-                Samples::from(seeding),
                 cost.clone(),
-                seconds,
-                Samples::from(bytes / number),
                 wal,
+                Samples::from(bytes / number),
                 per_second,
+                Samples::from(seeding),
+                seconds,
                 p99,
             ],
         );

@@ -22,7 +22,10 @@ pub(crate) fn raise_open_file_limit() -> anyhow::Result<()> {
 pub(crate) async fn describe(env: &Env, baseline: Option<&Path>) -> anyhow::Result<Vec<String>> {
     let system = System::new_with_specifics(RefreshKind::everything())?;
     let processor = system.cpus().first().map_or("unknown", |cpu| cpu.brand());
-    let postgres: String = env.database.value("select version()").await;
+    let postgres: String = env
+        .database
+        .value("select current_setting('server_version')")
+        .await;
     let wrk = first_line(Command::new("wrk").arg("-v"))
         .context("wrk is missing: apt-get install -y wrk")?;
     let mut properties = vec![
@@ -37,9 +40,12 @@ pub(crate) async fn describe(env: &Env, baseline: Option<&Path>) -> anyhow::Resu
         System::long_os_version().unwrap_or_default()
             + ", kernel "
             + &System::kernel_long_version().unwrap_or_default(),
-        format!("{postgres}; fsync on, the launcher's settings"),
+        format!("Postgres {postgres}; fsync on, the launcher's settings"),
         first_line(Command::new("rustc").arg("--version"))?,
-        wrk,
+        wrk.split(" Copyright")
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
     ];
     if let Some(name) = baseline.and_then(Path::file_name) {
         properties.push(format!("the baseline: {}", name.display()));

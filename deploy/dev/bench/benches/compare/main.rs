@@ -12,6 +12,7 @@ mod growth;
 mod load;
 mod machine;
 mod minimum;
+mod names;
 mod network;
 mod plot;
 mod relay;

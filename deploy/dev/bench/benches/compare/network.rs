@@ -6,9 +6,10 @@ use std::time::Duration;
 use crate::contestant::Contestant;
 use crate::env::{Env, superuser_url};
 use crate::load::{self, LoadResult};
+use crate::names::{self, Name};
 use crate::relay::Relay;
-use crate::replicas::{self, HOLDS_ROW, RELEASES_EARLY};
-use crate::report::{Bound, Report, Table};
+use crate::replicas::{self, RELEASES_EARLY};
+use crate::report::{Bound, ERRORS, Report, Table};
 use crate::requests::{self, BARE_UPDATE, Measurement};
 use crate::samples::{Samples, Unit};
 use crate::{Scale, shuffled};
@@ -24,11 +25,8 @@ const FLEETS: [usize; 2] = [1, 16];
 const CONNECTIONS_PER_REPLICA: usize = 16;
 
 const BARE_WARP: usize = 2;
-const NAMES: [&str; 3] = [
-    replicas::NAMES[RELEASES_EARLY],
-    replicas::NAMES[HOLDS_ROW],
-    "bare warp, static body",
-];
+/// The first two in the order of [`replicas::NAMES`].
+const NAMES: [Name; 3] = [names::MAX_TWO, names::ROW_HELD, names::BARE_WARP];
 
 const LIGHT_FLEETS: [usize; 2] = [1, 32];
 const LIGHT_CONNECTIONS: usize = 32;
@@ -79,10 +77,10 @@ async fn compare_full_load(
         let measured = FullLoad::measure(env, scale, &relay.url(&env.database.api)).await?;
         let milliseconds = Duration::from_micros(round_trip).as_secs_f64() * 1e3;
         let network = Unit::Milliseconds.text(milliseconds);
-        report.table(measured.table(format!(
-            "Replicas across a network of {network} ms{standby}"
-        )));
+        let title = format!("Replicas across a network of {network} ms{standby}");
+        let table = measured.table(title);
         if round_trip == ROUND_TRIPS[0] && standby.is_empty() {
+            report.table(table);
             let name = format!(
                 "p50 of 16 replicas ÷ of one, each with its own {CONNECTIONS_PER_REPLICA} \
                  connections, {network} ms from the database"
@@ -91,6 +89,8 @@ async fn compare_full_load(
             report
                 .goal(name, Bound::AtMost(2.0), Unit::Ratio, goal)
                 .reference("bare warp", measured.p50_ratio(BARE_WARP, FLEETS[1]));
+        } else {
+            report.unrecorded_table(table);
         }
     }
     Ok(())
@@ -158,8 +158,8 @@ impl FullLoad {
                 ("÷ one replica", Unit::Ratio),
                 ("p99, ms", Unit::Milliseconds),
                 ("idle CPU", Unit::Percent),
-                ("errors", Unit::Number),
             ],
+            &[ERRORS],
         );
         for replicas in FLEETS {
             for (contestant, name) in NAMES.into_iter().enumerate() {
@@ -172,7 +172,7 @@ impl FullLoad {
                     samples(|of| of.idle),
                     samples(|of| of.load.errors),
                 ];
-                table.row(format!("{replicas}: {name}"), figures);
+                table.row(format!("{replicas}: {}", name.short), figures);
             }
         }
         table
@@ -189,7 +189,7 @@ struct LightLoad {
 
 async fn compare_light_load(env: &Env, scale: Scale, report: &mut Report) -> anyhow::Result<()> {
     let measured = LightLoad::measure(env, scale).await?;
-    report.table(measured.table());
+    report.unrecorded_table(measured.table());
     let p99 = |replicas| measured.samples(RELEASES_EARLY, replicas, |load| load.p99);
     let [one, many] = LIGHT_FLEETS;
     let allowed = measured.round_trip.scaled(3.0).plus(&measured.disk_write);
@@ -263,8 +263,8 @@ impl LightLoad {
                 ("requests/s", Unit::Number),
                 ("p50, ms", Unit::Milliseconds),
                 ("p99, ms", Unit::Milliseconds),
-                ("errors", Unit::Number),
             ],
+            &[ERRORS],
         );
         for replicas in LIGHT_FLEETS {
             for (contestant, name) in replicas::NAMES.into_iter().enumerate() {
@@ -275,7 +275,7 @@ impl LightLoad {
                     samples(|load| load.p99),
                     samples(|load| load.errors),
                 ];
-                table.row(format!("{replicas}: {name}"), figures);
+                table.row(format!("{replicas}: {}", name.short), figures);
             }
         }
         table

@@ -8,28 +8,39 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::Scale;
+use crate::names::{LEGEND, Name};
 use crate::plot::Plot;
 use crate::samples::{Samples, Unit};
 
-/// Figures of several contestants.
+type Column = (&'static str, Unit);
+
+/// Requests that failed. RESULTS.md tells them only where there were any.
+pub(crate) const ERRORS: Column = ("errors", Unit::Number);
+
+/// Figures of several contestants. The terminal and results.json have all columns.
 #[derive(Debug, Serialize)]
 pub(crate) struct Table {
     title: String,
     description: String,
-    columns: Vec<(&'static str, Unit)>,
+    columns: Vec<Column>,
+    /// How many of the columns RESULTS.md has. Without any it leaves out the table.
+    recorded_columns: usize,
     rows: Vec<(String, Vec<Samples>)>,
 }
 
 impl Table {
+    /// A table with these columns. A row has the figures of the recorded ones first.
     pub(crate) fn new(
         title: impl Into<String>,
         description: impl Into<String>,
-        columns: &[(&'static str, Unit)],
+        recorded: &[Column],
+        unrecorded: &[Column],
     ) -> Self {
         Self {
             title: title.into(),
             description: description.into(),
-            columns: columns.to_vec(),
+            columns: [recorded, unrecorded].concat(),
+            recorded_columns: recorded.len(),
             rows: Vec::new(),
         }
     }
@@ -38,18 +49,20 @@ impl Table {
         self.rows.push((name.into(), figures));
     }
 
-    fn markdown(&self) -> String {
+    /// The first columns, as Markdown.
+    fn markdown(&self, columns: usize) -> String {
+        let columns = &self.columns[..columns];
         let mut text = format!("## {}\n\n", self.title);
         if !self.description.is_empty() {
             let _ = write!(text, "{}\n\n", self.description);
         }
-        let names: Vec<_> = self.columns.iter().map(|(name, _)| *name).collect();
+        let names: Vec<_> = columns.iter().map(|(name, _)| *name).collect();
         let _ = writeln!(text, "| | {} |", names.join(" | "));
         let _ = writeln!(text, "|---|{}", "--:|".repeat(names.len()));
         for (name, figures) in &self.rows {
             let cells: Vec<_> = figures
                 .iter()
-                .zip(&self.columns)
+                .zip(columns)
                 .map(|(samples, (_, unit))| samples.median_text(*unit))
                 .collect();
             let _ = writeln!(text, "| {name} | {} |", cells.join(" | "));
@@ -109,8 +122,14 @@ impl Report {
 
     /// Adds a table, and prints it.
     pub(crate) fn table(&mut self, table: Table) {
-        println!("{}", table.markdown());
+        println!("{}", table.markdown(table.columns.len()));
         self.tables.push(table);
+    }
+
+    /// The same, but RESULTS.md leaves it out.
+    pub(crate) fn unrecorded_table(&mut self, mut table: Table) {
+        table.recorded_columns = 0;
+        self.table(table);
     }
 
     pub(crate) fn plot(&mut self, plot: Plot) {
@@ -147,10 +166,14 @@ impl Report {
     }
 
     fn goals_markdown(&self) -> String {
-        let mut text = String::from(
+        let missed = self.goals.iter().filter(|goal| !goal.met).count();
+        let mut text = format!(
             "## Goals\n\n\
+             {missed} of {} are missed. Most references do less work, so they show how far a goal \
+             can be met on this machine. [TRIED.md](TRIED.md) explains the limits.\n\n\
              | | goal | measured | | reference in the same run |\n\
              |---|--:|--:|---|---|\n",
+            self.goals.len(),
         );
         for goal in &self.goals {
             let bound = match goal.bound {
@@ -173,14 +196,37 @@ impl Report {
         text
     }
 
+    /// A line for each contestant with errors.
+    fn errors_markdown(&self) -> String {
+        let mut text = String::new();
+        for table in &self.tables {
+            let Some(column) = table.columns.iter().position(|column| column.0 == ERRORS.0) else {
+                continue;
+            };
+            for (name, figures) in &table.rows {
+                let errors = figures[column].sum();
+                if errors > 0.0 {
+                    let errors = ERRORS.1.text(errors);
+                    let _ = writeln!(text, "- {}, {name}: {errors}", table.title);
+                }
+            }
+        }
+        if text.is_empty() {
+            "Errors, where counted: none.\n".to_owned()
+        } else {
+            format!("Errors, of all repetitions together:\n\n{text}")
+        }
+    }
+
     fn markdown(&self) -> String {
         let mut text = format!(
             "# Results\n\n\
              Written by `cargo bench -p bench{}`{}. Contestants alternate in random order, {} \
              times each unless a table gives another number. A figure is a median; goals also show \
              the lowest and the highest figure, in brackets. A ratio (×) is the median of the \
-             ratios within each repetition. Compare ratios: absolute figures hold for this machine at \
-             this hour. [TRIED.md](TRIED.md) lists the experiments and explains the limits.\n\n",
+             ratios within each repetition. Compare ratios: absolute figures hold for this machine \
+             at this hour. `target/tmp/results.json` of a run has all tables and every single \
+             figure.\n\n",
             if self.full { " -- --full" } else { "" },
             if self.full { "" } else { ", in short mode" },
             self.repetitions,
@@ -188,12 +234,18 @@ impl Report {
         for line in &self.machine {
             let _ = writeln!(text, "- {line}");
         }
+        text.push_str("\nNames of what is compared:\n\n");
+        for Name { short, long } in LEGEND {
+            let _ = writeln!(text, "- **{short}**: {long}");
+        }
         let _ = write!(text, "\n{}", self.goals_markdown());
         for plot in &self.plots {
             let _ = write!(text, "\n![{}]({})\n", plot.title, plot.file);
         }
-        for table in &self.tables {
-            let _ = write!(text, "\n{}", table.markdown());
+        let _ = write!(text, "\n{}", self.errors_markdown());
+        let is_recorded = |table: &&Table| table.recorded_columns > 0;
+        for table in self.tables.iter().filter(is_recorded) {
+            let _ = write!(text, "\n{}", table.markdown(table.recorded_columns));
         }
         text
     }

@@ -7,8 +7,9 @@ use crate::contestant::Contestant;
 use crate::env::{Env, Servers, superuser_url};
 use crate::load::{self, LoadResult};
 use crate::machine::{CpuUsage, Usage};
+use crate::names::{self, Name};
 use crate::plot::{Axis, Line, Plot};
-use crate::report::{Bound, Report, Table};
+use crate::report::{Bound, ERRORS, Report, Table};
 use crate::samples::{Samples, Unit};
 use crate::{Scale, shuffled};
 
@@ -20,18 +21,20 @@ const MINIMUM: i64 = 50;
 const BARE_WARP: usize = 0;
 const MAX_TWO: usize = 1;
 const NOT_DURABLE: usize = 2;
-const STATEMENT_PER_REQUEST: usize = 3;
+const MESSAGE_PER_REQUEST: usize = 3;
 const SEARCH_PER_REQUEST: usize = 4;
 /// Only where there is one.
 const BASELINE: usize = 5;
-const NAMES: [&str; 6] = [
-    "bare warp, static body",
-    "Max Two",
-    "Max Two, `synchronous_commit = off`",
-    "a durable statement per request, pool of 10",
-    "a search (`where points > $1 limit 2`) per request, not durable, pool of 10",
-    "Max Two, the baseline",
+const NAMES: [Name; 6] = [
+    names::BARE_WARP,
+    names::MAX_TWO,
+    names::NOT_DURABLE,
+    names::MESSAGE_PER_REQUEST,
+    names::SEARCH_PER_REQUEST,
+    names::BASELINE,
 ];
+/// The numbers of connections that goals are about. A short run measures only these.
+const GOAL_CONNECTIONS: [usize; 3] = [1, 64, 512];
 
 /// One measurement of a contestant.
 pub(crate) struct Measurement {
@@ -59,7 +62,7 @@ pub(crate) async fn compare(
     let connection_counts: &[usize] = if scale.full {
         &[1, 16, 64, 256, 512, 2048]
     } else {
-        &[1, 64, 512]
+        &GOAL_CONNECTIONS
     };
     env.run_round(Some(MINIMUM)).await?;
     let superuser_url = superuser_url(&env.database).await;
@@ -80,7 +83,12 @@ pub(crate) async fn compare(
         }
     }
     for &connections in connection_counts {
-        report.table(measurements.table(connections));
+        let table = measurements.table(connections);
+        if GOAL_CONNECTIONS.contains(&connections) {
+            report.table(table);
+        } else {
+            report.unrecorded_table(table);
+        }
     }
     measurements.goals(report);
     let latency = |contestant| measurements.samples(contestant, 1, |of| of.load.mean);
@@ -138,6 +146,14 @@ pub(crate) async fn measure(
     })
 }
 
+fn connections_text(connections: usize) -> String {
+    if connections == 1 {
+        "1 connection".to_owned()
+    } else {
+        format!("{connections} connections")
+    }
+}
+
 impl Measurements {
     fn samples(
         &self,
@@ -157,22 +173,20 @@ impl Measurements {
 
     fn table(&self, connections: usize) -> Table {
         let mut table = Table::new(
-            if connections == 1 {
-                "Requests over 1 connection".to_owned()
-            } else {
-                format!("Requests over {connections} connections")
-            },
+            format!("Requests over {}", connections_text(connections)),
             "",
             &[
                 ("requests/s", Unit::Number),
                 ("÷ bare warp", Unit::Ratio),
                 ("p50, ms", Unit::Milliseconds),
                 ("p99, ms", Unit::Milliseconds),
-                ("p99.9, ms", Unit::Milliseconds),
                 ("replica CPU, µs/request", Unit::Microseconds),
                 ("Postgres CPU, µs/request", Unit::Microseconds),
+            ],
+            &[
+                ("p99.9, ms", Unit::Milliseconds),
                 ("MB per replica", Unit::Megabytes),
-                ("errors", Unit::Number),
+                ERRORS,
             ],
         );
         let bare_warp = self.per_second(BARE_WARP, connections);
@@ -188,13 +202,13 @@ impl Measurements {
                 ratio,
                 samples(|of| of.load.p50),
                 samples(|of| of.load.p99),
-                samples(|of| of.load.p999),
                 samples(|of| of.replicas_cpu),
                 samples(|of| of.postgres_cpu),
+                samples(|of| of.load.p999),
                 samples(|of| of.megabytes),
                 samples(|of| of.load.errors),
             ];
-            table.row(name, figures);
+            table.row(name.short, figures);
         }
         table
     }
@@ -204,27 +218,26 @@ impl Measurements {
             let that = self.per_second(that, connections);
             self.per_second(this, connections).ratio_to(&that)
         };
-        let not_durable = "`synchronous_commit = off`";
         for (name, connections, other, least, reference_name, reference) in [
             (
                 "requests/s at 64 connections ÷ bare warp",
                 64,
                 BARE_WARP,
                 0.55,
-                not_durable,
+                "not durable",
                 ratio(NOT_DURABLE, BARE_WARP, 64),
             ),
             (
-                "requests/s at 64 connections ÷ a durable statement per request",
+                "requests/s at 64 connections ÷ message per request",
                 64,
-                STATEMENT_PER_REQUEST,
+                MESSAGE_PER_REQUEST,
                 20.0,
                 "bare warp",
-                ratio(BARE_WARP, STATEMENT_PER_REQUEST, 64),
+                ratio(BARE_WARP, MESSAGE_PER_REQUEST, 64),
             ),
             (
                 // Less work: no commit waits for the disk.
-                "requests/s at 512 connections ÷ `synchronous_commit = off`",
+                "requests/s at 512 connections ÷ not durable",
                 512,
                 NOT_DURABLE,
                 0.90,
@@ -232,12 +245,12 @@ impl Measurements {
                 ratio(BARE_WARP, NOT_DURABLE, 512),
             ),
             (
-                "requests/s at 512 connections ÷ a durable statement per request",
+                "requests/s at 512 connections ÷ message per request",
                 512,
-                STATEMENT_PER_REQUEST,
+                MESSAGE_PER_REQUEST,
                 35.0,
                 "bare warp",
-                ratio(BARE_WARP, STATEMENT_PER_REQUEST, 512),
+                ratio(BARE_WARP, MESSAGE_PER_REQUEST, 512),
             ),
         ] {
             let samples = ratio(MAX_TWO, other, connections);
@@ -247,7 +260,7 @@ impl Measurements {
         }
         if self.0.contains_key(&(BASELINE, 1)) {
             for (connections, least) in [(1, 0.95), (64, 0.97), (512, 0.97)] {
-                let name = format!("requests/s at {connections} connections ÷ the baseline");
+                let name = format!("requests/s at {} ÷ baseline", connections_text(connections));
                 let samples = ratio(MAX_TWO, BASELINE, connections);
                 report.goal(name, Bound::AtLeast(least), Unit::Ratio, samples);
             }
@@ -268,7 +281,7 @@ impl Measurements {
                 (connections as f64, per_second.median())
             };
             Line {
-                name: NAMES[contestant].to_owned(),
+                name: NAMES[contestant].long.to_owned(),
                 points: connection_counts.iter().map(point).collect(),
             }
         };
@@ -287,7 +300,7 @@ impl Measurements {
                 BARE_WARP,
                 MAX_TWO,
                 NOT_DURABLE,
-                STATEMENT_PER_REQUEST,
+                MESSAGE_PER_REQUEST,
                 SEARCH_PER_REQUEST,
             ]
             .map(line)

@@ -96,6 +96,7 @@ pub(crate) async fn compare(env: &Env, scale: Scale, report: &mut Report) -> any
             ("growth, MB", Unit::Megabytes),
             ("HOT updates", Unit::Percent),
         ],
+        &[],
     );
     for (contestant, name) in NAMES.into_iter().enumerate() {
         let (growth, hot_updates) = match contestant {

@@ -22,6 +22,10 @@ impl Samples {
         }
     }
 
+    pub(crate) fn sum(&self) -> f64 {
+        self.0.iter().sum()
+    }
+
     /// The ratios to another thing, repetition by repetition.
     pub(crate) fn ratio_to(&self, other: &Self) -> Self {
         self.zip_with(other, |this, that| this / that)
