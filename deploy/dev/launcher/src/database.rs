@@ -25,8 +25,8 @@ pub(crate) struct Urls {
     pub(crate) owner: String,
     pub(crate) worker: String,
     pub(crate) api: String,
-    /// The directory of a private server, with the file of the owner's URL.
-    pub(crate) directory: Option<PathBuf>,
+    /// The folder of a private server, with the file of the owner's URL.
+    pub(crate) folder: Option<PathBuf>,
 }
 
 /// Starts a private server unless `DATABASE_URL` is set, and brings roles and schema up to date.
@@ -53,36 +53,33 @@ pub(crate) async fn prepare(
             owner: url.clone(),
             worker: url.clone(),
             api: url.clone(),
-            directory: None,
+            folder: None,
         });
     }
-    let directory = settings
-        .data_dir
-        .clone()
-        .map_or_else(default_directory, Ok)?;
-    info!(directory = %directory.display(), "starting a private Postgres");
+    let folder = settings.data_dir.clone().map_or_else(default_folder, Ok)?;
+    info!(directory = %folder.display(), "starting a private Postgres");
     let step = screen.begin("looking for Postgres");
-    let binaries = find_binaries(directory.clone(), settings.postgres_bin.clone(), &step).await?;
+    let binaries = find_binaries(folder.clone(), settings.postgres_bin.clone(), &step).await?;
     let program = binaries.program("postgres");
     step.end(&format!("Postgres is {}", program.display()));
     let step = screen.begin("starting Postgres");
-    let is_new = !directory.join("cluster").exists();
-    let server = postgres.start(directory, binaries).await?;
+    let is_new = !folder.join("cluster").exists();
+    let server = postgres.start(folder, binaries).await?;
     let superuser = |database| Database::parse(&server.url("postgres", database), "max-two");
-    let mut connection = superuser("postgres")?.connect(CONNECT_TIMEOUT).await?;
-    roles::create(&mut connection, server.password(), DATABASE_NAME).await?;
-    close(connection).await;
+    let mut session = superuser("postgres")?.connect(CONNECT_TIMEOUT).await?;
+    roles::create(&mut session, server.password(), DATABASE_NAME).await?;
+    close(session).await;
     let urls = Urls {
         owner: server.url(roles::OWNER, DATABASE_NAME),
         worker: server.url(roles::WORKER, DATABASE_NAME),
         api: server.url(roles::API, DATABASE_NAME),
-        directory: Some(server.folder().to_owned()),
+        folder: Some(server.folder().to_owned()),
     };
     server.write_url(roles::OWNER, DATABASE_NAME)?;
     migrate(&Database::parse(&urls.owner, "max-two")?).await?;
-    let mut connection = superuser(DATABASE_NAME)?.connect(CONNECT_TIMEOUT).await?;
-    roles::grant(&mut connection).await?;
-    close(connection).await;
+    let mut session = superuser(DATABASE_NAME)?.connect(CONNECT_TIMEOUT).await?;
+    roles::grant(&mut session).await?;
+    close(session).await;
     step.end(if is_new {
         "Postgres runs, with a new database"
     } else {
@@ -93,8 +90,8 @@ pub(crate) async fn prepare(
 
 /// Finds or downloads Postgres on a thread of its own, since a download may take long.
 async fn find_binaries(
-    directory: PathBuf,
-    setting: Option<PathBuf>,
+    folder: PathBuf,
+    postgres_bin: Option<PathBuf>,
     step: &Step,
 ) -> anyhow::Result<Binaries> {
     let step = step.clone();
@@ -105,35 +102,35 @@ async fn find_binaries(
             info!(bytes = all, "downloading Postgres");
         }
     };
-    spawn_blocking(move || Binaries::find_for(&directory, setting.as_deref(), &progress))
+    spawn_blocking(move || Binaries::find_for(&folder, postgres_bin.as_deref(), &progress))
         .await
         .context("finding Postgres")?
         .map_err(anyhow::Error::from)
 }
 
 async fn migrate(owner: &Database) -> anyhow::Result<()> {
-    let mut connection = owner
+    let mut session = owner
         .connect(CONNECT_TIMEOUT)
         .await
         .context("connecting to the database")?;
-    schema::migrate(&mut connection)
+    schema::migrate(&mut session)
         .await
         .context("migrating the database")?;
-    close(connection).await;
+    close(session).await;
     Ok(())
 }
 
 /// `.max-two` in the current folder. When root starts this in a folder that Postgres' account can't
 /// enter, such as /root: a folder in /var/lib/max-two, named for the current one.
-fn default_directory() -> anyhow::Result<PathBuf> {
+fn default_folder() -> anyhow::Result<PathBuf> {
     let current = env::current_dir().context("finding the current folder")?;
     let in_current = current.join(".max-two");
     if is_accessible(&in_current.join("cluster"))? {
         return Ok(in_current);
     }
-    let directory = Path::new("/var/lib/max-two").join(folder_name(&current)?);
-    info!(directory = %directory.display(), "Postgres' account can't enter the current folder; using another data directory");
-    Ok(directory)
+    let folder = Path::new("/var/lib/max-two").join(folder_name(&current)?);
+    info!(directory = %folder.display(), "Postgres' account can't enter the current folder; using another data directory");
+    Ok(folder)
 }
 
 /// A folder's path with `-` in place of `/`.

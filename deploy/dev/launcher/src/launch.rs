@@ -90,24 +90,24 @@ async fn run(settings: &Settings, screen: Screen, running: &mut Running) -> anyh
     running.replicas = Some(Processes::start(replicas(settings, screen, listen, &urls))?);
     wait_until_ready(listen).await;
     step.end("a replica answers");
-    print_ready(listen, urls.directory.as_deref());
+    print_ready(listen, urls.folder.as_deref());
     running.postgres.supervise().await
 }
 
 /// Prints how to go on. A database's URL may hold a password, so it is not printed.
-fn print_ready(listen: SocketAddr, directory: Option<&Path>) {
+fn print_ready(listen: SocketAddr, folder: Option<&Path>) {
     cli::print(&format_args!("Max Two is ready: http://{listen}/"));
     cli::print(&format_args!("    curl http://{listen}/"));
-    let Some(directory) = directory else {
+    let Some(folder) = folder else {
         cli::print(&"Ctrl-C stops it.");
         cli::print(&"Its database: that of DATABASE_URL");
         return;
     };
     cli::print(&format_args!(
         "Ctrl-C stops it. The next start goes on with the data in {}",
-        directory.display()
+        folder.display()
     ));
-    let file = shell_word(&directory.join(DATABASE_URL_FILE));
+    let file = shell_word(&folder.join(DATABASE_URL_FILE));
     cli::print(&format_args!("Its database: psql \"$(cat {file})\""));
 }
 
@@ -148,7 +148,7 @@ fn workers(settings: &Settings, screen: Screen, urls: &Urls) -> impl Iterator<It
     environment.extend(log_settings(settings, screen));
     (1..=settings.workers).map(move |number| Program {
         name: format!("worker {number}"),
-        role: "worker",
+        subcommand: "worker",
         environment: environment.clone(),
     })
 }
@@ -170,21 +170,21 @@ fn replicas(
     environment.extend(log_settings(settings, screen));
     (1..=settings.replicas).map(move |number| Program {
         name: format!("api replica {number}"),
-        role: "api",
+        subcommand: "api",
         environment: environment.clone(),
     })
 }
 
 /// Waits until a worker has done the latest due tick. Returns at once if the schedule has had none.
 async fn wait_for_first_round(owner: &Database, schedule: &Schedule) -> anyhow::Result<()> {
-    let mut connection = owner
+    let mut session = owner
         .connect(CONNECT_TIMEOUT)
         .await
         .context("connecting to the database")?;
-    let now = rounds::read_fence(&mut connection).await?.began_at;
+    let now = rounds::read_fence(&mut session).await?.began_at;
     if let Some(due) = schedule.latest_tick(now) {
         info!(tick_at = %due, "waiting for the first round");
-        while rounds::read_fence(&mut connection)
+        while rounds::read_fence(&mut session)
             .await?
             .fence
             .is_none_or(|fence| fence.tick_at < due)
@@ -192,7 +192,7 @@ async fn wait_for_first_round(owner: &Database, schedule: &Schedule) -> anyhow::
             sleep(POLL_INTERVAL).await;
         }
     }
-    close(connection).await;
+    close(session).await;
     Ok(())
 }
 

@@ -19,7 +19,7 @@ use std::{env, io};
 
 use private_postgres::postgres_variables;
 use screen::Screen;
-use settings::{Role, Settings};
+use settings::{Settings, Subcommand};
 use tokio::runtime::Runtime;
 use tracing::error;
 
@@ -31,9 +31,9 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(status) => return status,
     };
-    match settings.role {
-        Some(Role::Api(settings)) => return api::main(*settings),
-        Some(Role::Worker(settings)) => return worker::main(*settings),
+    match settings.subcommand {
+        Some(Subcommand::Api(settings)) => return api::main(*settings),
+        Some(Subcommand::Worker(settings)) => return worker::main(*settings),
         None => {}
     }
     let screen = Screen::new(&settings);

@@ -25,17 +25,17 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// Starts it on the data in `directory`.
+    /// Starts it on the data in `folder`.
     ///
     /// # Errors
     /// When it can't be started.
     pub(crate) async fn start(
         &mut self,
-        directory: PathBuf,
+        folder: PathBuf,
         binaries: Binaries,
     ) -> anyhow::Result<&Server> {
         let cancel = self.cancel.clone();
-        self.run(move || Server::start(&directory, &binaries, cancel))
+        self.start_on_thread(move || Server::start(&folder, &binaries, cancel))
             .await
     }
 
@@ -46,7 +46,7 @@ impl Postgres {
             checks.tick().await;
             if let Some(mut server) = self.server.take_if(|server| !server.is_running()) {
                 error!("Postgres died; starting it again");
-                self.run(move || {
+                self.start_on_thread(move || {
                     if let Err(error) = server.start_again() {
                         error!("{error}");
                     }
@@ -73,8 +73,8 @@ impl Postgres {
         }
     }
 
-    /// Cancel safe: [`Self::stop`] waits for the start.
-    async fn run(
+    /// Runs `start` on a thread of its own. Cancel safe: [`Self::stop`] waits for that thread.
+    async fn start_on_thread(
         &mut self,
         start: impl FnOnce() -> Result<Server, Error> + Send + 'static,
     ) -> anyhow::Result<&Server> {

@@ -27,7 +27,7 @@ pub(crate) struct Program {
     /// Its name in log lines.
     pub(crate) name: String,
     /// The hidden subcommand of the launcher that runs it.
-    pub(crate) role: &'static str,
+    pub(crate) subcommand: &'static str,
     pub(crate) environment: Vec<(&'static str, OsString)>,
 }
 
@@ -103,7 +103,7 @@ struct Process {
 impl Process {
     fn start(executable: &PathBuf, program: &Program) -> io::Result<Self> {
         let child = Command::new(executable)
-            .arg(program.role)
+            .arg(program.subcommand)
             // The environment below sets DATABASE_URL, and having both is an error.
             .env_remove("DATABASE_URL_FILE")
             .envs(

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use crate::settings::Settings;
 
 /// How often the spinner moves.
-const TICK_INTERVAL: Duration = Duration::from_millis(100);
+const SPINNER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Standard error, as a screen or as a log.
 #[derive(Clone, Copy)]
@@ -51,7 +51,7 @@ impl Screen {
             .with_style(style)
             .with_finish(ProgressFinish::AndClear)
             .with_message(doing);
-        bar.enable_steady_tick(TICK_INTERVAL);
+        bar.enable_steady_tick(SPINNER_INTERVAL);
         Step { bar, ..step }
     }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand, value_parser};
+use clap::{Parser, value_parser};
 use private_postgres::Binaries;
 use shared::db::Database;
 use shared::program::logs::LogFormat;
@@ -54,7 +54,7 @@ pub(crate) struct Settings {
     pub(crate) log_format: Option<LogFormat>,
 
     #[command(subcommand)]
-    pub(crate) role: Option<Role>,
+    pub(crate) subcommand: Option<Subcommand>,
 }
 
 impl Settings {
@@ -73,9 +73,9 @@ impl Settings {
     }
 }
 
-/// The program that the launcher runs as a process of its own.
-#[derive(Subcommand)]
-pub(crate) enum Role {
+/// The program that this process runs instead, when a launcher has started it.
+#[derive(clap::Subcommand)]
+pub(crate) enum Subcommand {
     #[command(hide = true)]
     Api(Box<api::Settings>),
     #[command(hide = true)]

@@ -1,4 +1,5 @@
-//! Finds the installed Postgres binaries, or downloads them.
+//! Finds the folder of the installed Postgres binaries, or downloads them: a folder with `initdb` and
+//! `postgres`. Other programs may be missing there, as in a download.
 
 use std::env;
 use std::fs;
@@ -34,14 +35,14 @@ const INSTALL_FOLDERS: [&str; 5] = [
 pub struct Binaries(PathBuf);
 
 impl Binaries {
-    /// Those in `setting`; else those on `PATH` (as on Fedora); else the newest in the usual
+    /// Those in `postgres_bin`; else those on `PATH` (as on Fedora); else the newest in the usual
     /// folders; else downloaded ones.
     ///
     /// # Errors
-    /// [`Error::NotBinaries`] when `setting` names a folder without them. [`Error::NoBinaries`],
+    /// [`Error::NotBinaries`] when `postgres_bin` is a folder without them. [`Error::NoBinaries`],
     /// with the command that installs them, when none are installed and the download fails.
-    pub fn find(setting: Option<&Path>) -> Result<Self, Error> {
-        Self::find_or_download(setting, &|_, _| {})
+    pub fn find(postgres_bin: Option<&Path>) -> Result<Self, Error> {
+        Self::find_or_download(postgres_bin, &|_, _| {})
     }
 
     /// Those in `POSTGRES_BIN`, or as [`Self::find`] finds them: for tests, which have no settings.
@@ -60,24 +61,24 @@ impl Binaries {
     /// [`Error::OtherMajor`] when there are none of that version; else as [`Self::find`].
     pub fn find_for(
         folder: &Path,
-        setting: Option<&Path>,
+        postgres_bin: Option<&Path>,
         progress: &dyn Fn(u64, u64),
     ) -> Result<Self, Error> {
         let path = folder.join("cluster/PG_VERSION");
         let major = match fs::read_to_string(&path) {
             Ok(text) => text.trim().to_owned(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Self::find_or_download(setting, progress);
+                return Self::find_or_download(postgres_bin, progress);
             }
             Err(error) => return Err(Error::io("reading", &path)(error)),
         };
-        // What the setting names is not replaced.
-        if setting.is_none()
+        // What the setting POSTGRES_BIN names is not replaced.
+        if postgres_bin.is_none()
             && let Some(installed) = Self::installed().find(|binaries| binaries.is_of(&major))
         {
             return Ok(installed);
         }
-        let found = Self::find_or_download(setting, progress)?;
+        let found = Self::find_or_download(postgres_bin, progress)?;
         if found.is_of(&major) {
             return Ok(found);
         }
@@ -109,10 +110,10 @@ impl Binaries {
     }
 
     fn find_or_download(
-        setting: Option<&Path>,
+        postgres_bin: Option<&Path>,
         progress: &dyn Fn(u64, u64),
     ) -> Result<Self, Error> {
-        if let Some(folder) = setting {
+        if let Some(folder) = postgres_bin {
             return Self::at(folder).ok_or_else(|| Error::NotBinaries(folder.to_owned()));
         }
         Self::on_path()

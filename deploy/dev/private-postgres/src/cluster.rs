@@ -1,4 +1,11 @@
-//! A database cluster, in a folder that also holds its password and its lock. It is created here.
+//! A server's folder: makes the database cluster in it, or reads the password of the one that is
+//! there. The folder holds
+//!
+//! - `cluster`: the cluster, which is Postgres' data directory;
+//! - `password`: the password of all roles;
+//! - `lock`: locked while a server may run, so that a second one is refused;
+//! - `postgres.log`: the log since the last start (`postmaster.rs`);
+//! - `database-url`: written on request (`server.rs`).
 
 use std::env;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -36,6 +43,7 @@ pub(crate) struct Cluster {
     pub(crate) binaries: Binaries,
     pub(crate) account: Account,
     pub(crate) durability: Durability,
+    /// The server's settings, each `name=value`.
     pub(crate) settings: Vec<String>,
     /// Ends a start that is going on, and refuses later ones.
     pub(crate) cancel: CancellationToken,

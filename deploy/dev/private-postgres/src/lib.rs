@@ -1,8 +1,11 @@
 //! A private Postgres server for the launcher, the tests, the soak and the benchmark.
 //!
-//! [`Server`] runs in a folder and has a URL; [`roles`] creates the roles of Max Two in it. The
-//! server stops when its [`Server`] is dropped, and also when the owning process is killed.
-//! It is not for production: it listens on the loopback interface only.
+//! [`Binaries`] finds Postgres' programs, or downloads them. [`Server`] runs them on a folder and has
+//! a URL; [`roles`] creates the roles of Max Two in it. The server stops when its [`Server`] is
+//! dropped, and also when its parent process, the one that started it, is killed. It is not for
+//! production: it listens on the loopback interface only.
+//!
+//! Except in [`roles`], functions block. A start may take minutes, for a recovery or a download.
 
 mod account;
 mod binaries;
@@ -86,7 +89,7 @@ pub enum Error {
     /// The start was cancelled.
     #[error("the start of the Postgres server was cancelled")]
     Cancelled,
-    /// The server of a previous owner did not stop.
+    /// A server that an earlier process started has not stopped.
     #[error("a Postgres server that was started earlier still runs in {folder}, as process {id}")]
     StillRuns {
         /// The cluster's folder.

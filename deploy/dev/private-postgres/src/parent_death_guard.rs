@@ -1,4 +1,5 @@
-//! Ends a process when its parent dies, even by `SIGKILL`.
+//! Ends a process when its parent, this process, dies, even by `SIGKILL`. Not if the guard
+//! is killed too.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};

@@ -1,4 +1,5 @@
-//! The server's main process: started on a port, ready once `postmaster.pid` shows it, ended.
+//! The server's main process: starts it on a cluster and a port, waits until `postmaster.pid` shows
+//! that it is ready, and ends it.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -56,7 +57,7 @@ impl Postmaster {
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(Error::io("sharing", &log_path))?)
             .stderr(log)
-            // A Ctrl-C in the terminal must not stop the server: its owner stops it last.
+            // A Ctrl-C in the terminal must not stop the server: this process stops it last.
             .process_group(0)
             .spawn()
             .map_err(Error::io("starting", &program))?;

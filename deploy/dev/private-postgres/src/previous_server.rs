@@ -1,4 +1,5 @@
-//! A server whose owner was killed: it may still run, and it leaves `postmaster.pid`.
+//! A server whose parent process was killed: it may still run, and it leaves `postmaster.pid`. Before
+//! another one starts in its folder, this waits for its end and removes that file.
 
 use std::fs;
 use std::io;
@@ -15,13 +16,13 @@ use crate::Error;
 use crate::cluster::Cluster;
 use crate::postmaster::POLL_INTERVAL;
 
-/// How long to wait until the guard of a killed owner has stopped the server that it left behind.
+/// How long to wait until the guard of a killed parent has stopped the server that it left behind.
 const PREVIOUS_SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Cluster {
-    /// Waits for the end of a server whose owner was killed, which the guard may not have stopped
-    /// yet. Then no server runs here, since the caller holds the lock of the folder. So it
-    /// removes a `postmaster.pid` that is left: Postgres would refuse to start if its number
+    /// Waits for the end of a server whose parent was killed, which the guard may not have stopped
+    /// yet. Then no server runs here, since the caller holds the lock of the folder. So this removes
+    /// a `postmaster.pid` that is left: Postgres would refuse to start if the process id in it
     /// belongs to another process by now.
     ///
     /// # Errors
@@ -55,8 +56,8 @@ impl Cluster {
         if kill(Pid::from_raw(id), None) == Err(Errno::ESRCH) {
             return None;
         }
-        // A server of ours has its data directory as an argument, one that was started by hand may
-        // have it as the working directory alone.
+        // A server of ours has its data directory as an argument; one that was started by hand may
+        // have it only as its working directory.
         let process = Path::new("/proc").join(id.to_string());
         let is_server = match fs::read(process.join("cmdline")) {
             Ok(arguments) => {

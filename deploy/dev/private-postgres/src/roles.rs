@@ -1,9 +1,8 @@
 //! The three roles in a private server, created by the scripts that operators run on theirs:
 //! `deploy/postgres/roles.sql` and `deploy/postgres/grants.sql`.
 
-use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
-
-use shared::db::Error;
+use shared::db::{Error, Session};
+use sqlx::{AssertSqlSafe, raw_sql};
 
 /// Owns the database, migrates and seeds it.
 pub const OWNER: &str = "max_two_owner";
@@ -21,11 +20,7 @@ pub const API: &str = "max_two_api";
 /// # Panics
 /// When the password holds anything but ASCII letters and digits, or the database's name anything
 /// but these and `_`.
-pub async fn create(
-    connection: &mut PgConnection,
-    password: &str,
-    database: &str,
-) -> Result<(), Error> {
+pub async fn create(session: &mut Session, password: &str, database: &str) -> Result<(), Error> {
     assert!(
         password
             .chars()
@@ -39,26 +34,26 @@ pub async fn create(
         "the database's name goes into SQL text"
     );
     raw_sql(include_str!("../../../postgres/roles.sql"))
-        .execute(&mut *connection)
+        .execute(&mut *session)
         .await?;
     for role in [OWNER, WORKER, API] {
         // Safe: `password` and `database` are checked above.
         raw_sql(AssertSqlSafe(format!(
             "alter role {role} password '{password}' connection limit -1"
         )))
-        .execute(&mut *connection)
+        .execute(&mut *session)
         .await?;
     }
     let exists: bool =
         sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
             .bind(database)
-            .fetch_one(&mut *connection)
+            .fetch_one(&mut *session)
             .await?;
     if !exists {
         raw_sql(AssertSqlSafe(format!(
             "create database {database} owner {OWNER}"
         )))
-        .execute(connection)
+        .execute(session)
         .await?;
     }
     Ok(())
@@ -68,9 +63,9 @@ pub async fn create(
 ///
 /// # Errors
 /// When the session is not a superuser's, or a table is missing.
-pub async fn grant(connection: &mut PgConnection) -> Result<(), Error> {
+pub async fn grant(session: &mut Session) -> Result<(), Error> {
     raw_sql(include_str!("../../../postgres/grants.sql"))
-        .execute(connection)
+        .execute(session)
         .await?;
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A server from its start to its stop. It keeps its port across crashes and restarts.
+//! A server from its start to its stop: a folder and binaries enter, a URL leaves. It keeps its port
+//! across crashes and restarts, but a process that takes the port meanwhile keeps it.
 
 use std::fs::{self, File};
 use std::io;
@@ -154,7 +155,7 @@ impl Server {
     }
 
     /// Writes [`Self::url`] to [`DATABASE_URL_FILE`] in the server's folder. Only the account
-    /// of this process can read.
+    /// of this process can read it.
     ///
     /// # Errors
     /// [`Error::Io`] when it can't be written.
@@ -266,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_its_owner_left_running_is_not_joined_by_another() {
+    fn a_server_that_its_parent_left_running_is_not_joined_by_another() {
         let binaries = Binaries::of_environment().expect("Postgres is installed");
         let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
         let id = server.cluster.previous_server();

@@ -1,4 +1,5 @@
-//! A folder that ends with its owner.
+//! A new folder, removed when its value is dropped. If this process is killed, it stays, unless a
+//! [`ParentDeathGuard`](crate::ParentDeathGuard) removes it.
 
 use std::fs::{self, DirBuilder};
 use std::io;

@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use soak::Plan;
 use tokio::runtime::Runtime;
 
@@ -12,13 +12,14 @@ use tokio::runtime::Runtime;
 #[derive(Parser)]
 struct Settings {
     #[command(subcommand)]
-    role: Option<Role>,
+    subcommand: Option<Subcommand>,
     #[command(flatten)]
     plan: Plan,
 }
 
-#[derive(Subcommand)]
-enum Role {
+/// The program that this process runs instead, when a soak has started it.
+#[derive(clap::Subcommand)]
+enum Subcommand {
     #[command(hide = true)]
     Api(Box<api::Settings>),
     #[command(hide = true)]
@@ -30,9 +31,9 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(status) => return status,
     };
-    match settings.role {
-        Some(Role::Api(settings)) => return api::main(*settings),
-        Some(Role::Worker(settings)) => return worker::main(*settings),
+    match settings.subcommand {
+        Some(Subcommand::Api(settings)) => return api::main(*settings),
+        Some(Subcommand::Worker(settings)) => return worker::main(*settings),
         None => {}
     }
     let executable = std::env::current_exe().expect("a running program has an executable file");

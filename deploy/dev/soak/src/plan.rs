@@ -28,7 +28,7 @@ pub struct Plan {
     /// Number of clients; each sends its next request shortly after an answer
     #[arg(long, default_value = "8")]
     pub clients: NonZeroU16,
-    /// Most seconds from the first round after a fault to the next fault
+    /// Maximum number of seconds from the first round after a fault to the next fault
     #[arg(long, default_value_t = 6)]
     pub rest: u32,
 }

@@ -16,7 +16,7 @@ const CLIENT_DELAY: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Process {
     executable: PathBuf,
-    role: &'static str,
+    subcommand: &'static str,
     environment: Vec<(&'static str, String)>,
     /// Its connection to the database runs through this.
     pub proxy: Proxy,
@@ -27,7 +27,7 @@ pub struct Process {
 impl Process {
     async fn start(
         executable: &Path,
-        role: &'static str,
+        subcommand: &'static str,
         url: &str,
         port: u16,
         settings: &[(&'static str, String)],
@@ -39,9 +39,9 @@ impl Process {
         ];
         environment.extend_from_slice(settings);
         Self {
-            program: Program::start(executable, &[role], environment.clone()),
+            program: Program::start(executable, &[subcommand], environment.clone()),
             executable: executable.to_owned(),
-            role,
+            subcommand,
             environment,
             proxy,
         }
@@ -51,7 +51,11 @@ impl Process {
     pub async fn replace(&mut self) {
         self.program.signal(Signal::SIGKILL);
         self.program.wait().await;
-        self.program = Program::start(&self.executable, &[self.role], self.environment.clone());
+        self.program = Program::start(
+            &self.executable,
+            &[self.subcommand],
+            self.environment.clone(),
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! A package's archive: verified, and unpacked.
+//! A package's archive: checks its checksum, and unpacks it into the folder that it is in.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -23,7 +23,7 @@ struct Link {
     target: PathBuf,
 }
 
-/// Whether the archive has this SHA-512, in base64.
+/// Checks that the archive has this SHA-512, in base64.
 pub(super) fn verify(archive: &Path, sha512: &str) -> Result<(), String> {
     let (length, actual) = length_and_sha512(archive).map_err(named(archive))?;
     if actual == sha512 {

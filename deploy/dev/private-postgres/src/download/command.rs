@@ -1,4 +1,4 @@
-//! Runs programs of the system.
+//! Runs a program of the system to its end, and words its failure in one line.
 
 use std::io;
 use std::path::Path;
@@ -39,8 +39,8 @@ pub(super) fn run(
     process.wait_with_output().map_err(failed)
 }
 
-/// The output of a program that was successful. The error is the first line that the program
-/// printed, which says why it failed, or its exit status.
+/// The output of a program that was successful. The error is the first line of its standard error,
+/// or its exit status.
 pub(super) fn check(output: Output) -> Result<Output, String> {
     if output.status.success() {
         return Ok(output);

@@ -1,4 +1,4 @@
-//! The registry of npm that packages come from.
+//! The registry of npm: finds its URL, and fetches a package's archive from it.
 
 use std::env;
 use std::path::Path;
@@ -12,7 +12,7 @@ use super::package::Package;
 pub(super) struct Registry(pub(super) String);
 
 impl Registry {
-    /// That of the variable `npm_config_registry`, else the one that `npm` is configured for.
+    /// The registry of the variable `npm_config_registry`, else the one that `npm` is configured for.
     pub(super) fn configured() -> Result<Self, String> {
         if let Ok(url) = env::var("npm_config_registry") {
             return Ok(Self(url));

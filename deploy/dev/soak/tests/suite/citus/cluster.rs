@@ -5,8 +5,9 @@ use std::fs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use private_postgres::{Binaries, Server, postgres_variables, roles};
+use shared::db::Session;
+use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{ConnectOptions, PgConnection};
 use testkit::sql::{self, run, value};
 use testkit::{Client, Program, eventually};
 use tokio::process::Command;
@@ -34,7 +35,7 @@ pub(crate) struct Cluster {
     nodes: Vec<Server>,
     shards: u16,
     /// A superuser's, on the coordinator.
-    session: Option<PgConnection>,
+    session: Option<Session>,
 }
 
 impl Cluster {
@@ -136,18 +137,18 @@ impl Cluster {
     }
 
     /// A superuser's session on the coordinator.
-    pub(crate) async fn session(&mut self) -> &mut PgConnection {
+    pub(crate) async fn session(&mut self) -> &mut Session {
         if self.session.is_none() {
             self.session = Some(self.connect().await);
         }
         self.session.as_mut().unwrap()
     }
 
-    async fn connect(&self) -> PgConnection {
+    async fn connect(&self) -> Session {
         connect(&self.coordinator, self.coordinator.password(), DATABASE).await
     }
 
-    async fn connect_to_node(&self, node: usize) -> PgConnection {
+    async fn connect_to_node(&self, node: usize) -> Session {
         connect(&self.nodes[node], self.coordinator.password(), DATABASE).await
     }
 
@@ -184,7 +185,7 @@ impl Cluster {
     }
 
     /// Keeps rounds from starting, and waits until all nodes have committed the last one.
-    pub(crate) async fn pause_rounds(&mut self) -> PgConnection {
+    pub(crate) async fn pause_rounds(&mut self) -> Session {
         let mut lock = self.connect().await;
         run(&mut lock, "set lock_timeout = '1min'").await;
         run(&mut lock, &format!("select pg_advisory_lock({LOCK_KEY})")).await;
@@ -197,7 +198,7 @@ impl Cluster {
     }
 
     /// Locks a user on this node, so that a round waits there, and waits until one does.
-    pub(crate) async fn hold_round_on(&mut self, node: usize) -> PgConnection {
+    pub(crate) async fn hold_round_on(&mut self, node: usize) -> Session {
         let port = self.nodes[node].port();
         let shard: i64 = self
             .value(&format!(
@@ -332,6 +333,6 @@ fn options(server: &Server, password: &str, database: &str) -> PgConnectOptions 
         .disable_statement_logging()
 }
 
-pub(crate) async fn connect(server: &Server, password: &str, database: &str) -> PgConnection {
+pub(crate) async fn connect(server: &Server, password: &str, database: &str) -> Session {
     options(server, password, database).connect().await.unwrap()
 }
