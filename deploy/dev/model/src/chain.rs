@@ -2,13 +2,14 @@
 //! replicas at once, beside a worker's round.
 //!
 //! A request may arrive at any moment. A replica has one message in flight, for all requests that
-//! waited when it was sent. A message reads the clock when it is sent. (Postgres reads it again
-//! after a wait for the row; the earlier time is the harder case.) When it has the row's lock it
-//! moves the row, reads the users, and commits, in one step here: nobody else can move the row in
-//! between. That makes the move visible and frees the row. A later step makes it durable, with all
-//! moves before it. (A plain durable commit is these two steps with none in between.) The reply may
-//! be lost at any time; its batch then gets a 503. A round may be committed between any two steps.
-//! The database's clock may advance at any moment, and may go back once.
+//! waited when it was sent: all queries are equal here, so one message answers a batch. A message
+//! reads the clock when it is sent. (Postgres reads it again after a wait for the row; the earlier
+//! time is the harder case.) When it has the row's lock it moves the row, reads the users, and
+//! commits, in one step here: nobody else can move the row in between. That makes the move visible
+//! and frees the row. A later step makes it durable, with all moves before it. (A plain durable
+//! commit is these two steps with none in between.) The reply may be lost at any time; its requests
+//! then get 503. A round may be committed between any two steps. The database's clock may advance at
+//! any moment, and may go back once.
 //!
 //! The database may crash, or fail over to its synchronous standby, once. All connections are lost,
 //! and of the moves that are not durable, any number of the last ones.
@@ -34,15 +35,15 @@ const LAST_ROUND: u8 = 1;
 pub enum Variant {
     /// No defect.
     AsImplemented,
-    /// Every request of a batch gets the time of the query before the batch.
+    /// Every request of a message gets the time of the query before the message.
     AllGetPrevious,
     /// The row takes the clock's time even when that is earlier than its own.
     NoGreatest,
-    /// A request that arrives before the reply joins the batch, even after its commit.
+    /// A request that arrives before the reply joins its message, even after the commit.
     JoinAfterCommit,
     /// A replica keeps the last query in its own memory.
     LastQueryInMemory,
-    /// A batch whose reply is lost gets the reply of the batch before.
+    /// Requests whose reply is lost get the reply of the message before.
     StaleReply,
     /// The users are those of the snapshot from before the wait for the row's lock, as when one
     /// statement moves the row and reads them.

@@ -143,7 +143,8 @@ pub struct Report {
     pub last_tick: Option<DateTime<Utc>>,
     /// How often each promise was broken in the database, by its name in `checker/findings.sql`.
     pub findings: Vec<(String, i64)>,
-    /// Moves of the chain of queries. Each answers a batch of requests.
+    /// Moves of the chain of queries. Each message of a replica makes one, for all queries that it
+    /// answers.
     pub moves: i64,
     /// Moves whose first answer no client of the checker got: 0, unless responses were lost or
     /// other clients sent queries.

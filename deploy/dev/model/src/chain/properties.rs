@@ -63,9 +63,12 @@ pub(super) fn all() -> Vec<Property<Chain>> {
                         && state.position(request).is_none()
                 })
         }),
-        Property::sometimes("a committed batch gets 503", |_, state: &State| {
-            (state.chain.iter())
-                .any(|&(request, _)| state.requests[request] == Request::Unavailable)
-        }),
+        Property::sometimes(
+            "requests whose move is committed get 503",
+            |_, state: &State| {
+                (state.chain.iter())
+                    .any(|&(request, _)| state.requests[request] == Request::Unavailable)
+            },
+        ),
     ]
 }

@@ -28,9 +28,9 @@ impl Request {
 /// What a message returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Reply {
-    /// The time of the query before the batch.
+    /// The time of the query before the message.
     pub(super) previous: Time,
-    /// The time of the batch.
+    /// The time of the message.
     pub(super) queried: i8,
     /// The round whose users were read.
     pub(super) round: u8,
@@ -47,12 +47,13 @@ pub(super) enum Progress {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Message {
-    pub(super) batch: Vec<usize>,
+    /// The requests that it answers.
+    pub(super) requests: Vec<usize>,
     pub(super) sent_at: i8,
     /// The last round when it was sent.
     pub(super) sent_round: u8,
-    /// The length of the chain, with this batch, once that is visible. The message's durable commit
-    /// makes so much of it durable.
+    /// The length of the chain, with these requests, once their move is visible. The durable commit
+    /// makes so much of the chain durable.
     pub(super) end: usize,
     pub(super) progress: Progress,
 }

@@ -22,7 +22,7 @@ impl Chain {
         };
         let Replica { queue, message, .. } = &mut state.replicas[replica];
         *message = Some(Message {
-            batch: std::mem::take(queue),
+            requests: std::mem::take(queue),
             sent_at: state.clock,
             sent_round,
             end: 0,
@@ -48,7 +48,7 @@ impl Chain {
             Variant::UsersFromBeforeTheLock => message.sent_round,
             _ => state.round,
         };
-        let moves = message.batch.iter().map(|&request| (request, queried));
+        let moves = message.requests.iter().map(|&request| (request, queried));
         state.chain.extend(moves);
         message.end = state.chain.len();
         message.progress = Progress::Visible(Reply {
@@ -85,20 +85,20 @@ impl Chain {
             reply.round = state.round;
         }
         replica.last_reply = Some(reply);
-        let mut batch = message.batch;
+        let mut requests = message.requests;
         if self.variant == Variant::JoinAfterCommit {
-            // Directly after its batch, even if the chain has moved on.
+            // Directly after the message's requests, even if the chain has moved on.
             let end = state
                 .chain
                 .iter()
-                .position(|&(request, _)| batch.last() == Some(&request));
+                .position(|&(request, _)| requests.last() == Some(&request));
             let next = end.map_or(0, |end| end + 1);
             for (offset, request) in replica.queue.drain(..).enumerate() {
                 state.chain.insert(next + offset, (request, reply.queried));
-                batch.push(request);
+                requests.push(request);
             }
         }
-        for (index, &request) in batch.iter().enumerate() {
+        for (index, &request) in requests.iter().enumerate() {
             let is_first = index == 0 || self.variant == Variant::AllGetPrevious;
             state.requests[request] = Request::Answered {
                 timestamp: if is_first {
@@ -123,7 +123,7 @@ impl Chain {
         let Some(message) = replica.message.take() else {
             return;
         };
-        for request in message.batch {
+        for request in message.requests {
             state.requests[request] = match (self.variant, replica.last_reply) {
                 (Variant::StaleReply, Some(reply)) => Request::Answered {
                     timestamp: Some(reply.queried),

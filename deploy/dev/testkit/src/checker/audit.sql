@@ -27,7 +27,7 @@ create table audit.rounds (
     scheduled boolean not null,
     at timestamptz not null default clock_timestamp()
 );
--- The moves of the chain. One move answers a batch of queries.
+-- The moves of the chain. Each message of a replica makes one, for all queries that it answers.
 create table audit.moves (
     -- Assigned while the row of last_query is locked, so it is the order of the chain.
     number bigserial primary key,
@@ -40,8 +40,8 @@ create table audit.moves (
 -- The choices whose users an answer with this timestamp may show: those of its place in the chain.
 -- A move's users are read after its choice was, and before the next move gets the row. So they are
 -- of this move's choice, of the next move's, or of one in between. Two moves have a timestamp in
--- common: it is in all answers of a batch except the first, and in the first answer of the next
--- batch. The very first answer has none, which is the empty text here.
+-- common: it is in all answers of a move except the first, and in the first answer of the next
+-- move. The very first answer has none, which is the empty text here.
 create view audit.places as
 select
     coalesce(to_char(at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'), '') as timestamp,
