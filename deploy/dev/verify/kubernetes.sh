@@ -39,9 +39,9 @@ done
 echo "-- the PrometheusRule"
 rule=$kubernetes/components/monitoring/prometheus-rule.yaml
 cp $rule "$work/prometheus-rule.yaml"
-$verify/update_prometheus_rule.sh "$work/prometheus-rule.yaml"
+deploy/monitoring/update-prometheus-rule "$work/prometheus-rule.yaml"
 cmp $rule "$work/prometheus-rule.yaml" ||
-    fail "$rule differs from deploy/monitoring/rules.yaml: run $verify/update_prometheus_rule.sh"
+    fail "$rule differs from deploy/monitoring/rules.yaml: run deploy/monitoring/update-prometheus-rule"
 
 echo "-- checks"
 "$python" $verify/kubernetes_check.py "$work"/rendered/*.yaml | tee "$work/summary" || fail "see above"
