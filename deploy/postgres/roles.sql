@@ -23,10 +23,10 @@ begin
 end
 $$;
 
--- Defaults for sessions of these roles that do not set them. The programs set the same, and two more
--- (shared/src/db/session.rs, with the reasons). They prevail over the defaults of the database and the
--- server: what the statements rely on, and timeouts that make the server end a session, and free
--- its locks, when its client is gone, unreachable or stopped.
+-- Defaults for sessions of these roles that do not set them. The programs set the same, and two
+-- more (shared/src/db/session.rs, with the reasons). They prevail over the defaults of the database
+-- and the server: what the statements rely on, and timeouts that make the server end a session, and
+-- free its locks, when its client is gone, unreachable or stopped.
 do $$
 declare
     program text;

@@ -1,9 +1,9 @@
-"""Checks rendered manifests without a cluster: schemas, references, arithmetic, secrets, and checkov's scan.
+"""Checks rendered manifests without a cluster: schemas, references, sums, secrets, checkov's scan.
 
     kubernetes_check.py FILE...      files that `kubectl kustomize` printed; called by kubernetes.sh
 
-Prints what it counted and each problem, and exits with 1 if there is a problem. What the pods are allowed to do is for
-checkov to check, and whether mounts and probes work for kubernetes_rehearse.py; neither is repeated here.
+Prints what it counted and each problem, and exits with 1 if there is a problem. checkov checks what
+the pods are allowed to do, kubernetes_rehearse.py whether mounts and probes work.
 """
 
 import base64
@@ -139,7 +139,7 @@ def drain(manifest):
 
 
 def connections(autoscaler, api, worker):
-    """The most connections that all pods can have, each beside one that terminates, and an operator's round."""
+    """The maximum number of connections: of all pods, each beside one that terminates, and one round."""
     pods = {
         "api": autoscaler["spec"]["maxReplicas"] + api["spec"]["strategy"]["rollingUpdate"]["maxSurge"],
         "worker": worker["spec"]["replicas"] + worker["spec"]["strategy"]["rollingUpdate"]["maxSurge"],
@@ -165,7 +165,7 @@ def secrets(manifests):
 
 
 def scan(file, manifests):
-    """The findings of checkov are exactly the exceptions that the objects' annotations give a reason for."""
+    """checkov finds exactly the exceptions for which the objects' annotations give a reason."""
     exceptions = set()
     for manifest in manifests:
         annotations = manifest["metadata"].get("annotations", {})

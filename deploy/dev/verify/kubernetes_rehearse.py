@@ -2,9 +2,9 @@
 
     kubernetes_rehearse.py MANIFESTS PROGRAMS PORT      called by kubernetes.sh; uses ten ports from PORT on
 
-Commands, environment, mounted files, users, ports, probes, memory limits and grace periods are those of the rendered
-manifests; only paths, addresses and the database's host are replaced. Scheduling, network policies and rollouts are not
-covered.
+Commands, environment, mounted files, users, ports, probes, memory limits and grace periods are
+those of the rendered manifests; only paths, addresses and the database's host are replaced.
+Scheduling, network policies and rollouts are not covered.
 """
 
 import base64
@@ -50,7 +50,7 @@ def run(*command, **options):
 
 
 class Postgres:
-    """A server at localhost with a certificate authority of its own; `authentication` is a line of pg_hba.conf."""
+    """A server at localhost with its own certificate authority; `authentication` is of pg_hba.conf."""
 
     def __init__(self, folder, port, authentication):
         self.folder, self.port = folder, port
@@ -202,7 +202,7 @@ class Pod:
 
 
 def prerequisites(secrets, authority):
-    """The objects that the production overlay refers to and deploy/kubernetes/README.md has operators create."""
+    """What the production overlay refers to, and operators create by deploy/kubernetes/README.md."""
     for role, url in secrets.items():
         text = base64.b64encode(url.encode()).decode()
         yield {"kind": "Secret", "metadata": {"name": f"max-two-{role}"}, "data": {"url": text}}
