@@ -1,4 +1,5 @@
 //! The whole service under faults: workers, replicas and clients over one database, with a checker.
+//! Tests that need root, other tools or a minute are ignored: `cargo test -p soak -- --ignored`.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,7 +8,10 @@
 )]
 
 mod citus;
-mod machine;
+mod clock;
+mod full_disk;
+mod long_faults;
+mod pooler;
 mod standby;
 
 use std::path::Path;
@@ -43,6 +47,30 @@ async fn start_processes(database: &TestDatabase, workers: u16, replicas: u16) -
         EVERY_SECOND,
     )
     .await
+}
+
+fn start_worker(url: &str, environment: &[(&str, &str)]) -> Program {
+    let common = [
+        ("DATABASE_URL", url),
+        ("ADMIN_LISTEN", "127.0.0.1:0"),
+        ("SCHEDULE", EVERY_SECOND),
+        ("COOLDOWN", "0s"),
+    ];
+    Program::start(
+        EXECUTABLE,
+        &["worker"],
+        common.iter().chain(environment).copied(),
+    )
+}
+
+fn start_replica(url: &str) -> Program {
+    let environment = [
+        ("DATABASE_URL", url),
+        ("LISTEN", "127.0.0.1:0"),
+        ("ADMIN_LISTEN", "127.0.0.1:0"),
+        ("DRAIN_DELAY", "0s"),
+    ];
+    Program::start(EXECUTABLE, &["api"], environment)
 }
 
 async fn wait_for_next_round(database: &TestDatabase) {
