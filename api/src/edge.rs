@@ -18,7 +18,6 @@ pub(crate) use listener::{Listeners, raise_open_files_limit};
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -33,9 +32,9 @@ use acceptor::Acceptor;
 use connection::ConnectionHandler;
 use reaper::Reaper;
 
-/// The most headers of a request.
+/// Maximum number of headers in a request.
 const MAX_HEADERS: usize = 64;
-/// The most bytes of a request's head, and so of the buffer that a connection may fill.
+/// Maximum bytes of a request's head, and so of the buffer that a connection may fill.
 const MAX_HEAD_LEN: usize = 16 * 1024;
 /// How long a connection must have been idle before it is closed, in a shutdown or to free its slot
 /// for a new connection. A busy connection gets `Connection: close` in a shutdown, and stays open
@@ -87,59 +86,54 @@ impl Connections {
     pub(crate) fn open(&self) -> usize {
         self.0.len()
     }
+
+    /// Waits until none is open.
+    async fn wait_until_ended(&self) {
+        // A tracker's wait ends only once the tracker is closed. It still takes new tasks then.
+        self.0.close();
+        self.0.wait().await;
+    }
 }
 
-/// Serves `routes` on `listener` until all connections have ended in [`Phase::Closing`], or until
-/// [`Phase::Aborting`].
-pub(crate) async fn serve<Routes>(
-    listener: TcpListener,
-    routes: Routes,
-    limits: Limits,
-    connections: Connections,
-    count_response: CountResponse,
-    phase: watch::Receiver<Phase>,
-) where
-    Routes:
-        Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + Unpin + 'static,
-    Routes::Future: Send,
-{
-    let handler = ConnectionHandler {
-        protocol: protocol(),
-        routes: warp::service(routes),
-        limits,
-        reaper: Arc::new(Reaper::default()),
-        closing: Arc::default(),
-        count_response,
-    };
-    let (closing, reaper) = (Arc::clone(&handler.closing), Arc::clone(&handler.reaper));
-    let Connections(tasks) = connections;
-    let acceptor = Acceptor::new(handler, tasks.clone());
-    let serving = async {
-        let mut phase = phase.clone();
-        let close_all = async {
-            // Fails when the sender is gone, which ends the process as well.
-            let _ = phase.wait_for(|&phase| phase >= Phase::Closing).await;
-            closing.store(true, Ordering::Relaxed);
-            wait_until_ended(&tasks, &mut phase).await;
+/// The server of one listener.
+pub(crate) struct Server {
+    pub(crate) limits: Limits,
+    /// The connections that it has open.
+    pub(crate) connections: Connections,
+    pub(crate) count_response: CountResponse,
+    pub(crate) phase: watch::Receiver<Phase>,
+}
+
+impl Server {
+    /// Serves `routes` on `listener` until all connections have ended in [`Phase::Closing`], or
+    /// until [`Phase::Aborting`].
+    pub(crate) async fn serve<Routes>(self, listener: TcpListener, routes: Routes)
+    where
+        Routes: Filter<Extract = (Response,), Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + Unpin
+            + 'static,
+        Routes::Future: Send,
+    {
+        let reaper = Arc::new(Reaper::default());
+        let handler = ConnectionHandler {
+            protocol: protocol(),
+            routes: warp::service(routes),
+            limits: self.limits,
+            reaper: Arc::clone(&reaper),
+            closing: Arc::default(),
+            count_response: self.count_response,
         };
-        // Connections that are accepted meanwhile get one response, with `Connection: close`.
+        let acceptor = Acceptor::new(handler, self.connections);
+        let mut phase = self.phase.clone();
         tokio::select! {
-            () = acceptor.run(&listener) => {}
-            () = close_all => {}
+            () = acceptor.serve_until_closed(listener, self.phase) => {}
+            never = reaper.run(self.limits, || acceptor.idle_to_evict()) => match never {},
+            // Fails when the sender is gone, which ends the process as well.
+            _ = phase.wait_for(|&phase| phase == Phase::Aborting) => {}
         }
-        // Dropping the listener would reset the connections that the kernel has queued. So they are
-        // served as well, and waited for.
-        acceptor.serve_queued(&listener);
-        drop(listener);
-        wait_until_ended(&tasks, &mut phase).await;
-    };
-    let slots_to_free = || match *phase.borrow() {
-        Phase::Serving => acceptor.slots_to_free(),
-        Phase::Closing | Phase::Aborting => usize::MAX,
-    };
-    tokio::select! {
-        () = serving => {}
-        () = reaper.run(limits, slots_to_free) => {}
     }
 }
 
@@ -153,13 +147,4 @@ fn protocol() -> http1::Builder {
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_LEN);
     protocol
-}
-
-/// Waits until all connections have ended, or for [`Phase::Aborting`].
-async fn wait_until_ended(tasks: &TaskTracker, phase: &mut watch::Receiver<Phase>) {
-    tasks.close();
-    tokio::select! {
-        () = tasks.wait() => {}
-        _ = phase.wait_for(|&phase| phase == Phase::Aborting) => {}
-    }
 }

@@ -33,7 +33,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::info;
 
-use edge::{Connections, Limits, Listeners, Phase};
+use edge::{Connections, Limits, Listeners, Phase, Server};
 use health::Health;
 use metrics::Metrics;
 use routes::AppState;
@@ -95,26 +95,24 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     };
     // Health checks and metrics are answered until the process ends, so this sender never sends.
     let (_sender, always_serving) = watch::channel(Phase::Serving);
-    let admin = tokio::spawn(edge::serve(
-        listeners.admin,
-        routes::admin(state),
-        Limits {
+    let admin = Server {
+        limits: Limits {
             max_connections: MAX_ADMIN_CONNECTIONS,
             ..limits
         },
-        Connections::default(),
-        Arc::new(|_| {}),
-        always_serving,
-    ));
+        connections: Connections::default(),
+        count_response: Arc::new(|_| {}),
+        phase: always_serving,
+    };
+    let admin = tokio::spawn(admin.serve(listeners.admin, routes::admin(state)));
     let (phase, phase_receiver) = watch::channel(Phase::Serving);
-    let public = edge::serve(
-        listeners.public,
-        routes::public(state),
+    let public = Server {
         limits,
-        state.connections.clone(),
-        Arc::new(move |status| metrics.count_response(status)),
-        phase_receiver,
-    );
+        connections: state.connections.clone(),
+        count_response: Arc::new(move |status| metrics.count_response(status)),
+        phase: phase_receiver,
+    };
+    let public = public.serve(listeners.public, routes::public(state));
     tokio::spawn(shut_down(
         signals,
         health,

@@ -11,10 +11,10 @@ use warp::http::{Method, Request, Version};
 use super::connection_state::ConnectionState;
 use crate::problem::Problem;
 
-/// The most bytes of a request's target. RFC 9110 recommends at least 8,000.
+/// Maximum bytes of a request's target. RFC 9110 recommends at least 8,000.
 const MAX_TARGET_LEN: usize = 8_000;
 
-/// The problem of a request that no route may get.
+/// The problem of a request that must not reach the routes.
 pub(super) async fn problem_before_routing(
     request: &mut Request<Incoming>,
     state: &ConnectionState,
@@ -44,7 +44,7 @@ pub(super) async fn problem_before_routing(
     }
 }
 
-/// Whether it is one of the methods that our paths have.
+/// Whether a path may have this method: all paths have these two.
 pub(super) fn is_get_or_head(method: &Method) -> bool {
     [Method::GET, Method::HEAD].contains(method)
 }
@@ -76,8 +76,8 @@ fn is_valid_host(host: &[u8]) -> bool {
         })
 }
 
-/// Whether a body has content. Of one that is chunked the first chunk must be read: proxies add
-/// bodies that have none.
+/// Whether a body has content. A chunked body must be read up to its first chunk, because proxies
+/// add chunked bodies that are empty.
 async fn has_content(body: &mut Incoming) -> Result<bool, hyper::Error> {
     if body.size_hint().lower() > 0 {
         return Ok(true);

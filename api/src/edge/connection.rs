@@ -30,15 +30,15 @@ use crate::problem::Problem;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_LINGER_BYTES: u64 = 256 * 1024;
 
-/// What it takes to serve a connection.
+/// Serves connections, each with a clone of itself.
 #[derive(Clone)]
 pub(super) struct ConnectionHandler<Routes> {
     pub(super) protocol: http1::Builder,
     pub(super) routes: Routes,
     pub(super) limits: Limits,
     pub(super) reaper: Arc<Reaper>,
-    /// Whether each response closes its connection. Not the watch of the phase, which each response
-    /// would lock to read it.
+    /// Whether each response closes its connection. It repeats the phase, because to read the watch
+    /// each response would take a lock.
     pub(super) closing: Arc<AtomicBool>,
     pub(super) count_response: CountResponse,
 }
@@ -52,7 +52,10 @@ where
         // Without TCP_NODELAY a response could wait for the acknowledgement of the one before. It
         // fails when the client is gone.
         let _ = stream.set_nodelay(true);
-        let state = Arc::new(ConnectionState::new(Arc::clone(&self.count_response)));
+        let state = Arc::new(ConnectionState::new(
+            self.limits,
+            Arc::clone(&self.count_response),
+        ));
         self.reaper.watch(&state);
         let socket = Socket::new(stream, Arc::clone(&state));
         let service = service_fn(|request| self.respond(request, &state));
@@ -64,11 +67,8 @@ where
                 biased;
                 // Not logged: the error of one client concerns no other.
                 _ = &mut connection => break Action::Close,
-                // Woken after a timeout, or to free a slot. The connection may have gone on since,
-                // so check again. The limits for an eviction cover both.
-                () = state.woken() => match state.action(self.limits.evicting_idle()) {
-                    Action::Keep => {}
-                    action => break action,
+                action = state.woken() => if action != Action::Keep {
+                    break action;
                 },
             }
         };

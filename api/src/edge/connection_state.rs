@@ -1,5 +1,5 @@
-//! What stage a connection is in and since when, as its socket and its service report it, and what
-//! is to be done about it.
+//! What a connection waits for and since when, as its socket and its service report it, and what is
+//! to be done about it.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
@@ -28,14 +28,16 @@ struct Inner {
     tail: [u8; 3],
     /// Whether the client got a problem that ends the connection.
     rejected: bool,
+    /// Those that the reaper last applied.
+    limits: Limits,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Nothing was read since the connection was accepted.
     Accepted,
-    /// A head is arriving.
-    Head { request_line_complete: bool },
+    /// A request is being received: its head, or content that is read before it is answered.
+    Receiving { request_line_complete: bool },
     /// A request is being answered.
     Answering,
     /// Between two requests.
@@ -56,7 +58,7 @@ pub(super) enum Action {
 }
 
 impl ConnectionState {
-    pub(super) fn new(count_response: CountResponse) -> Self {
+    pub(super) fn new(limits: Limits, count_response: CountResponse) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 stage: Stage::Accepted,
@@ -64,6 +66,7 @@ impl ConnectionState {
                 unread_since: None,
                 tail: [0; 3],
                 rejected: false,
+                limits,
             }),
             wake: Notify::new(),
             count_response,
@@ -83,30 +86,31 @@ impl ConnectionState {
                 let first = bytes.iter().position(|byte| !b"\r\n".contains(byte));
                 &bytes[first.unwrap_or(bytes.len())..]
             }
-            Stage::Head { .. } | Stage::Answering | Stage::Closing => bytes,
+            Stage::Receiving { .. } | Stage::Answering | Stage::Closing => bytes,
         };
         if request_bytes.is_empty() {
             return;
         }
         let has_line_end = request_bytes.contains(&b'\n');
-        let head = Stage::Head {
+        let receiving = Stage::Receiving {
             request_line_complete: has_line_end,
         };
         match state.stage {
             // The time of the first head counts from accept.
-            Stage::Accepted => state.stage = head,
+            Stage::Accepted => state.stage = receiving,
             Stage::Idle => {
-                state.stage = head;
+                state.stage = receiving;
                 state.since = Instant::now();
             }
-            Stage::Head {
+            Stage::Receiving {
                 request_line_complete: false,
-            } if has_line_end => state.stage = head,
-            Stage::Head { .. } | Stage::Answering | Stage::Closing => {}
+            } if has_line_end => state.stage = receiving,
+            Stage::Receiving { .. } | Stage::Answering | Stage::Closing => {}
         }
     }
 
-    /// Whether the socket took the bytes. It does not while the client leaves its buffers full.
+    /// The socket was given bytes to send. `ready` is false if it took none, because the client does
+    /// not read and the buffers are full.
     pub(super) fn on_write(&self, ready: bool) {
         let mut state = self.lock();
         if ready && state.unread_since.take().is_some() {
@@ -124,12 +128,12 @@ impl ConnectionState {
         if state.stage == Stage::Idle {
             state.since = Instant::now();
         }
-        state.stage = Stage::Head {
+        state.stage = Stage::Receiving {
             request_line_complete: true,
         };
     }
 
-    /// A request is complete.
+    /// A request is being answered. From here on the header timeout does not apply.
     pub(super) fn on_request(&self) {
         self.lock().stage = Stage::Answering;
     }
@@ -143,7 +147,7 @@ impl ConnectionState {
         state.stage = if between_requests {
             Stage::Idle
         } else {
-            Stage::Head {
+            Stage::Receiving {
                 request_line_complete: true,
             }
         };
@@ -172,13 +176,13 @@ impl ConnectionState {
 
     /// Whether a head is arriving whose request line is not complete yet.
     pub(super) fn is_in_request_line(&self) -> bool {
-        let arriving = Stage::Head {
+        let in_request_line = Stage::Receiving {
             request_line_complete: false,
         };
-        self.lock().stage == arriving
+        self.lock().stage == in_request_line
     }
 
-    /// What is to be done now.
+    /// What is to be done now under these limits.
     pub(super) fn action(&self, limits: Limits) -> Action {
         let state = self.lock();
         let elapsed = state.since.elapsed();
@@ -195,20 +199,24 @@ impl ConnectionState {
         }
         match state.stage {
             Stage::Accepted if elapsed > limits.header_timeout => Action::Close,
-            Stage::Head { .. } if elapsed > limits.header_timeout => Action::Timeout,
+            Stage::Receiving { .. } if elapsed > limits.header_timeout => Action::Timeout,
             Stage::Idle if elapsed > limits.idle_timeout => Action::Close,
             _ => Action::Keep,
         }
     }
 
-    /// Makes the connection's own task decide what is to be done.
-    pub(super) fn wake(&self) {
+    /// Makes the connection's own task apply these limits.
+    pub(super) fn wake(&self, limits: Limits) {
+        self.lock().limits = limits;
         self.wake.notify_one();
     }
 
-    /// Waits for [`Self::wake`]. Cancel safe.
-    pub(super) async fn woken(&self) {
+    /// Waits for [`Self::wake`], and returns what is to be done. That is to be decided again, because
+    /// the connection may have gone on since the reaper checked it. Cancel safe.
+    pub(super) async fn woken(&self) -> Action {
         self.wake.notified().await;
+        let limits = self.lock().limits;
+        self.action(limits)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -1,9 +1,10 @@
-//! The reaper of a listener's connections: it looks at all of them at an interval, and wakes those
-//! whose time is up.
+//! The reaper checks all connections of a listener at an interval, and wakes those whose time is up
+//! or which are to be evicted. A connection closes itself.
 //!
 //! One timer serves all connections. A timer per connection would be polled twice with each of its
 //! requests, each time with cache misses.
 
+use std::convert::Infallible;
 use std::mem::take;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::Limits;
 use super::connection_state::{Action, ConnectionState};
 
-/// How often all connections are looked at, and so the precision of their timeouts.
+/// How often all connections are checked, and so the precision of their timeouts.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// The connections that are watched, the oldest first. An entry outlives its connection until the
@@ -22,19 +23,22 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct Reaper(Mutex<Vec<Weak<ConnectionState>>>);
 
 impl Reaper {
-    /// Watches a connection for as long as its state lives. A connection that is woken decides by
-    /// itself, because it may have gone on since.
+    /// Watches a connection for as long as its state lives.
     pub(super) fn watch(&self, connection: &Arc<ConnectionState>) {
         self.connections().push(Arc::downgrade(connection));
     }
 
-    /// Sweeps for ever. `slots_to_free` says how many idle connections should give up their slots.
-    pub(super) async fn run(&self, limits: Limits, slots_to_free: impl Fn() -> usize) {
+    /// Sweeps for ever. `idle_to_evict` says how many idle connections should be closed.
+    pub(super) async fn run(
+        &self,
+        limits: Limits,
+        idle_to_evict: impl Fn() -> usize,
+    ) -> Infallible {
         let mut sweep = interval(SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             sweep.tick().await;
-            let mut left_to_evict = slots_to_free();
+            let mut left_to_evict = idle_to_evict();
             // Without the lock: a sweep over thousands takes a while, in which connections begin.
             let mut swept = take(&mut *self.connections());
             swept.retain(|connection| {
@@ -47,8 +51,9 @@ impl Reaper {
                     limits
                 };
                 if connection.action(limits) != Action::Keep {
+                    // A timeout frees a slot as well.
                     left_to_evict = left_to_evict.saturating_sub(1);
-                    connection.wake();
+                    connection.wake(limits);
                 }
                 true
             });

@@ -17,7 +17,7 @@ use crate::problem::Problem;
 pub(super) struct Socket {
     stream: TcpStream,
     state: Arc<ConnectionState>,
-    /// The bytes still to be sent of a problem: one that replaces an error of hyper's, or a 408.
+    /// What is still to be sent of a problem: one that replaces an error of hyper's, or a 408.
     unsent: Bytes,
 }
 
@@ -36,20 +36,20 @@ impl Socket {
         self.unsent = problem.bytes();
     }
 
-    /// The problem that belongs in the place of what hyper wrote for a request that it can't parse:
-    /// a status without a body, and so without a `Content-Type`.
+    /// The problem to send in place of what hyper wrote for a request that it can't parse: a status
+    /// 4xx without a body, and so without a `Content-Type`.
     fn problem_for(&self, written: &[u8]) -> Option<Problem> {
-        let rest = written
-            .strip_prefix(b"HTTP/1.1 4")
-            .or(written.strip_prefix(b"HTTP/1.0 4"));
-        let status = rest?.get(..2)?;
-        if written.windows(13).any(|window| window == b"content-type:") {
+        let status = written
+            .strip_prefix(b"HTTP/1.1 ")
+            .or(written.strip_prefix(b"HTTP/1.0 "))?
+            .get(..3)?;
+        if !status.starts_with(b"4") || contains(written, b"content-type:") {
             return None;
         }
         match status {
-            b"14" => Some(Problem::UriTooLong),
-            b"31" if self.state.is_in_request_line() => Some(Problem::UriTooLong),
-            b"31" => Some(Problem::HeadersTooLarge),
+            b"414" => Some(Problem::UriTooLong),
+            b"431" if self.state.is_in_request_line() => Some(Problem::UriTooLong),
+            b"431" => Some(Problem::HeadersTooLarge),
             _ => Some(Problem::BadRequest),
         }
     }
@@ -62,6 +62,10 @@ impl Socket {
         }
         Poll::Ready(Ok(()))
     }
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 impl AsyncRead for Socket {
