@@ -57,7 +57,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// These limits while idle connections have to go.
+    /// These limits, with an idle timeout that evicts idle connections.
     fn evicting_idle(self) -> Self {
         Self {
             idle_timeout: self.idle_timeout.min(MIN_IDLE_BEFORE_EVICTION),
@@ -66,7 +66,8 @@ impl Limits {
     }
 }
 
-/// What a listener does with its connections. The phases follow each other in this order.
+/// What a listener does with its connections. The phases follow each other in this order; `Closing`
+/// may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// It keeps them open.

@@ -19,7 +19,8 @@ use warp::reply::Response;
 use super::connection::ConnectionHandler;
 use super::{Connections, Phase};
 
-/// How long to wait after a connection could not be accepted, as when file descriptors have run out.
+/// How long to wait after a connection could not be accepted, as when there are no more file
+/// descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// At the connection limit each sweep closes one in this many connections: idle ones, the oldest
 /// first. A burst of new connections finds slots, and most idle clients need not connect again.
@@ -116,7 +117,7 @@ where
         });
     }
 
-    /// Serves the connections that now wait for a slot or in the kernel's queue, even above the limit.
+    /// Serves the connections that wait for a slot or in the kernel's queue, even above the limit.
     fn serve_queued(&self, listener: &TcpListener) {
         let queued = std::iter::from_fn(|| match listener.accept().now_or_never() {
             Some(Ok((stream, _))) => Some(stream),

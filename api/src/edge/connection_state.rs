@@ -109,8 +109,8 @@ impl ConnectionState {
         }
     }
 
-    /// The socket was given bytes to send. `ready` is false if it took none, because the client does
-    /// not read and the buffers are full.
+    /// The socket was given bytes to send. `ready` is false while the client does not read and the
+    /// buffers are full.
     pub(super) fn on_write(&self, ready: bool) {
         let mut state = self.lock();
         if ready && state.unread_since.take().is_some() {
@@ -211,8 +211,8 @@ impl ConnectionState {
         self.wake.notify_one();
     }
 
-    /// Waits for [`Self::wake`], and returns what is to be done. That is to be decided again, because
-    /// the connection may have gone on since the reaper checked it. Cancel safe.
+    /// Waits for [`Self::wake`], and returns what is to be done. The connection may have gone on
+    /// since the reaper checked it, so this checks again. Cancel safe.
     pub(super) async fn woken(&self) -> Action {
         self.wake.notified().await;
         let limits = self.lock().limits;
