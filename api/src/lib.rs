@@ -10,11 +10,10 @@ mod connector;
 mod edge;
 mod health;
 mod metrics;
-#[cfg(test)]
-mod openapi;
 mod problem;
 mod query;
 mod queue;
+mod response;
 mod routes;
 mod settings;
 

@@ -6,10 +6,10 @@ use std::fmt::Write;
 use bytes::Bytes;
 use chrono::Utc;
 use serde::Serialize;
-use warp::http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
-};
+use warp::http::header::{ALLOW, CONNECTION, RETRY_AFTER};
 use warp::http::{HeaderName, HeaderValue, Response, StatusCode};
+
+use crate::response::response;
 
 /// The methods of every path.
 const ALLOWED_METHODS: &str = "GET, HEAD";
@@ -27,13 +27,13 @@ pub(crate) enum Problem {
     MethodNotAllowed,
     /// It did not arrive in time.
     RequestTimeout,
-    /// It has content, which GET and HEAD don't have here.
+    /// It is a GET or HEAD with content.
     ContentTooLarge,
     /// Its target is too long.
     UriTooLong,
     /// It has too many headers, or too long ones.
     HeadersTooLarge,
-    /// The database did not answer in time.
+    /// The database did not answer in time, or the replica is not ready.
     Unavailable,
     /// Too many requests are waiting.
     Overloaded,
@@ -50,7 +50,7 @@ pub(crate) struct Details {
 }
 
 impl Problem {
-    /// The table of statuses and public details.
+    /// The status, and the sentence that the client gets.
     fn status_and_detail(self) -> (StatusCode, &'static str) {
         match self {
             Self::BadRequest => (
@@ -86,33 +86,31 @@ impl Problem {
         }
     }
 
-    /// The header that this problem has beside those of all problems.
-    fn header(self) -> Option<(HeaderName, &'static str)> {
+    /// The header that this problem has beside those of all responses.
+    pub(crate) fn header(self) -> Option<(HeaderName, &'static str)> {
         match self {
+            Self::NotFound => None,
             Self::MethodNotAllowed => Some((ALLOW, ALLOWED_METHODS)),
             Self::Unavailable | Self::Overloaded => Some((RETRY_AFTER, RETRY_SECONDS)),
-            _ => self.ends_connection().then_some((CONNECTION, "close")),
-        }
-    }
-
-    /// Whether the connection ends with it, because what else the client sends would be parsed as
-    /// the next request.
-    pub(crate) fn ends_connection(self) -> bool {
-        match self {
+            // What else the client sends would be parsed as the next request.
             Self::BadRequest
             | Self::RequestTimeout
             | Self::ContentTooLarge
             | Self::UriTooLong
-            | Self::HeadersTooLarge => true,
-            Self::NotFound | Self::MethodNotAllowed | Self::Unavailable | Self::Overloaded => false,
+            | Self::HeadersTooLarge => Some((CONNECTION, "close")),
         }
+    }
+
+    /// Whether the connection ends with it.
+    pub(crate) fn ends_connection(self) -> bool {
+        self.header().is_some_and(|(name, _)| name == CONNECTION)
     }
 
     pub(crate) fn status(self) -> StatusCode {
         self.status_and_detail().0
     }
 
-    /// The public sentence.
+    /// The sentence that the client gets.
     #[cfg(test)]
     pub(crate) fn detail(self) -> &'static str {
         self.status_and_detail().1
@@ -128,17 +126,10 @@ impl Problem {
             detail,
         };
         let body = serde_json::to_vec(&details).expect("strings and numbers can be encoded");
-        let mut response = Response::new(Body::from(body.into()));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        let mut response = response(status, "application/problem+json", body.into());
         if let Some((name, value)) = self.header() {
-            headers.insert(name, HeaderValue::from_static(value));
+            let value = HeaderValue::from_static(value);
+            response.headers_mut().insert(name, value);
         }
         response
     }

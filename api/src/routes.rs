@@ -1,8 +1,11 @@
 //! The routing tables of both listeners, and their handlers.
 //!
-//! An endpoint is a handler with its description (`utoipa::path`), a line in the routing table, and
-//! a line in `ApiDescription`. The descriptions are for a test alone, which compares them with the
-//! document that is served. A handler that needs the database returns the [`Query`] to ask.
+//! A public endpoint is a line in the routing table, and a handler with its description
+//! (`utoipa::path`). The descriptions are for a test alone, which compares them with the document
+//! that is served. A handler that needs the database returns the [`Query`] to ask.
+
+#[cfg(test)]
+mod description;
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -10,7 +13,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use warp::http::StatusCode;
 use warp::reject::{MethodNotAllowed, Rejection};
 use warp::reply::Response;
 use warp::{Filter, get, head, path};
@@ -18,21 +21,20 @@ use warp::{Filter, get, head, path};
 use crate::edge::Connections;
 use crate::health::Health;
 use crate::metrics::Metrics;
-#[cfg(test)]
-use crate::openapi::CompletePaths;
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::queue::Queue;
+use crate::response::response;
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const OPEN_METRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The description of the public listener.
+/// The OpenAPI description of the public listener.
 const OPENAPI: &[u8] = include_bytes!("../openapi.json");
 
-/// The most bytes of a `traceparent` that is kept. W3C Trace Context, version 00, has 55.
+/// Maximum bytes of a `traceparent`; a longer one is ignored. Version 00 of W3C Trace Context has
+/// 55.
 const MAX_TRACEPARENT_LEN: usize = 64;
 
 /// What handlers share.
@@ -42,22 +44,6 @@ pub(crate) struct AppState {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) connections: Connections,
 }
-
-/// The description of the public listener.
-#[cfg(test)]
-#[derive(utoipa::OpenApi)]
-#[openapi(
-    info(
-        title = "Max Two",
-        description = "Returns at most two users whose points are above a minimum that nobody outside can see. \
-                       All paths accept GET and HEAD, and answer 405 to other methods. Unknown paths return 404.",
-        license(name = "MIT", identifier = "MIT"),
-    ),
-    paths(two_users, livez, readyz, openapi),
-    components(schemas(crate::problem::Details)),
-    modifiers(&CompletePaths)
-)]
-pub(crate) struct ApiDescription;
 
 /// The routes of the public listener.
 pub(crate) fn public(
@@ -152,13 +138,8 @@ fn problem_of(rejection: &Rejection) -> Problem {
     }
 }
 
-fn ok_response(content_type: HeaderValue, body: Bytes) -> Response {
-    let mut response = Response::new(body.into());
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, content_type);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+fn ok_response(content_type: &'static str, body: Bytes) -> Response {
+    response(StatusCode::OK, content_type, body)
 }
 
 /// A route whose handler makes a query of the path's parameters.
@@ -186,7 +167,7 @@ fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
     get().or(head()).unify()
 }
 
-/// The caller's `traceparent` header; `None` where there is none, or none that fits.
+/// The client's `traceparent` header; `None` if there is none, or an invalid or too long one.
 fn traceparent() -> impl Filter<Extract = (Option<String>,), Error = Rejection> + Copy {
     warp::header::optional::<Traceparent>("traceparent")
         .map(|header: Option<Traceparent>| header.map(|Traceparent(text)| text))

@@ -163,20 +163,17 @@ async fn answers_of_two_replicas_form_the_chain_of_answering_one_by_one() {
     );
     // An answer that arrived before a request was sent comes before it in the chain.
     answers.sort();
-    let mut last_sent = answers[0].1;
-    let mut last_time = answers[0].0.clone();
-    let mut sent_at_time = last_sent;
-    for (timestamp, sent, arrived) in answers {
-        if timestamp != last_time {
-            last_sent = last_sent.max(sent_at_time);
-            sent_at_time = sent;
-            last_time = timestamp;
+    // When the last request with an earlier time was sent.
+    let mut last_sent = None;
+    for same_time in answers.chunk_by(|(one, ..), (other, ..)| one == other) {
+        for (_, _, arrived) in same_time {
+            assert!(
+                Some(*arrived) >= last_sent,
+                "a later request was answered with an earlier time"
+            );
         }
-        assert!(
-            arrived >= last_sent,
-            "a later request was answered with an earlier time"
-        );
-        sent_at_time = sent_at_time.max(sent);
+        let sent = same_time.iter().map(|&(_, sent, _)| sent).max();
+        last_sent = last_sent.max(sent);
     }
 }
 
@@ -271,11 +268,11 @@ async fn a_replica_is_ready_once_it_has_connected_to_a_database_with_the_right_s
     database
         .run("alter table settings rename column something_else to first_user_id")
         .await;
-    ready(&client).await;
+    wait_until_ready(&client).await;
     assert_eq!(client.get("/").await.status, 200);
 }
 
-async fn ready(client: &Client) {
+async fn wait_until_ready(client: &Client) {
     eventually("it is ready", async || {
         client.get("/readyz").await.status == 200
     })
@@ -306,12 +303,15 @@ async fn a_socket_passed_by_systemd_takes_the_place_of_listen() {
 }
 
 #[tokio::test]
-async fn the_description_is_the_committed_one() {
+async fn the_description_is_the_committed_one_and_its_paths_exist() {
     let database = TestDatabase::new().await;
     let (_program, client) = replica(&database, &[]).await;
     let reply = client.get("/openapi.json").await;
     assert_eq!(reply.header("content-type"), "application/json");
     assert_eq!(reply.body, include_bytes!("../../openapi.json").as_slice());
+    for path in reply.json()["paths"].as_object().unwrap().keys() {
+        assert_ne!(client.get(path).await.status, 404, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -325,6 +325,6 @@ async fn a_replica_without_its_grants_is_not_ready() {
     database
         .run("grant update (previous_at, queried_at) on last_query to max_two_api")
         .await;
-    ready(&client).await;
+    wait_until_ready(&client).await;
     assert_eq!(client.get("/").await.status, 200);
 }
