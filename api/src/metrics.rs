@@ -18,7 +18,7 @@ use warp::http::StatusCode;
 /// A replica's metrics.
 pub(crate) struct Metrics {
     registry: Registry,
-    responses: Family<Status, Counter>,
+    responses: Family<StatusLabels, Counter>,
     /// The counter of that family for status 200, looked up once.
     ok_responses: Counter,
     query_duration: Histogram,
@@ -30,18 +30,29 @@ pub(crate) struct Metrics {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Status {
+struct StatusLabels {
     status: u16,
+}
+
+impl From<StatusCode> for StatusLabels {
+    fn from(status: StatusCode) -> Self {
+        Self {
+            status: status.as_u16(),
+        }
+    }
 }
 
 impl Metrics {
     /// Metrics of a replica with these limits.
     pub(crate) fn new(max_waiting: usize, max_connections: usize) -> Self {
         let mut registry = Registry::with_prefix("max_two_api");
-        let responses = Family::<Status, Counter>::default();
+        let responses = Family::<StatusLabels, Counter>::default();
         let query_duration = Histogram::new(exponential_buckets(0.000_25, 2.0, 14));
         let batch_queries = Histogram::new(exponential_buckets(1.0, 2.0, 14));
-        let [waiting_queries, connections, database_up] = [(); 3].map(|()| Gauge::default());
+        let waiting_queries = Gauge::default();
+        let connections = Gauge::default();
+        let database_up = Gauge::default();
+        let log_lines_dropped = Counter::default();
         registry.register(
             "responses",
             "Responses on the public listener, by status",
@@ -83,20 +94,20 @@ impl Metrics {
             "Whether the database answers",
             database_up.clone(),
         );
-        let log_lines_dropped = Counter::default();
         registry.register(
             "log_lines_dropped",
             "Log lines that could not be written, or waited too long for a reader",
             log_lines_dropped.clone(),
         );
-        registry.register("build", "The running program", Info::new(BUILD_LABELS));
-        // Both series exist from the start, because a rate misses the first increment of a new
-        // series.
-        let [ok_responses, _] = [StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE].map(|status| {
-            responses.get_or_create_owned(&Status {
-                status: status.as_u16(),
-            })
-        });
+        registry.register(
+            "build",
+            "The running program",
+            Info::new(BUILD_LABELS),
+        );
+        // The series of 200 and 503 exist from the start, because a rate misses the first increment
+        // of a new series.
+        let ok_responses = responses.get_or_create_owned(&StatusCode::OK.into());
+        drop(responses.get_or_create(&StatusCode::SERVICE_UNAVAILABLE.into()));
         Self {
             registry,
             responses,
@@ -127,11 +138,7 @@ impl Metrics {
             self.ok_responses.inc();
             return;
         }
-        self.responses
-            .get_or_create(&Status {
-                status: status.as_u16(),
-            })
-            .inc();
+        self.responses.get_or_create(&status.into()).inc();
     }
 
     pub(crate) fn set_database_up(&self, up: bool) {
