@@ -35,36 +35,37 @@ pub struct Settings {
     #[arg(long, env)]
     pub(crate) reuse_port: bool,
 
-    /// Most open connections; further ones wait in the kernel until one ends.
+    /// Maximum number of open connections; further ones wait, and idle ones are closed for them.
     #[arg(long, env, default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
 
-    /// Most queries that wait for the next message to the database; further ones get 503 at once.
+    /// Maximum number of queries that wait for the next message to the database; further ones get
+    /// 503 at once.
     #[arg(long, env, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_waiting: u32,
 
-    /// Time that a request may wait for the database before it gets 503, at least 100ms.
+    /// How long a request may wait for the database before it gets 503, at least 100ms.
     #[arg(long, env, default_value = "1s", value_parser = duration(MIN_REQUEST_TIMEOUT..=DAY))]
     pub(crate) request_timeout: humantime::Duration,
 
-    /// Time for the head of a request, from the start of the connection or the request.
+    /// How long the head of a request may take, from the start of the connection or the request.
     #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=DAY))]
     pub(crate) header_timeout: humantime::Duration,
 
-    /// Time that a connection may be idle between two requests.
+    /// How long a connection may be idle between two requests.
     #[arg(long, env, default_value = "75s", value_parser = duration(MIN_TIMEOUT..=DAY))]
     pub(crate) idle_timeout: humantime::Duration,
 
-    /// Time that a client may leave a response unread.
+    /// How long a client may leave a response unread.
     #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=DAY))]
     pub(crate) write_timeout: humantime::Duration,
 
-    /// Delay after a stop signal, with /readyz at 503, so that load balancers stop sending
-    /// requests.
+    /// How long to serve as before after a stop signal, with /readyz at 503, so that load balancers
+    /// stop sending requests.
     #[arg(long, env, default_value = "5s", value_parser = duration(Duration::ZERO..=DAY))]
     pub(crate) drain_delay: humantime::Duration,
 
-    /// Time for open connections to end after that delay.
+    /// How long open connections may take to end after that delay.
     #[arg(long, env, default_value = "10s", value_parser = duration(Duration::ZERO..=DAY))]
     pub(crate) close_timeout: humantime::Duration,
 
