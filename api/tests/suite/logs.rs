@@ -11,14 +11,14 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-/// A replica whose standard error is this file.
+/// A replica that logs to this file.
 fn replica_with_log(
     database: &TestDatabase,
     log: impl Into<OwnedFd>,
     environment: &[(&str, &str)],
 ) -> Program {
     let mut command = Command::new("sh");
-    // The test's program keeps standard output and error for itself, so the file comes as 0.
+    // `Program` captures standard output and error, so the log's file is passed as standard input.
     command
         .args([
             "-c",
@@ -66,7 +66,7 @@ async fn requests_do_not_wait_for_the_reader_of_the_log() {
     let client = |field: &str| Client::new(starting[field].as_str().unwrap().parse().unwrap());
     let (public, admin) = (client("listen"), client("admin"));
 
-    // From here on nobody reads, until the pipe and the queue are full.
+    // Nobody reads the log from here on, until the pipe and the queue are full.
     let fill = async {
         loop {
             for _ in 0..500 {
@@ -81,7 +81,7 @@ async fn requests_do_not_wait_for_the_reader_of_the_log() {
         .await
         .expect("requests are answered");
 
-    // Who reads on finds a line where others are missing.
+    // A reader that resumes finds a line that says how many are missing.
     let dropped = loop {
         let line = next_line().await;
         if line["event"] == "log_lines_dropped" {

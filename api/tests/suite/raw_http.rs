@@ -63,9 +63,10 @@ async fn every_invalid_request_gets_a_problem_with_its_status() {
     let database = TestDatabase::new().await;
     let (mut program, _client) = replica(&database, &[]).await;
     let address = program.address("listen").await;
+    // Longer than a target may be, and than a head.
     let long = "a".repeat(9_000);
     let longer = "a".repeat(70_000);
-    let many = "x: y\r\n".repeat(80);
+    let many_headers = "x: y\r\n".repeat(80);
     let last = "connection: close\r\n\r\n";
     for (status, request) in [
         (400, "HELLO\r\n\r\n".to_owned()),
@@ -103,7 +104,7 @@ async fn every_invalid_request_gets_a_problem_with_its_status() {
             400,
             "GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n".to_owned(),
         ),
-        // Another method is the first complaint about a request, whatever else is wrong with it.
+        // The method is checked before all else.
         (
             405,
             "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc".to_owned(),
@@ -143,7 +144,10 @@ async fn every_invalid_request_gets_a_problem_with_its_status() {
         ),
         (414, format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n")),
         (414, format!("GET /{longer} HTTP/1.1\r\nhost: a\r\n\r\n")),
-        (431, format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n")),
+        (
+            431,
+            format!("GET / HTTP/1.1\r\nhost: a\r\n{many_headers}\r\n"),
+        ),
         (
             431,
             format!("GET / HTTP/1.1\r\nhost: a\r\nx: {longer}\r\n\r\n"),

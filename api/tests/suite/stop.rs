@@ -4,7 +4,7 @@ use testkit::{Client, TestDatabase, eventually};
 
 use crate::{admin, replica, stop_at_once};
 
-async fn not_ready(client: &Client) {
+async fn wait_until_draining(client: &Client) {
     eventually("it drains", async || {
         client.get("/readyz").await.status == 503
     })
@@ -19,7 +19,7 @@ async fn a_shutdown_drains_then_closes_connections_then_ends() {
     let admin = admin(&mut program).await;
     assert_eq!(client.get("/").await.status, 200);
     program.signal(Signal::SIGTERM);
-    not_ready(&client).await;
+    wait_until_draining(&client).await;
     assert_eq!(admin.get("/readyz").await.status, 503);
     assert_eq!(admin.get("/livez").await.status, 200);
     // It still serves, and keeps its connections open.
@@ -52,7 +52,7 @@ async fn a_second_signal_stops_the_replica_at_once() {
     let (mut program, client) = replica(&database, &[("DRAIN_DELAY", "1h")]).await;
     assert_eq!(client.get("/").await.status, 200);
     program.signal(Signal::SIGTERM);
-    not_ready(&client).await;
+    wait_until_draining(&client).await;
     assert!(stop_at_once(&mut program).await.success());
 }
 
