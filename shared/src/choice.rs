@@ -7,10 +7,7 @@ use std::str::FromStr;
 use rand::RngExt;
 
 use crate::db::{Error, Session};
-use crate::users::User;
-
-/// The highest minimum, which is also the most points that a user can have.
-const MAX_POINTS: i32 = 100;
+use crate::users::{MAX_POINTS, User};
 
 /// The points that a user must exceed to qualify: 0 to 100, both included.
 ///

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use crate::choice::{self, MinPoints};
 use crate::db::{Error, Session, with_deadline};
 use crate::users::{self, Layout};
-use statements::{insert_round, old_snapshot_open, try_lock};
+use statements::{old_snapshot_open, record_round, try_lock};
 
 pub use statements::read_fence;
 
@@ -28,9 +28,10 @@ pub use statements::read_fence;
 /// repeat a tick. Short, because rounds wait until the clock has passed the fence. Beyond it the
 /// clock was wrong, and a tick may be done again.
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
-/// How long a statement may take that only reads, or takes a free lock.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a commit may take: a disk that is busy with a checkpoint can delay it.
+/// How long this process waits for all statements of a claim, which only read and take a free lock.
+/// The same holds for a begin and for a rollback.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long this process waits for a commit: a disk that is busy with a checkpoint can delay it.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long [`run_now`] waits before it tries again.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -40,7 +41,7 @@ const RETRY_DELAY: Duration = Duration::from_millis(100);
 pub struct Round {
     /// The tick that the round was done for; the start of an operator's round, which has no tick.
     pub tick_at: DateTime<Utc>,
-    /// When its transaction began.
+    /// When its transaction started.
     pub started_at: DateTime<Utc>,
     /// The time just before its commit.
     pub finished_at: DateTime<Utc>,
@@ -51,9 +52,9 @@ pub struct Round {
 /// What [`read_fence`] has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FenceReading {
-    /// When the transaction began, by the database's clock. The due tick is the latest at this
+    /// When the transaction started, by the database's clock. The due tick is the latest at this
     /// time.
-    pub began_at: DateTime<Utc>,
+    pub transaction_started_at: DateTime<Utc>,
     /// The newest round that was done for a tick, if there is one. It keeps that tick from being
     /// done twice.
     pub fence: Option<Round>,
@@ -93,14 +94,14 @@ pub async fn run_due(
 ) -> Result<Outcome, Error> {
     let mut transaction = begin(session).await?;
     let claim = claim_tick(&mut transaction, latest_tick, cooldown);
-    let tick_at = match with_deadline(STATEMENT_TIMEOUT, claim).await? {
+    let tick_at = match with_deadline(CLAIM_TIMEOUT, claim).await? {
         ControlFlow::Continue(tick_at) => tick_at,
         ControlFlow::Break(outcome) => {
             roll_back(transaction).await?;
             return Ok(outcome);
         }
     };
-    let writes = write(&mut transaction, layout, Some(tick_at), MinPoints::draw());
+    let writes = write_round(&mut transaction, layout, Some(tick_at), MinPoints::draw());
     let round = with_deadline(round_timeout, writes).await?;
     commit(transaction).await?;
     Ok(Outcome::Done(round))
@@ -117,7 +118,7 @@ async fn claim_tick(
         return Ok(ControlFlow::Break(Outcome::Busy));
     }
     let reading = read_fence(transaction).await?;
-    let Some(tick_at) = latest_tick(reading.began_at) else {
+    let Some(tick_at) = latest_tick(reading.transaction_started_at) else {
         return Ok(ControlFlow::Break(Outcome::NotDue(reading)));
     };
     if let Some(fence) = reading.fence {
@@ -126,7 +127,9 @@ async fn claim_tick(
         }
         // It was still running at the next tick.
         let overran = latest_tick(fence.finished_at) > Some(fence.tick_at);
-        let since_its_end = reading.began_at - fence.finished_at;
+        let since_its_end = reading.transaction_started_at - fence.finished_at;
+        // An end further ahead than the tolerance was recorded by a wrong clock, and starts no
+        // cooldown.
         let is_cooling_down = -CLOCK_TOLERANCE <= since_its_end && since_its_end < cooldown;
         if overran && is_cooling_down {
             return Ok(ControlFlow::Break(Outcome::CoolingDown));
@@ -155,8 +158,8 @@ pub async fn run_now(
         let claim = async {
             Ok(try_lock(&mut transaction).await? && !old_snapshot_open(&mut transaction).await?)
         };
-        if with_deadline(STATEMENT_TIMEOUT, claim).await? {
-            let writes = write(&mut transaction, layout, None, min_points);
+        if with_deadline(CLAIM_TIMEOUT, claim).await? {
+            let writes = write_round(&mut transaction, layout, None, min_points);
             let round = with_deadline(round_timeout, writes).await?;
             commit(transaction).await?;
             return Ok(round);
@@ -169,7 +172,7 @@ pub async fn run_now(
 }
 
 /// All writes of a round: points, choice, and the row in `rounds`.
-async fn write(
+async fn write_round(
     transaction: &mut Session,
     layout: Layout,
     tick_at: Option<DateTime<Utc>>,
@@ -177,11 +180,11 @@ async fn write(
 ) -> Result<Round, Error> {
     let users_updated = users::renew_points(transaction, layout).await?;
     choice::renew(transaction, min_points).await?;
-    insert_round(transaction, tick_at, users_updated).await
+    record_round(transaction, tick_at, users_updated).await
 }
 
 async fn begin(session: &mut Session) -> Result<Transaction<'_, Postgres>, Error> {
-    with_deadline(STATEMENT_TIMEOUT, async { Ok(session.begin().await?) }).await
+    with_deadline(CLAIM_TIMEOUT, async { Ok(session.begin().await?) }).await
 }
 
 async fn commit(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
@@ -189,8 +192,5 @@ async fn commit(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
 }
 
 async fn roll_back(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
-    with_deadline(STATEMENT_TIMEOUT, async {
-        Ok(transaction.rollback().await?)
-    })
-    .await
+    with_deadline(CLAIM_TIMEOUT, async { Ok(transaction.rollback().await?) }).await
 }

@@ -6,6 +6,10 @@ use rand::RngExt;
 
 use crate::db::{Error, Session};
 
+/// The most points that a user can have. The statements below write the number of different points,
+/// one more, as 101.
+pub(crate) const MAX_POINTS: i32 = 100;
+
 /// A user as an answer shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct User {

@@ -156,7 +156,7 @@ impl Metrics {
             }
             Outcome::NotDue(reading) => {
                 self.count("not_due");
-                self.record_progress(reading.began_at, reading.fence.as_ref());
+                self.record_progress(reading.transaction_started_at, reading.fence.as_ref());
             }
             Outcome::Busy => self.count("busy"),
             Outcome::CoolingDown => self.count("cooling_down"),
@@ -269,7 +269,7 @@ mod tests {
         metrics.record_outcome(&Outcome::Done(round(at("17:00:00"))));
         assert_eq!(metrics.lag_seconds(), Some(0.0));
         metrics.record_outcome(&Outcome::NotDue(FenceReading {
-            began_at: at("17:05:30"),
+            transaction_started_at: at("17:05:30"),
             fence: Some(round(at("17:00:00"))),
         }));
         assert_eq!(metrics.lag_seconds(), Some(300.0));
@@ -302,7 +302,7 @@ mod tests {
             (
                 "not_due",
                 Some(Outcome::NotDue(FenceReading {
-                    began_at: at("17:00:00"),
+                    transaction_started_at: at("17:00:00"),
                     fence: None,
                 })),
             ),

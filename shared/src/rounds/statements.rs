@@ -19,7 +19,7 @@ pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
     Ok(row.held)
 }
 
-/// Reads when the transaction began, and the fence. A tick further ahead than [`CLOCK_TOLERANCE`]
+/// Reads when the transaction started, and the fence. A tick further ahead than [`CLOCK_TOLERANCE`]
 /// does not count.
 ///
 /// # Errors
@@ -40,7 +40,7 @@ pub async fn read_fence(session: &mut Session) -> Result<FenceReading, Error> {
         })
     };
     Ok(FenceReading {
-        began_at: row.now,
+        transaction_started_at: row.transaction_started_at,
         fence: fence(),
     })
 }
@@ -58,15 +58,15 @@ pub(super) async fn old_snapshot_open(transaction: &mut Session) -> Result<bool,
     Ok(row.old_snapshot_open)
 }
 
-/// Inserts the round's row; without a tick it stands for an operator's round. Deletes expired rows.
-/// The round of a tick also deletes rows that are further ahead than [`CLOCK_TOLERANCE`].
-pub(super) async fn insert_round(
+/// Records the round; without a tick it is an operator's. Deletes expired rows. The round of a tick
+/// also deletes rows that are further ahead than [`CLOCK_TOLERANCE`].
+pub(super) async fn record_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,
     users_updated: u64,
 ) -> Result<Round, Error> {
     let row = sqlx::query_file!(
-        "src/rounds/insert_round.sql",
+        "src/rounds/record_round.sql",
         tick_at,
         users_updated.cast_signed(),
         CLOCK_TOLERANCE.as_seconds_f64(),

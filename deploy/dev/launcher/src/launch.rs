@@ -181,7 +181,9 @@ async fn wait_for_first_round(owner: &Database, schedule: &Schedule) -> anyhow::
         .connect(CONNECT_TIMEOUT)
         .await
         .context("connecting to the database")?;
-    let now = rounds::read_fence(&mut session).await?.began_at;
+    let now = rounds::read_fence(&mut session)
+        .await?
+        .transaction_started_at;
     if let Some(due) = schedule.latest_tick(now) {
         info!(tick_at = %due, "waiting for the first round");
         while rounds::read_fence(&mut session)

@@ -1,6 +1,7 @@
--- Inserts the row of a round for the tick $1, or of an operator's round if that is null.
+-- Records a round of the tick $1, or an operator's round if that is null. The clock is read in
+-- subselects so that the indexes are used, as in read_fence.sql.
 --
--- Rows older than a week go, but never the fence.
+-- Rows older than a week are deleted, but never the fence.
 with expired as (
     delete from rounds
     where finished_at < now() - interval '7 days'
@@ -10,8 +11,8 @@ with expired as (
             and tick_at <= (select clock_timestamp()) + make_interval(secs => $3)
       )
 ),
--- The round of a tick is the new fence, so rows further ahead than $3 seconds go too. Otherwise
--- they would become the fence once the clock is near them.
+-- The round of a tick is the new fence. So rows further ahead than $3 seconds are deleted too:
+-- otherwise they would become the fence once the clock is near them.
 ahead as (
     delete from rounds
     where $1::timestamptz is not null
