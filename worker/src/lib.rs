@@ -6,6 +6,7 @@
 mod admin;
 mod clock_check;
 mod health;
+mod lag;
 mod metrics;
 mod outcome_log;
 mod round_loop;

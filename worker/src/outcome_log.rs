@@ -1,24 +1,16 @@
-//! Log lines for the outcomes of rounds. A condition that lasts is logged once, not at each
+//! Log lines for the outcomes of attempts. An outcome that lasts is logged once, not at each
 //! attempt.
 
 use shared::db::Error;
 use shared::rounds::Outcome;
 use tracing::{debug, error, info, warn};
 
-/// Logs outcomes and errors, and remembers the condition that was logged last.
+/// Logs outcomes and errors, and remembers why there was no round though one may be due.
 #[derive(Default)]
 pub(crate) struct OutcomeLog {
-    last_logged: Option<Condition>,
-}
-
-/// Why there was no round though one may be due.
-#[derive(Debug, PartialEq, Eq)]
-enum Condition {
-    Busy,
-    CoolingDown,
-    OldSnapshot,
-    /// With the error's text.
-    Failed(String),
+    /// The outcome or the error's text that was logged last. `None` after a round, and once the
+    /// latest tick's is done.
+    last_logged: Option<Result<Outcome, String>>,
 }
 
 impl OutcomeLog {
@@ -34,7 +26,7 @@ impl OutcomeLog {
                     "round done"
                 );
             }
-            // The normal outcome of a check. It is news only after another condition.
+            // The normal outcome of a check. It is news only after another outcome.
             Outcome::NotDue(_) => {
                 if self.last_logged.take().is_some() {
                     info!(
@@ -43,17 +35,17 @@ impl OutcomeLog {
                     );
                 }
             }
-            Outcome::Busy => self.log_once(Condition::Busy, || {
+            Outcome::Busy => self.log_once(Ok(*outcome), || {
                 info!(event = "round_busy", "another worker holds the round lock");
             }),
-            Outcome::CoolingDown => self.log_once(Condition::CoolingDown, || {
+            Outcome::CoolingDown => self.log_once(Ok(*outcome), || {
                 info!(
                     event = "round_cooling_down",
                     "the last round was still running at the next tick, and its cooldown is not \
                      over"
                 );
             }),
-            Outcome::OldSnapshot => self.log_once(Condition::OldSnapshot, || {
+            Outcome::OldSnapshot => self.log_once(Ok(*outcome), || {
                 info!(
                     event = "round_old_snapshot",
                     "a snapshot older than the last round is open: the round is tried \
@@ -65,7 +57,7 @@ impl OutcomeLog {
 
     /// Logs an error: as a warning if it can pass by itself.
     pub(crate) fn log_error(&mut self, error: &Error) {
-        self.log_once(Condition::Failed(error.to_string()), || {
+        self.log_once(Err(error.to_string()), || {
             if error.is_transient() {
                 warn!(event = "round_failed", %error, "the attempt failed, retrying");
             } else {
@@ -74,13 +66,13 @@ impl OutcomeLog {
         });
     }
 
-    /// Logs a condition, unless it was the last one to be logged.
-    fn log_once(&mut self, condition: Condition, log: impl FnOnce()) {
-        if self.last_logged.as_ref() == Some(&condition) {
-            debug!(?condition, "no change since the last attempt");
+    /// Logs the result of an attempt, unless it is that of the last attempt that was logged.
+    fn log_once(&mut self, result: Result<Outcome, String>, log: impl FnOnce()) {
+        if self.last_logged.as_ref() == Some(&result) {
+            debug!(?result, "no change since the last attempt");
         } else {
             log();
-            self.last_logged = Some(condition);
+            self.last_logged = Some(result);
         }
     }
 }
