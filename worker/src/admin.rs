@@ -1,5 +1,5 @@
-//! The worker's admin listener: health checks and metrics. Not for the public: of the limits of the
-//! api's `edge` it has only that on the time for a request's head.
+//! The worker's admin listener: health checks and metrics. Not for the public: unlike the api's
+//! `edge`, it limits only the time for a request's head.
 
 use std::sync::Arc;
 use std::time::Duration;

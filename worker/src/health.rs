@@ -26,12 +26,12 @@ impl Health {
     }
 
     /// Records that the loop runs.
-    pub(crate) fn loop_heartbeat(&self) {
+    pub(crate) fn record_loop_heartbeat(&self) {
         self.state().loop_heartbeat_at = Instant::now();
     }
 
     /// Records that the scheduler runs.
-    pub(crate) fn scheduler_heartbeat(&self) {
+    pub(crate) fn record_scheduler_heartbeat(&self) {
         self.state().scheduler_heartbeat_at = Instant::now();
     }
 

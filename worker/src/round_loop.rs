@@ -16,7 +16,7 @@ use tracing::info;
 use crate::admin;
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::runner::{Next, Runner};
+use crate::runner::{Next, RoundRunner};
 use crate::settings::Settings;
 
 /// How long after a check the worker checks again, without a tick.
@@ -52,10 +52,12 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
     let scheduler_health = Arc::clone(&health);
     let scheduler = settings
         .schedule
-        .start_scheduler(sender, move || scheduler_health.scheduler_heartbeat())
+        .start_scheduler(sender, move || {
+            scheduler_health.record_scheduler_heartbeat();
+        })
         .await
         .context("starting the scheduler")?;
-    let mut runner = Runner::new(settings, &database, health, metrics);
+    let mut runner = RoundRunner::new(settings, &database, health, metrics);
     let stop = CancellationToken::new();
     let stop_on_signal = async {
         let signal = signals.next().await;
@@ -74,7 +76,7 @@ pub(crate) async fn run(settings: Settings, database: Database) -> anyhow::Resul
 /// Attempts the due round at each wake-up, and at an interval without one, until the stop.
 async fn attempt_until(
     stop: &CancellationToken,
-    runner: &mut Runner,
+    runner: &mut RoundRunner,
     wakeups: &mut mpsc::Receiver<()>,
 ) {
     let mut delay = Duration::ZERO;

@@ -39,8 +39,8 @@ pub(crate) enum Next {
     Stop,
 }
 
-/// Runs rounds one at a time.
-pub(crate) struct Runner {
+/// Runs rounds, one at a time over one session.
+pub(crate) struct RoundRunner {
     database: Database,
     schedule: Schedule,
     cooldown: TimeDelta,
@@ -59,7 +59,7 @@ struct Connected {
     layout: Layout,
 }
 
-impl Runner {
+impl RoundRunner {
     pub(crate) fn new(
         settings: Settings,
         database: &Database,
@@ -82,7 +82,7 @@ impl Runner {
 
     /// Does the due round, if there is one. A stop meanwhile cancels it.
     pub(crate) async fn attempt(&mut self, stop: &CancellationToken) -> Next {
-        self.health.loop_heartbeat();
+        self.health.record_loop_heartbeat();
         let result = match stop.run_until_cancelled(self.prepare()).await {
             Some(Ok(connected)) => self.run_due(connected, stop).await,
             Some(Err(error)) => Err(error),
@@ -95,10 +95,11 @@ impl Runner {
                 self.log.log_outcome(&outcome);
                 Next::Wait
             }
-            Err(_) if stop.is_cancelled() => {
+            Err(error) if stop.is_cancelled() => {
                 info!(
                     event = "round_cancelled",
-                    "round cancelled by the stop signal"
+                    %error,
+                    "the attempt failed after the stop signal, and is not retried"
                 );
                 Next::Stop
             }
@@ -162,7 +163,7 @@ impl Runner {
             loop {
                 tokio::select! {
                     result = &mut round => break result?,
-                    _ = heartbeat.tick() => self.health.loop_heartbeat(),
+                    _ = heartbeat.tick() => self.health.record_loop_heartbeat(),
                     () = stop.cancelled() => {
                         self.cancel(connected.id).await;
                         break with_deadline(CANCEL_TIMEOUT, &mut round).await?;
