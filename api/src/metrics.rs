@@ -99,11 +99,7 @@ impl Metrics {
             "Log lines that could not be written, or waited too long for a reader",
             log_lines_dropped.clone(),
         );
-        registry.register(
-            "build",
-            "The running program",
-            Info::new(BUILD_LABELS),
-        );
+        registry.register("build", "The running program", Info::new(BUILD_LABELS));
         // The series of 200 and 503 exist from the start, because a rate misses the first increment
         // of a new series.
         let ok_responses = responses.get_or_create_owned(&StatusCode::OK.into());

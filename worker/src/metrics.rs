@@ -120,11 +120,7 @@ impl Metrics {
             "Log lines that could not be written, or waited too long for a reader",
             log_lines_dropped.clone(),
         );
-        registry.register(
-            "build",
-            "The running program",
-            Info::new(BUILD_LABELS),
-        );
+        registry.register("build", "The running program", Info::new(BUILD_LABELS));
         Self {
             registry,
             attempts,
