@@ -34,7 +34,7 @@ pub struct Settings {
     #[arg(long, env, default_value = "10s", global = true, value_parser = duration(Duration::ZERO..=DAY))]
     pub(crate) cooldown: humantime::Duration,
 
-    /// How long the writes of a round may take before it is rolled back.
+    /// How long the writes of a round may take before the round is rolled back.
     #[arg(long, env, default_value = "2m", global = true, value_parser = duration(Duration::from_secs(1)..=DAY))]
     pub(crate) round_timeout: humantime::Duration,
 

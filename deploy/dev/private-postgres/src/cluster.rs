@@ -123,47 +123,47 @@ impl Cluster {
         }
         fs::create_dir(&unfinished).map_err(Error::io("creating", &unfinished))?;
         self.account.take_ownership(&unfinished)?;
-        self.make_cluster("initdb", &unfinished, |initdb| {
-            initdb
-                .args(["--username=postgres", "--auth=scram-sha-256"])
-                .args(["--encoding=UTF8", "--no-locale"])
-                .args((self.durability == Durability::Test).then_some("--no-sync"))
-                .arg("--pwfile")
-                .arg(&password_file);
-        })?;
+        let mut initdb = self.account.command(&self.binaries.program("initdb"));
+        initdb
+            .args(["--username=postgres", "--auth=scram-sha-256"])
+            .args(["--encoding=UTF8", "--no-locale"])
+            .args((self.durability == Durability::Test).then_some("--no-sync"))
+            .arg("--pwfile")
+            .arg(&password_file)
+            .arg("--pgdata")
+            .arg(&unfinished);
+        self.make(&unfinished, initdb)?;
         fs::rename(&unfinished, &self.pgdata).map_err(Error::io("renaming", &unfinished))?;
         Ok(password)
     }
 
-    /// Creates it as a standby of the server at this superuser's URL.
-    pub(crate) fn copy(&self, url: &str) -> Result<(), Error> {
-        self.make_cluster("pg_basebackup", &self.pgdata, |pg_basebackup| {
-            pg_basebackup
-                .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync"])
-                .arg("--dbname")
-                .arg(url);
-        })
+    /// Creates it as a standby of `primary`, whose server is stopped, and will be at this
+    /// superuser's URL.
+    pub(crate) fn copy(&self, primary: &Self, url: &str) -> Result<(), Error> {
+        // Not with `pg_basebackup`, which a downloaded Postgres does not have.
+        let mut cp = self.account.command(Path::new("cp"));
+        cp.args(["-R", "-p"]).arg(&primary.pgdata).arg(&self.pgdata);
+        self.make(&self.pgdata, cp)?;
+        let settings = self.pgdata.join("postgresql.auto.conf");
+        OpenOptions::new()
+            .append(true)
+            .open(&settings)
+            .and_then(|mut file| writeln!(file, "primary_conninfo = '{url}'"))
+            .map_err(Error::io("writing", &settings))?;
+        let signal = self.pgdata.join("standby.signal");
+        File::create(&signal).map_err(Error::io("creating", &signal))?;
+        self.account.take_ownership(&signal)
     }
 
-    /// Runs the program that makes a cluster in `folder`. Kills it when the start is cancelled.
-    fn make_cluster(
-        &self,
-        program: &str,
-        folder: &Path,
-        add_arguments: impl FnOnce(&mut Command),
-    ) -> Result<(), Error> {
-        let program = self.binaries.program(program);
-        let mut command = self.account.command(&program);
-        add_arguments(&mut command);
-        command
-            .arg("--pgdata")
-            .arg(folder)
+    /// Runs the program that makes the cluster in `folder`. Kills it when the start is cancelled.
+    fn make(&self, folder: &Path, mut program: Command) -> Result<(), Error> {
+        program
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         let output = self
-            .run_to_end(&mut command)
-            .map_err(Error::io("running", &program))?;
+            .run_to_end(&mut program)
+            .map_err(Error::io("running", Path::new(program.get_program())))?;
         if self.cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }

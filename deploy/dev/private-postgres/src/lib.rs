@@ -78,7 +78,7 @@ pub enum Error {
         "Postgres refuses to run as root, and there is no account `postgres` or `nobody` to run it as"
     )]
     NoAccount,
-    /// `initdb` failed, or for a standby `pg_basebackup`.
+    /// `initdb` failed, or for a standby the copy.
     #[error("the cluster in {folder} could not be made: {output}")]
     MakeCluster {
         /// The cluster's folder.

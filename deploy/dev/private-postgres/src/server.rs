@@ -68,11 +68,12 @@ impl Server {
     }
 
     /// Starts a streaming standby of this server, in a new folder, with the same password and
-    /// settings. `select pg_promote()` promotes it.
+    /// settings. `select pg_promote()` promotes it. This server is stopped while it is copied, which
+    /// ends its sessions.
     ///
     /// # Errors
     /// [`Error::MakeCluster`] when the copy fails; see [`Error`] for the others.
-    pub fn start_standby(&self) -> Result<Self, Error> {
+    pub fn start_standby(&mut self) -> Result<Self, Error> {
         let own = &self.cluster;
         let (cluster, folder) = Cluster::temporary(
             &own.binaries,
@@ -81,7 +82,10 @@ impl Server {
             own.cancel.clone(),
         )?;
         let lock = cluster.lock()?;
-        cluster.copy(&self.url("postgres", "postgres"))?;
+        self.stop();
+        let copied = cluster.copy(&self.cluster, &self.url("postgres", "postgres"));
+        self.start_again()?;
+        copied?;
         Self::start_on_free_port(cluster, self.password.clone(), lock, Some(folder))
     }
 

@@ -168,9 +168,9 @@ impl TestDatabase {
     }
 
     /// Starts a synchronous standby of its server, and returns this database on the standby. From
-    /// now on every commit waits for it.
+    /// now on every commit waits for it. The server's open sessions end.
     pub async fn standby(&self) -> Self {
-        let server = self.server.lock().await;
+        let mut server = self.server.lock().await;
         let standby = tokio::task::block_in_place(|| server.start_standby())
             .unwrap_or_else(|error| panic!("{error}"));
         drop(server);

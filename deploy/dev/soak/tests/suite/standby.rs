@@ -11,9 +11,9 @@ use tokio::sync::Semaphore;
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_waits_for_the_standby_but_the_next_query_does_not_wait_for_the_answer() {
     let primary = TestDatabase::with_own_server().await;
+    let standby = primary.standby().await;
     let mut first = primary.replica_session().await;
     let mut second = primary.replica_session().await;
-    let standby = primary.standby().await;
     first.answer().await.unwrap();
     second.answer().await.unwrap();
     first.answer().await.unwrap();
