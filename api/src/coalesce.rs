@@ -139,6 +139,7 @@ impl Coalescer {
     ) -> Result<(), Error> {
         let Self { batch, metrics, .. } = self;
         let deadline = self.deadline;
+        let queries = batch.len();
         with_deadline(deadline, async {
             while let Some(query) = batch.next_query() {
                 let answering = session.answer(query);
@@ -149,9 +150,10 @@ impl Coalescer {
                         _ = sweep.tick() => batch.fail_late(deadline),
                     }
                 };
-                metrics.observe_message(batch.queued_at(query));
+                metrics.observe_answers(batch.queued_at(query));
                 batch.reply(query, &replies);
             }
+            metrics.observe_batch(queries);
             Ok(())
         })
         .await

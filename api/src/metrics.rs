@@ -66,12 +66,12 @@ impl Metrics {
         );
         registry.register(
             "batch_queries",
-            "Queries that one message to the database answered",
+            "Queries of a batch, which were taken from the queue together",
             batch_queries.clone(),
         );
         registry.register(
             "waiting_queries",
-            "Queries in the queue for the next message to the database",
+            "Queries in the queue, waiting for the next batch",
             waiting_queries.clone(),
         );
         registry.register(
@@ -117,15 +117,18 @@ impl Metrics {
         }
     }
 
-    /// One message answered the queries that were queued at these times.
-    pub(crate) fn observe_message(&self, queued_at: impl Iterator<Item = Instant>) {
+    /// The queries that were queued at these times are answered.
+    pub(crate) fn observe_answers(&self, queued_at: impl Iterator<Item = Instant>) {
         let now = Instant::now();
-        let mut queries: u32 = 0;
         for queued_at in queued_at {
-            queries += 1;
             self.query_duration.observe((now - queued_at).as_secs_f64());
         }
-        self.batch_queries.observe(queries.into());
+    }
+
+    /// A batch of so many queries is answered.
+    #[allow(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+    pub(crate) fn observe_batch(&self, queries: usize) {
+        self.batch_queries.observe(queries as f64);
     }
 
     /// Counts a response on the public listener.

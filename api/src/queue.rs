@@ -86,6 +86,11 @@ impl QueueReceiver {
 pub(crate) struct Batch(Vec<PendingQuery>);
 
 impl Batch {
+    /// How many queries have no reply yet.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The first query that has no reply yet.
     pub(crate) fn next_query(&self) -> Option<Query> {
         self.0.first().map(|pending| pending.query)
