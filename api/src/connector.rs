@@ -1,7 +1,7 @@
 //! Connects the replica's one session with the database, with backoff.
 //!
-//! It publishes to health checks and metrics whether the database answers. A session that has failed once is
-//! never used again: nothing is known of what its last message did.
+//! It publishes to health checks and metrics whether the database answers. A session that has
+//! failed once is never used again: nothing is known of what its last message did.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

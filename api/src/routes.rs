@@ -1,8 +1,9 @@
 //! The routing tables of both listeners, and their handlers.
 //!
-//! A public endpoint is a handler with its description (`utoipa::path`), a line in the routing table,
-//! and a name in `description.rs`. The descriptions are for tests alone, which compare them with the
-//! document that is served. A handler that needs the database returns the [`Query`] to ask.
+//! A public endpoint is a handler with its description (`utoipa::path`), a line in the routing
+//! table, and a name in `description.rs`. The descriptions are for tests alone, which compare them
+//! with the document that is served. A handler that needs the database returns the [`Query`] to
+//! ask.
 
 #[cfg(test)]
 mod description;

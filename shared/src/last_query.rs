@@ -1,7 +1,7 @@
 //! The chain of all queries, and the one message that answers a query.
 //!
-//! An answer is durable before [`ChainSession::answer`] returns it. If the session ends before that,
-//! the query may stay in the chain or not: no client has seen its answer.
+//! An answer is durable before [`ChainSession::answer`] returns it. If the session ends before
+//! that, the query may stay in the chain or not: no client has seen its answer.
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;

@@ -92,8 +92,8 @@ async fn round(database: &Database, min_points: MinPoints, timeout: Duration) ->
     let layout = users::layout(&mut session).await?;
     let round = rounds::run_now(&mut session, layout, min_points, timeout).await?;
     close(session).await;
-    // Whoever types this command wants its result. `migrate` and `seed` also run unattended, and so
-    // report to the log.
+    // An operator runs this command to see its result. `migrate` and `seed` also run unattended, so
+    // they report to the log.
     cli::print(&format_args!(
         "round done: {} users renewed in {} ms",
         round.users_updated,

@@ -8,8 +8,8 @@
 //! commits, in one step here: nobody else can move the row in between. That makes the move visible
 //! and frees the row. A later step makes it durable, with all moves before it. (A plain durable
 //! commit is these two steps with none in between.) The reply may be lost at any time; its requests
-//! then get 503. A round may be committed between any two steps. The database's clock may advance at
-//! any moment, and may go back once.
+//! then get 503. A round may be committed between any two steps. The database's clock may advance
+//! at any moment, and may go back once.
 //!
 //! The database may crash, or fail over to its synchronous standby, once. All connections are lost,
 //! and of the moves that are not durable, any number of the last ones.

@@ -1,5 +1,5 @@
-//! Finds the folder of the installed Postgres binaries, or downloads them: a folder with `initdb` and
-//! `postgres`. Other programs may be missing there, as in a download.
+//! Finds the folder of the installed Postgres binaries, or downloads them: a folder with `initdb`
+//! and `postgres`. Other programs may be missing there, as in a download.
 
 use std::env;
 use std::fs;

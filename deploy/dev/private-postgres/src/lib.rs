@@ -1,7 +1,7 @@
 //! A private Postgres server for the launcher, the tests, the soak and the benchmark.
 //!
-//! [`Binaries`] finds Postgres' programs, or downloads them. [`Server`] runs them on a folder and has
-//! a URL; [`roles`] creates the roles of Max Two in it. The server stops when its [`Server`] is
+//! [`Binaries`] finds Postgres' programs, or downloads them. [`Server`] runs them on a folder and
+//! has a URL; [`roles`] creates the roles of Max Two in it. The server stops when its [`Server`] is
 //! dropped, and also when its parent process, the one that started it, is killed. It is not for
 //! production: it listens on the loopback interface only.
 //!

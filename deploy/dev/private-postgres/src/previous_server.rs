@@ -1,5 +1,5 @@
-//! A server whose parent process was killed: it may still run, and it leaves `postmaster.pid`. Before
-//! another one starts in its folder, this waits for its end and removes that file.
+//! A server whose parent process was killed: it may still run, and it leaves `postmaster.pid`.
+//! Before another one starts in its folder, this waits for its end and removes that file.
 
 use std::fs;
 use std::io;
@@ -21,9 +21,9 @@ const PREVIOUS_SERVER_STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Cluster {
     /// Waits for the end of a server whose parent was killed, which the guard may not have stopped
-    /// yet. Then no server runs here, since the caller holds the lock of the folder. So this removes
-    /// a `postmaster.pid` that is left: Postgres would refuse to start if the process id in it
-    /// belongs to another process by now.
+    /// yet. Then no server runs here, since the caller holds the lock of the folder. So this
+    /// removes a `postmaster.pid` that is left: Postgres would refuse to start if the process id in
+    /// it belongs to another process by now.
     ///
     /// # Errors
     /// [`Error::StillRuns`] when the server does not end in time.

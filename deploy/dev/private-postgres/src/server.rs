@@ -1,5 +1,5 @@
-//! A server from its start to its stop: a folder and binaries enter, a URL leaves. It keeps its port
-//! across crashes and restarts, but a process that takes the port meanwhile keeps it.
+//! A server from its start to its stop: a folder and binaries enter, a URL leaves. It keeps its
+//! port across crashes and restarts, but a process that takes the port meanwhile keeps it.
 
 use std::fs::{self, File};
 use std::io;
@@ -68,8 +68,8 @@ impl Server {
     }
 
     /// Starts a streaming standby of this server, in a new folder, with the same password and
-    /// settings. `select pg_promote()` promotes it. This server is stopped while it is copied, which
-    /// ends its sessions.
+    /// settings. `select pg_promote()` promotes it. This server is stopped while it is copied,
+    /// which ends its sessions.
     ///
     /// # Errors
     /// [`Error::MakeCluster`] when the copy fails; see [`Error`] for the others.

@@ -1,8 +1,8 @@
 //! Runs the whole service under faults and reports which promises were broken.
 //!
 //! The program draws the faults at random. The tests in `tests/suite` use the same processes for
-//! single faults: crashes, a standby, wrong clocks, a full disk, a pooler, minutes of silence; and for
-//! users that Citus spreads over nodes.
+//! single faults: crashes, a standby, wrong clocks, a full disk, a pooler, minutes of silence; and
+//! for users that Citus spreads over nodes.
 //!
 //! The seed of the plan decides the faults and their order. The moment that each one hits depends
 //! on the machine.

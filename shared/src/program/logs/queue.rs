@@ -1,7 +1,7 @@
 //! Log lines between the threads that log and the one that writes.
 //!
-//! Standard error may be a pipe that no process reads, or a file on a full disk. A thread that wrote
-//! to it would hang with all of its connections. So lines are queued, up to a bound, and one
+//! Standard error may be a pipe that no process reads, or a file on a full disk. A thread that
+//! wrote to it would hang with all of its connections. So lines are queued, up to a bound, and one
 //! dedicated thread writes them. Their order is kept; it is not promised that each is written.
 //!
 //! `tracing_appender::non_blocking` does not fit: it does not count what can't be written, and it

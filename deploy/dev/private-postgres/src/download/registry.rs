@@ -12,7 +12,8 @@ use super::package::Package;
 pub(super) struct Registry(pub(super) String);
 
 impl Registry {
-    /// The registry of the variable `npm_config_registry`, else the one that `npm` is configured for.
+    /// The registry of the variable `npm_config_registry`, else the one that `npm` is configured
+    /// for.
     pub(super) fn configured() -> Result<Self, String> {
         if let Ok(url) = env::var("npm_config_registry") {
             return Ok(Self(url));
