@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::db::{Database, Error, with_deadline};
+use shared::db::{Database, Error, with_timeout};
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -22,30 +22,30 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How many times this task yields before it answers a batch, while other replicas move the chain
 /// too.
 const YIELDS_WHEN_CHAIN_SHARED: usize = 8;
-/// How many times per deadline the batch is searched for queries that are past it.
-const SWEEPS_PER_DEADLINE: u32 = 16;
+/// How many times per timeout the batch is searched for queries that are past it.
+const SWEEPS_PER_TIMEOUT: u32 = 16;
 
 /// Opens a queue for `max_waiting` queries and starts the task that answers them, which ends only
 /// with the process.
 ///
-/// Each query is answered or has failed within `timeout`. A deadline of 4/5 of that ensures it, for
-/// each batch and for each query, whose time in the queue counts too. The rest is for noticing late
-/// queries and for sending the responses.
+/// Each query is answered or has failed within `request_timeout`. The timeout that ensures it is
+/// 4/5 of that, for each batch and for each query, whose time in the queue counts too. The rest is
+/// for noticing late queries and for sending the responses.
 pub(crate) fn start(
     database: &Database,
     max_waiting: usize,
-    timeout: Duration,
+    request_timeout: Duration,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
 ) -> (Queue, JoinHandle<()>) {
-    let deadline = timeout * 4 / 5;
+    let answer_timeout = request_timeout * 4 / 5;
     let (queue, receiver) = Queue::new(max_waiting);
-    let database = database.clone().statement_timeout(deadline);
+    let database = database.clone().statement_timeout(answer_timeout);
     let coalescer = Coalescer {
         connector: Connector::new(database, health, Arc::clone(&metrics)),
         queue: receiver,
         batch: Batch::default(),
-        deadline,
+        answer_timeout,
         metrics,
     };
     (queue, tokio::spawn(coalescer.run()))
@@ -57,7 +57,7 @@ struct Coalescer {
     /// Empty between two batches. It is kept for its allocation.
     batch: Batch,
     /// For each batch, and for each query.
-    deadline: Duration,
+    answer_timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -74,11 +74,11 @@ impl Coalescer {
         }
     }
 
-    /// Connects to the database. Meanwhile all queries fail, once per deadline.
+    /// Connects to the database. Meanwhile all queries fail, once per timeout.
     async fn connect(&mut self) -> PreparedSession {
         let connecting = self.connector.connect_with_backoff();
         tokio::pin!(connecting);
-        let mut sweep = interval(self.deadline);
+        let mut sweep = interval(self.answer_timeout);
         sweep.reset();
         loop {
             tokio::select! {
@@ -94,8 +94,8 @@ impl Coalescer {
         let mut idle_check = interval(PING_INTERVAL);
         // Registering a timer that is the earliest of all wakes the timer driver. A sweep timer per
         // batch would always be the earliest, so there is one interval instead of one timer per
-        // batch. The timer of a batch's deadline is never the earliest.
-        let mut sweep = interval(self.deadline / SWEEPS_PER_DEADLINE);
+        // batch. The timer of a batch's timeout is never the earliest.
+        let mut sweep = interval(self.answer_timeout / SWEEPS_PER_TIMEOUT);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
@@ -110,7 +110,7 @@ impl Coalescer {
                     idle_check.reset();
                 }
                 _ = idle_check.tick() => {
-                    with_deadline(self.deadline, session.ping()).await?;
+                    with_timeout(self.answer_timeout, session.ping()).await?;
                 },
             }
             self.connector.on_answer();
@@ -129,31 +129,30 @@ impl Coalescer {
         self.queue.receive_now(&mut self.batch);
     }
 
-    /// Sends one message for each different query in the batch, all within one deadline. A query
-    /// fails earlier if its own deadline passes, which includes its time in the queue. Queries that
-    /// arrive meanwhile are not checked: their deadlines are later than the batch's.
+    /// Sends one message for each different query in the batch, all within one timeout. A query
+    /// fails earlier if its own timeout is over, which includes its time in the queue. Queries that
+    /// arrive meanwhile are not checked: their timeouts end later than the batch's.
     async fn answer_batch(
         &mut self,
         session: &mut PreparedSession,
         sweep: &mut Interval,
     ) -> Result<(), Error> {
         let Self { batch, metrics, .. } = self;
-        let deadline = self.deadline;
-        let queries = batch.len();
-        with_deadline(deadline, async {
+        let answer_timeout = self.answer_timeout;
+        metrics.observe_batch(batch.len());
+        with_timeout(answer_timeout, async {
             while let Some(query) = batch.next_query() {
                 let answering = session.answer(query);
                 tokio::pin!(answering);
                 let replies = loop {
                     tokio::select! {
                         replies = &mut answering => break replies?,
-                        _ = sweep.tick() => batch.fail_late(deadline),
+                        _ = sweep.tick() => batch.fail_late(answer_timeout),
                     }
                 };
                 metrics.observe_answers(batch.queued_at(query));
                 batch.reply(query, &replies);
             }
-            metrics.observe_batch(queries);
             Ok(())
         })
         .await

@@ -1,12 +1,12 @@
 //! Connects the replica's one session with the database, with backoff.
 //!
-//! It publishes to health checks and metrics whether the database answers. A session that has
+//! It tells health checks and metrics whether the database answers. A session that has
 //! failed once is never used again: nothing is known of what its last message did.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::db::{CONNECT_TIMEOUT, Database, Error, backoff, with_deadline};
+use shared::db::{CONNECT_TIMEOUT, Database, Error, backoff, with_timeout};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -57,7 +57,7 @@ impl Connector {
                 Ok(session) => {
                     self.connected_at = Instant::now();
                     if !self.is_flapping {
-                        self.mark_up();
+                        self.publish_up();
                     }
                     return session;
                 }
@@ -73,7 +73,7 @@ impl Connector {
     pub(crate) fn on_answer(&mut self) {
         if self.is_flapping && self.is_stable() {
             self.is_flapping = false;
-            self.mark_up();
+            self.publish_up();
         }
     }
 
@@ -99,7 +99,7 @@ impl Connector {
     }
 
     /// Publishes that the database answers queries.
-    fn mark_up(&mut self) {
+    fn publish_up(&mut self) {
         info!(event = "database_connected", "connected to the database");
         self.logged_reason = None;
         self.health.set_connected_once();
@@ -128,5 +128,5 @@ impl Connector {
 /// Connects, and prepares the session for every kind of query.
 async fn connect_and_prepare(database: &Database) -> Result<PreparedSession, Error> {
     let session = database.connect(CONNECT_TIMEOUT).await?;
-    with_deadline(CONNECT_TIMEOUT, PreparedSession::new(session)).await
+    with_timeout(CONNECT_TIMEOUT, PreparedSession::new(session)).await
 }

@@ -3,8 +3,8 @@
 //!
 //! Each connection has timeouts: for receiving a head, for idling between requests, and for a
 //! client that stops reading. The number of connections is limited, invalid requests get a problem
-//! before routing, and a shutdown has phases and a deadline. The edge does not know what a request
-//! is about.
+//! before routing, and a shutdown has phases and a deadline. The edge knows of a request only
+//! that it is a GET or HEAD without content.
 
 mod acceptor;
 mod checks;
@@ -86,6 +86,11 @@ impl Connections {
     /// How many are open.
     pub(crate) fn open(&self) -> usize {
         self.0.len()
+    }
+
+    /// Serves a connection in a task of its own.
+    fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(connection);
     }
 
     /// Waits until none is open.

@@ -10,13 +10,13 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// A database with the right schema has answered. That stays true when it is lost: an outage of
-    /// the shared database must not take every replica out of its load balancer.
+    /// Records that a database with the right schema has answered. That stays true when it is
+    /// lost: an outage of the shared database must not take every replica out of its load balancer.
     pub(crate) fn set_connected_once(&self) {
         self.connected_once.store(true, Ordering::Relaxed);
     }
 
-    /// From now on load balancers should send requests elsewhere.
+    /// Records that load balancers should send requests elsewhere from now on.
     pub(crate) fn set_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
     }

@@ -30,7 +30,7 @@ use shared::program::{self, Program, healthcheck};
 use tokio::runtime;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::info;
+use tracing::{error, info};
 
 use edge::{Connections, Limits, Listeners, Phase, Server};
 use health::Health;
@@ -52,7 +52,7 @@ pub fn main(settings: Settings) -> ExitCode {
         runtime: runtime::Builder::new_multi_thread(),
         log_format: settings.log_format,
         log_filters: "info",
-        failure_event: "replica_failed",
+        log_failure: |error| error!(event = "replica_failed", "replica failed: {error:#}"),
         database: settings.database.clone(),
     };
     program::run(program, |database| run(settings, database))
@@ -92,8 +92,8 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         idle_timeout: settings.idle_timeout.into(),
         write_timeout: settings.write_timeout.into(),
     };
-    // Health checks and metrics are answered until the process ends, so this sender never sends.
-    let (_sender, always_serving) = watch::channel(Phase::Serving);
+    // Held, and never sends: health checks and metrics are answered until the process ends.
+    let (_admin_phase, always_serving) = watch::channel(Phase::Serving);
     let admin = Server {
         limits: Limits {
             max_connections: MAX_ADMIN_CONNECTIONS,

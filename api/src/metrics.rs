@@ -117,7 +117,7 @@ impl Metrics {
         }
     }
 
-    /// The queries that were queued at these times are answered.
+    /// Observes how long each of these answered queries took, from its time of queueing.
     pub(crate) fn observe_answers(&self, queued_at: impl Iterator<Item = Instant>) {
         let now = Instant::now();
         for queued_at in queued_at {
@@ -125,7 +125,7 @@ impl Metrics {
         }
     }
 
-    /// A batch of so many queries is answered.
+    /// Observes the size of a batch that was taken from the queue.
     #[allow(clippy::cast_precision_loss, reason = "exact up to 2^53")]
     pub(crate) fn observe_batch(&self, queries: usize) {
         self.batch_queries.observe(queries as f64);

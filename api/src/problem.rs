@@ -89,21 +89,23 @@ impl Problem {
     /// The header that this problem has beside those of all responses.
     pub(crate) fn header(self) -> Option<(HeaderName, &'static str)> {
         match self {
-            Self::NotFound => None,
             Self::MethodNotAllowed => Some((ALLOW, ALLOWED_METHODS)),
             Self::Unavailable | Self::Overloaded => Some((RETRY_AFTER, RETRY_SECONDS)),
-            // What else the client sends would be parsed as the next request.
+            _ => self.ends_connection().then_some((CONNECTION, "close")),
+        }
+    }
+
+    /// Whether the connection ends with it, because what else the client sends would be parsed as
+    /// the next request.
+    pub(crate) fn ends_connection(self) -> bool {
+        match self {
             Self::BadRequest
             | Self::RequestTimeout
             | Self::ContentTooLarge
             | Self::UriTooLong
-            | Self::HeadersTooLarge => Some((CONNECTION, "close")),
+            | Self::HeadersTooLarge => true,
+            Self::NotFound | Self::MethodNotAllowed | Self::Unavailable | Self::Overloaded => false,
         }
-    }
-
-    /// Whether the connection ends with it.
-    pub(crate) fn ends_connection(self) -> bool {
-        self.header().is_some_and(|(name, _)| name == CONNECTION)
     }
 
     pub(crate) fn status(self) -> StatusCode {

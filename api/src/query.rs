@@ -42,7 +42,7 @@ impl PreparedSession {
     /// # Errors
     /// When one can't, or the connection breaks. The session is dropped.
     pub(crate) async fn new(session: Session) -> Result<Self, Error> {
-        Ok(Self(ChainSession::prepare(session).await?))
+        Ok(Self(ChainSession::new(session).await?))
     }
 
     /// Checks that the database still responds.

@@ -143,7 +143,7 @@ fn ok_response(content_type: &'static str, body: Bytes) -> Response {
     response(StatusCode::OK, content_type, body)
 }
 
-/// A route whose handler makes a query of the path's parameters.
+/// A route that turns the path's parameters into a [`Query`] and submits it.
 fn database_route(
     query: impl Filter<Extract = (Query,), Error = Rejection> + Copy + Send,
     state: &'static AppState,

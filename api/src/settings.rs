@@ -39,8 +39,7 @@ pub struct Settings {
     #[arg(long, env, default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_connections: u32,
 
-    /// Maximum number of queries that wait for the next message to the database; further ones get
-    /// 503 at once.
+    /// Maximum number of queries that wait for the next batch; further ones get 503 at once.
     #[arg(long, env, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_waiting: u32,
 

@@ -15,6 +15,7 @@ use std::time::Duration;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::time::timeout;
+use tracing::warn;
 
 pub use database_url::BadUrl;
 pub use error::Error;
@@ -43,7 +44,7 @@ impl Database {
         Ok(Self(
             options
                 .application_name(application_name)
-                .options(session::SETTINGS)
+                .options(session::PARAMETERS)
                 .disable_statement_logging(),
         ))
     }
@@ -76,10 +77,22 @@ impl Database {
         }
     }
 
-    /// Opens a session with a writable server, and verifies that it has the session settings.
+    /// Logs [`Self::tls_warning`], if there is one.
+    pub fn warn_about_tls(&self) {
+        if let Some(risk) = self.tls_warning() {
+            warn!(
+                event = "tls_insecure",
+                "the database connection is not secure: {risk}; \
+                 set sslmode=verify-full, and sslrootcert to the server's certificate authority"
+            );
+        }
+    }
+
+    /// Opens a session with a writable server, and verifies by their marker that the session has
+    /// its settings.
     ///
     /// # Errors
-    /// [`Error::Connect`] with [`Error::Deadline`] after `limit`; with [`Error::Standby`],
+    /// [`Error::Connect`] with [`Error::Timeout`] after `limit`; with [`Error::Standby`],
     /// [`Error::ReadOnly`] or [`Error::Pooled`] if the server does not fit; otherwise with the
     /// error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
@@ -90,7 +103,7 @@ impl Database {
             session::initialize(&mut session).await?;
             Ok(session)
         };
-        with_deadline(limit, connecting)
+        with_timeout(limit, connecting)
             .await
             .map_err(|error| Error::Connect {
                 server: self.server(),
@@ -114,7 +127,7 @@ impl Database {
     /// When connecting or the request fails, or when either takes longer than `limit`.
     pub async fn cancel(&self, id: SessionId, limit: Duration) -> Result<(), Error> {
         let mut session = self.connect(limit).await?;
-        let result = with_deadline(limit, async {
+        let result = with_timeout(limit, async {
             sqlx::query!("select pg_cancel_backend($1)", id.0)
                 .fetch_one(&mut session)
                 .await?;
@@ -137,18 +150,18 @@ impl fmt::Debug for Database {
     }
 }
 
-/// Runs a database operation with a deadline. After [`Error::Deadline`] the session is in an
+/// Runs a database operation with a timeout. After [`Error::Timeout`] the session is in an
 /// unknown state: drop it.
 ///
 /// # Errors
-/// [`Error::Deadline`] after `limit`, or the error of `operation`.
-pub async fn with_deadline<T>(
+/// [`Error::Timeout`] after `limit`, or the error of `operation`.
+pub async fn with_timeout<T>(
     limit: Duration,
     operation: impl Future<Output = Result<T, Error>>,
 ) -> Result<T, Error> {
     timeout(limit, operation)
         .await
-        .unwrap_or(Err(Error::Deadline(limit)))
+        .unwrap_or(Err(Error::Timeout(limit)))
 }
 
 /// Delays between retries, without end: they double from 100 ms to `max_delay`. Jitter

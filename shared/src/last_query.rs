@@ -77,7 +77,7 @@ impl ChainSession {
     ///
     /// # Errors
     /// Those of [`prepare`]. The session is dropped.
-    pub async fn prepare(mut session: Session) -> Result<Self, Error> {
+    pub async fn new(mut session: Session) -> Result<Self, Error> {
         prepare(&mut session).await?;
         Ok(Self {
             session,
@@ -111,6 +111,8 @@ impl ChainSession {
             MESSAGE
         };
         let answer = send(&mut self.session, message).await?;
+        // Where two sessions had one time, as while the clock is behind, this is wrong. That only
+        // costs speed.
         self.is_chain_shared = answer.previous_at != self.last_queried_at;
         self.last_queried_at = Some(answer.queried_at);
         Ok(answer)

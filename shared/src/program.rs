@@ -10,7 +10,6 @@ use std::fmt::Display;
 use std::process::ExitCode;
 
 use tokio::runtime;
-use tracing::{error, warn};
 
 use crate::db::Database;
 use cli::{DatabaseArgs, bad_setting};
@@ -40,14 +39,14 @@ pub struct Program {
     pub log_format: Option<LogFormat>,
     /// The log filters that hold unless `RUST_LOG` is set.
     pub log_filters: &'static str,
-    /// The `event` of the log line with which it fails.
-    pub failure_event: &'static str,
+    /// Logs the error that it fails with.
+    pub log_failure: fn(&dyn Display),
     /// Its database.
     pub database: DatabaseArgs,
 }
 
 /// Runs a program: starts its log and its runtime, and does its work. Returns the status to exit
-/// with: 2 after a bad setting, 1 after an error of the work, which is logged.
+/// with: 2 after a bad setting, 1 after a failure.
 pub fn run<Work, Error>(mut program: Program, work: impl FnOnce(Database) -> Work) -> ExitCode
 where
     Work: Future<Output = Result<(), Error>>,
@@ -61,18 +60,9 @@ where
         Ok(database) => database,
         Err(error) => return bad_setting(&error),
     };
-    if let Some(risk) = database.tls_warning() {
-        warn!(
-            event = "tls_insecure",
-            "the database connection is not secure: {risk}; \
-             set sslmode=verify-full, and sslrootcert to the server's certificate authority"
-        );
-    }
+    database.warn_about_tls();
     let fail = |error: &dyn Display| {
-        error!(
-            event = program.failure_event,
-            "{} failed: {error:#}", program.name
-        );
+        (program.log_failure)(error);
         ExitCode::FAILURE
     };
     let runtime = match program.runtime.enable_all().build() {

@@ -17,7 +17,7 @@ use sqlx::{Connection as _, Postgres, Transaction};
 use tokio::time::sleep;
 
 use crate::choice::{self, MinPoints};
-use crate::db::{Error, Session, with_deadline};
+use crate::db::{Error, Session, with_timeout};
 use crate::users::{self, Layout};
 use statements::{old_snapshot_open, record_round, try_lock};
 
@@ -28,9 +28,9 @@ pub use statements::read_fence;
 /// repeat a tick. Short, because rounds wait until the clock has passed the fence. Beyond it the
 /// clock was wrong, and a tick may be done again.
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
-/// How long this process waits for all statements of a claim, which only read and take a free lock.
-/// The same holds for a begin and for a rollback.
-const CLAIM_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long this process waits for a begin, a claim or a rollback: none does more than read and
+/// take a free lock.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long this process waits for a commit: a disk that is busy with a checkpoint can delay it.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long [`run_now`] waits before it tries again.
@@ -83,7 +83,7 @@ pub enum Outcome {
 /// end. The writes may take `round_timeout`.
 ///
 /// # Errors
-/// When a statement fails or exceeds its deadline, or the connection breaks. Nothing was done then,
+/// When a statement fails or exceeds its timeout, or the connection breaks. Nothing was done then,
 /// unless only the reply to the commit was lost: the next call finds out. Drop the session.
 pub async fn run_due(
     session: &mut Session,
@@ -94,7 +94,7 @@ pub async fn run_due(
 ) -> Result<Outcome, Error> {
     let mut transaction = begin(session).await?;
     let claim = claim_tick(&mut transaction, latest_tick, cooldown);
-    let tick_at = match with_deadline(CLAIM_TIMEOUT, claim).await? {
+    let tick_at = match with_timeout(STEP_TIMEOUT, claim).await? {
         ControlFlow::Continue(tick_at) => tick_at,
         ControlFlow::Break(outcome) => {
             roll_back(transaction).await?;
@@ -102,7 +102,7 @@ pub async fn run_due(
         }
     };
     let writes = write_round(&mut transaction, layout, Some(tick_at), MinPoints::draw());
-    let round = with_deadline(round_timeout, writes).await?;
+    let round = with_timeout(round_timeout, writes).await?;
     commit(transaction).await?;
     Ok(Outcome::Done(round))
 }
@@ -158,9 +158,9 @@ pub async fn run_now(
         let claim = async {
             Ok(try_lock(&mut transaction).await? && !old_snapshot_open(&mut transaction).await?)
         };
-        if with_deadline(CLAIM_TIMEOUT, claim).await? {
+        if with_timeout(STEP_TIMEOUT, claim).await? {
             let writes = write_round(&mut transaction, layout, None, min_points);
-            let round = with_deadline(round_timeout, writes).await?;
+            let round = with_timeout(round_timeout, writes).await?;
             commit(transaction).await?;
             return Ok(round);
         }
@@ -184,13 +184,13 @@ async fn write_round(
 }
 
 async fn begin(session: &mut Session) -> Result<Transaction<'_, Postgres>, Error> {
-    with_deadline(CLAIM_TIMEOUT, async { Ok(session.begin().await?) }).await
+    with_timeout(STEP_TIMEOUT, async { Ok(session.begin().await?) }).await
 }
 
 async fn commit(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
-    with_deadline(COMMIT_TIMEOUT, async { Ok(transaction.commit().await?) }).await
+    with_timeout(COMMIT_TIMEOUT, async { Ok(transaction.commit().await?) }).await
 }
 
 async fn roll_back(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
-    with_deadline(CLAIM_TIMEOUT, async { Ok(transaction.rollback().await?) }).await
+    with_timeout(STEP_TIMEOUT, async { Ok(transaction.rollback().await?) }).await
 }

@@ -1,10 +1,11 @@
-//! The worker: a tick comes in, one transaction goes out.
+//! The worker: at each tick of its schedule, one transaction.
 //!
 //! Any number of workers may run; the database decides which of them does a round. The scheduler
 //! may be late or silent: the worker also checks for a due round every two seconds.
 
 mod admin;
 mod clock_check;
+mod commands;
 mod health;
 mod lag;
 mod metrics;
@@ -20,16 +21,22 @@ pub use seed::seed;
 pub use settings::Settings;
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::Arc;
 
-use anyhow::{Context, bail};
-use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, close};
+use anyhow::Context;
+use shared::MinPoints;
+use shared::db::Database;
 use shared::program::shutdown::StopSignals;
-use shared::program::{self, Program, cli, healthcheck};
-use shared::{MinPoints, rounds, schema, users};
+use shared::program::{self, Program, healthcheck};
+use tokio::net::TcpListener;
 use tokio::runtime;
-use tracing::info;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
 
+use health::Health;
+use metrics::Metrics;
+use runner::RoundRunner;
 use settings::{Command, DatabaseCommand};
 
 /// Runs the program, and returns the status to exit with.
@@ -45,7 +52,7 @@ pub fn main(mut settings: Settings) -> ExitCode {
         runtime: runtime::Builder::new_current_thread(),
         log_format: settings.log_format,
         log_filters: schedule::LOG_FILTERS,
-        failure_event: "worker_failed",
+        log_failure: |error| error!(event = "worker_failed", "worker failed: {error:#}"),
         database: settings.database.clone(),
     };
     program::run(program, |database| run(command, settings, database))
@@ -57,47 +64,61 @@ async fn run(
     database: Database,
 ) -> anyhow::Result<()> {
     match command {
-        DatabaseCommand::Run => round_loop::run(settings, database).await,
-        DatabaseCommand::Migrate => run_command(migrate(&database)).await,
-        DatabaseCommand::Seed { users } => run_command(seed(&database, users)).await,
+        DatabaseCommand::Run => run_rounds(settings, database).await,
+        DatabaseCommand::Migrate => commands::run(commands::migrate(&database)).await,
+        DatabaseCommand::Seed { users } => commands::run(seed(&database, users)).await,
         DatabaseCommand::Round { min_points } => {
             let min_points = min_points.unwrap_or_else(MinPoints::draw);
             let timeout = settings.round_timeout.into();
-            run_command(round(&database, min_points, timeout)).await
+            commands::run(commands::round(&database, min_points, timeout)).await
         }
     }
 }
 
-/// Runs a one-off command. A signal ends it with an error: the connection closes, and the server
-/// rolls the open transaction back.
-async fn run_command(command: impl Future<Output = Result<(), Error>>) -> anyhow::Result<()> {
+/// Does a round for each tick until a signal. Several missed ticks are one round.
+///
+/// # Errors
+/// When the admin listener or the scheduler can't be started. No later error ends it.
+async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
-    tokio::select! {
-        result = command => Ok(result?),
-        signal = signals.next() => bail!("stopped by {signal}"),
-    }
-}
-
-async fn migrate(database: &Database) -> Result<(), Error> {
-    let mut session = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
-    schema::migrate(&mut session).await?;
-    close(session).await;
-    info!(event = "migrated", "the schema is up to date");
-    Ok(())
-}
-
-async fn round(database: &Database, min_points: MinPoints, timeout: Duration) -> Result<(), Error> {
-    let database = database.clone().statement_timeout(timeout);
-    let mut session = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
-    let layout = users::layout(&mut session).await?;
-    let round = rounds::run_now(&mut session, layout, min_points, timeout).await?;
-    close(session).await;
-    // An operator runs this command to see its result. `migrate` and `seed` also run unattended, so
-    // they report to the log.
-    cli::print(&format_args!(
-        "round done: {} users renewed in {} ms",
-        round.users_updated,
-        (round.finished_at - round.started_at).num_milliseconds()
+    let health = Arc::new(Health::new());
+    let metrics = Arc::new(Metrics::new(settings.schedule.clone()));
+    let listener = TcpListener::bind(settings.admin_listen)
+        .await
+        .with_context(|| format!("ADMIN_LISTEN {}", settings.admin_listen))?;
+    info!(
+        event = "worker_starting",
+        admin = %listener.local_addr()?,
+        schedule = %settings.schedule,
+        cooldown_seconds = settings.cooldown.as_secs_f64(),
+        "worker starting"
+    );
+    let admin = tokio::spawn(admin::serve(
+        listener,
+        Arc::clone(&health),
+        Arc::clone(&metrics),
     ));
+    let (sender, mut wakeups) = mpsc::channel(1);
+    let scheduler_health = Arc::clone(&health);
+    let scheduler = settings
+        .schedule
+        .start_scheduler(sender, move || {
+            scheduler_health.record_scheduler_heartbeat();
+        })
+        .await
+        .context("starting the scheduler")?;
+    let mut runner = RoundRunner::new(settings, &database, health, metrics);
+    let stop = CancellationToken::new();
+    let stop_on_signal = async {
+        let signal = signals.next().await;
+        stop.cancel();
+        signal
+    };
+    let attempts = round_loop::attempt_until(&stop, &mut runner, &mut wakeups);
+    let (signal, ()) = tokio::join!(stop_on_signal, attempts);
+    scheduler.stop().await;
+    admin.abort();
+    runner.close().await;
+    info!(event = "worker_stopped", signal, "worker stopped");
     Ok(())
 }

@@ -35,8 +35,8 @@ pub(crate) struct Metrics {
     log_lines_dropped: Counter,
 }
 
-/// A counter for each outcome. All exist from the start, because a rate misses the first increment
-/// of a new series.
+/// A counter for each outcome, and one for attempts that failed. All exist from the start, because
+/// a rate misses the first increment of a new series.
 struct Attempts {
     done: Counter,
     not_due: Counter,
@@ -209,6 +209,29 @@ mod tests {
         text.lines()
             .filter(|line| line.starts_with("max_two_worker_round_attempts_total{"))
             .collect()
+    }
+
+    #[test]
+    fn the_lag_is_that_of_the_last_outcome_and_a_failure_leaves_it() {
+        let at = |time: &str| {
+            let text = format!("2020-07-30T{time}Z");
+            text.parse().expect("it is a time in RFC 3339")
+        };
+        let round = Round {
+            tick_at: at("17:00:00"),
+            started_at: at("17:00:00"),
+            finished_at: at("17:00:00"),
+            users_updated: 1,
+        };
+        let metrics = Metrics::new("0 * * * * *".parse().expect("it is a cron pattern"));
+        metrics.record_outcome(&Outcome::Done(round));
+        metrics.record_outcome(&Outcome::NotDue(FenceReading {
+            transaction_started_at: at("17:05:30"),
+            fence: Some(round),
+        }));
+        metrics.record_failure();
+        let text = metrics.encode();
+        assert!(text.contains("max_two_worker_lag_seconds 300.0"), "{text}");
     }
 
     #[test]

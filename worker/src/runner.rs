@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use shared::db::{
-    CONNECT_TIMEOUT, Database, Error, Session, SessionId, close, session_id, with_deadline,
+    CONNECT_TIMEOUT, Database, Error, Session, SessionId, close, session_id, with_timeout,
 };
 use shared::rounds::{self, Outcome};
 use shared::users::{self, Layout};
@@ -48,7 +48,7 @@ pub(crate) struct RoundRunner {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
     log: OutcomeLog,
-    clock: ClockCheck,
+    clock_check: ClockCheck,
     connected: Option<Connected>,
 }
 
@@ -73,7 +73,7 @@ impl RoundRunner {
             schedule: settings.schedule,
             round_timeout,
             health,
-            clock: ClockCheck::new(Arc::clone(&metrics)),
+            clock_check: ClockCheck::new(Arc::clone(&metrics)),
             metrics,
             log: OutcomeLog::default(),
             connected: None,
@@ -83,7 +83,10 @@ impl RoundRunner {
     /// Does the due round, if there is one. A stop meanwhile cancels it.
     pub(crate) async fn attempt(&mut self, stop: &CancellationToken) -> Next {
         self.health.record_loop_heartbeat();
-        let result = match stop.run_until_cancelled(self.prepare()).await {
+        let result = match stop
+            .run_until_cancelled(self.connect_and_check_clock())
+            .await
+        {
             Some(Ok(connected)) => self.run_due(connected, stop).await,
             Some(Err(error)) => Err(error),
             None => return Next::Stop,
@@ -120,18 +123,19 @@ impl RoundRunner {
 
     /// Connects if needed, and checks the clock: before the round, which deletes rows that are far
     /// ahead.
-    async fn prepare(&mut self) -> Result<Connected, Error> {
+    async fn connect_and_check_clock(&mut self) -> Result<Connected, Error> {
+        // Put back only after an outcome, so an error drops the session.
         let mut connected = match self.connected.take() {
             Some(connected) => connected,
             None => self.connect().await?,
         };
-        self.clock.check(&mut connected.session).await?;
+        self.clock_check.check(&mut connected.session).await?;
         Ok(connected)
     }
 
     async fn connect(&self) -> Result<Connected, Error> {
         let mut session = self.database.connect(CONNECT_TIMEOUT).await?;
-        with_deadline(CONNECT_TIMEOUT, async {
+        with_timeout(CONNECT_TIMEOUT, async {
             let id = session_id(&mut session).await?;
             let layout = users::layout(&mut session).await?;
             Ok(Connected {
@@ -166,7 +170,7 @@ impl RoundRunner {
                     _ = heartbeat.tick() => self.health.record_loop_heartbeat(),
                     () = stop.cancelled() => {
                         self.cancel(connected.id).await;
-                        break with_deadline(CANCEL_TIMEOUT, &mut round).await?;
+                        break with_timeout(CANCEL_TIMEOUT, &mut round).await?;
                     }
                 }
             }

@@ -30,7 +30,7 @@ const EVICTION_DIVISOR: usize = 64;
 pub(super) struct Acceptor<Routes> {
     handler: ConnectionHandler<Routes>,
     connections: Connections,
-    /// As many as connections may be open. A permit is a slot.
+    /// One permit per connection that may be open. A permit is a slot.
     slots: Arc<Semaphore>,
     /// A connection that was accepted and has no slot yet. Later ones wait in the kernel's queue.
     waiting: Mutex<Option<TcpStream>>,
@@ -111,7 +111,7 @@ where
         let stream = self.waiting().take();
         let stream = stream.expect("only a shutdown takes it, which ends this future first");
         let handler = self.handler.clone();
-        self.connections.0.spawn(async move {
+        self.connections.spawn(async move {
             handler.serve(stream).await;
             drop(slot);
         });
@@ -124,13 +124,14 @@ where
             _ => None,
         });
         for stream in self.waiting().take().into_iter().chain(queued) {
-            self.connections.0.spawn(self.handler.clone().serve(stream));
+            self.connections.spawn(self.handler.clone().serve(stream));
         }
     }
 
     /// How many idle connections should be closed.
     pub(super) fn idle_to_evict(&self) -> usize {
         if self.handler.closing.load(Ordering::Relaxed) {
+            // All of them.
             usize::MAX
         } else if self.waiting().is_some() {
             let limit = self.handler.limits.max_connections;

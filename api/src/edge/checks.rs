@@ -25,8 +25,8 @@ pub(super) async fn problem_before_routing(
         .map_or("", PathAndQuery::as_str);
     let is_path = target.starts_with('/');
     if !is_get_or_head(request.method()) {
-        // The method is checked before all else, and by the routes: they answer 404 or 405. But
-        // they need a path, and the target of CONNECT or of `OPTIONS *` is none.
+        // The routes answer 404 or 405. CONNECT and `OPTIONS *` have no path to route, so they get
+        // their 405 here.
         (!is_path).then_some(Problem::MethodNotAllowed)
     } else if target.len() > MAX_TARGET_LEN {
         Some(Problem::UriTooLong)
@@ -35,7 +35,7 @@ pub(super) async fn problem_before_routing(
     } else if request.body().is_end_stream() {
         None
     } else {
-        state.on_incomplete_request();
+        state.on_body_awaited();
         match has_content(request.body_mut()).await {
             Ok(false) => None,
             Ok(true) => Some(Problem::ContentTooLarge),
@@ -44,7 +44,7 @@ pub(super) async fn problem_before_routing(
     }
 }
 
-/// Whether a path may have this method: all paths have these two.
+/// Whether it is GET or HEAD, the methods of every path.
 pub(super) fn is_get_or_head(method: &Method) -> bool {
     [Method::GET, Method::HEAD].contains(method)
 }

@@ -52,12 +52,9 @@ where
         // Without TCP_NODELAY a response could wait for the acknowledgement of the one before. It
         // fails when the client is gone.
         let _ = stream.set_nodelay(true);
-        let state = Arc::new(ConnectionState::new(
-            self.limits,
-            Arc::clone(&self.count_response),
-        ));
+        let state = Arc::new(ConnectionState::new(self.limits));
         self.reaper.watch(&state);
-        let socket = Socket::new(stream, Arc::clone(&state));
+        let socket = Socket::new(stream, Arc::clone(&state), Arc::clone(&self.count_response));
         let service = service_fn(|request| self.respond(request, &state));
         let mut connection = self
             .protocol
@@ -91,24 +88,24 @@ where
         state: &ConnectionState,
     ) -> Result<Response, Infallible> {
         let problem = problem_before_routing(&mut request, state).await;
-        state.on_request();
-        // Unread bytes of this request would be parsed as the next one, so the connection must
-        // close.
-        let rejected = problem.is_some_and(Problem::ends_connection)
-            || !is_get_or_head(request.method()) && !request.body().is_end_stream();
+        state.on_answering();
+        // Unread bytes of this request would be parsed as the next one.
+        let has_unread_body = !is_get_or_head(request.method()) && !request.body().is_end_stream();
+        let must_close = has_unread_body || problem.is_some_and(Problem::ends_connection);
         let mut response = match problem {
             Some(problem) => problem.response(),
             None => self.routes.clone().call(request).await?,
         };
-        if rejected {
+        if must_close {
             state.mark_rejected();
         }
-        if rejected || self.closing.load(Ordering::Relaxed) {
+        if must_close || self.closing.load(Ordering::Relaxed) {
             response
                 .headers_mut()
                 .insert(CONNECTION, HeaderValue::from_static("close"));
         }
-        state.on_response(response.status());
+        state.on_response();
+        (self.count_response)(response.status());
         Ok(response)
     }
 }

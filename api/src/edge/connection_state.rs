@@ -5,17 +5,14 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use tokio::sync::Notify;
-use warp::http::StatusCode;
 
-use super::{CountResponse, Limits};
-use crate::problem::Problem;
+use super::Limits;
 
 /// Shared by a connection's socket and service, which run in its task, and the reaper, which runs
 /// in another.
 pub(super) struct ConnectionState {
     inner: Mutex<Inner>,
     wake: Notify,
-    count_response: CountResponse,
 }
 
 /// What the lock guards.
@@ -28,7 +25,7 @@ struct Inner {
     tail: [u8; 3],
     /// Whether the client got a problem that ends the connection.
     rejected: bool,
-    /// Those that the reaper last applied.
+    /// Those of the last [`ConnectionState::wake`].
     limits: Limits,
 }
 
@@ -43,7 +40,7 @@ enum Stage {
     /// Between two requests.
     Idle,
     /// The connection's task has decided to close it.
-    Closing,
+    Ended,
 }
 
 /// What is to be done about a connection.
@@ -58,7 +55,7 @@ pub(super) enum Action {
 }
 
 impl ConnectionState {
-    pub(super) fn new(limits: Limits, count_response: CountResponse) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 stage: Stage::Accepted,
@@ -69,7 +66,6 @@ impl ConnectionState {
                 limits,
             }),
             wake: Notify::new(),
-            count_response,
         }
     }
 
@@ -80,32 +76,25 @@ impl ConnectionState {
             let [_, second, third] = state.tail;
             state.tail = [second, third, byte];
         }
-        let request_bytes = match state.stage {
-            // Empty lines before a request are not part of it (RFC 9112, 2.2).
+        let Inner { stage, since, .. } = &mut *state;
+        match stage {
             Stage::Accepted | Stage::Idle => {
-                let first = bytes.iter().position(|byte| !b"\r\n".contains(byte));
-                &bytes[first.unwrap_or(bytes.len())..]
-            }
-            Stage::Receiving { .. } | Stage::Answering | Stage::Closing => bytes,
-        };
-        if request_bytes.is_empty() {
-            return;
-        }
-        let has_line_end = request_bytes.contains(&b'\n');
-        let receiving = Stage::Receiving {
-            request_line_complete: has_line_end,
-        };
-        match state.stage {
-            // The time of the first head counts from accept.
-            Stage::Accepted => state.stage = receiving,
-            Stage::Idle => {
-                state.stage = receiving;
-                state.since = Instant::now();
+                // Empty lines before a request are not part of it (RFC 9112, 2.2).
+                let Some(begin) = bytes.iter().position(|byte| !b"\r\n".contains(byte)) else {
+                    return;
+                };
+                // The time of the first head counts from accept.
+                if *stage == Stage::Idle {
+                    *since = Instant::now();
+                }
+                *stage = Stage::Receiving {
+                    request_line_complete: bytes[begin..].contains(&b'\n'),
+                };
             }
             Stage::Receiving {
-                request_line_complete: false,
-            } if has_line_end => state.stage = receiving,
-            Stage::Receiving { .. } | Stage::Answering | Stage::Closing => {}
+                request_line_complete,
+            } => *request_line_complete |= bytes.contains(&b'\n'),
+            Stage::Answering | Stage::Ended => {}
         }
     }
 
@@ -121,10 +110,12 @@ impl ConnectionState {
         }
     }
 
-    /// A head is complete, but what follows must be read before the request can be answered. The
-    /// header timeout includes the time for that.
-    pub(super) fn on_incomplete_request(&self) {
+    /// A head is complete, but its body must be read before the request can be answered. The header
+    /// timeout includes the time for that.
+    pub(super) fn on_body_awaited(&self) {
         let mut state = self.lock();
+        // The head was read together with the end of the request before, so `on_read` did not see
+        // it begin.
         if state.stage == Stage::Idle {
             state.since = Instant::now();
         }
@@ -134,13 +125,12 @@ impl ConnectionState {
     }
 
     /// A request is being answered. From here on the header timeout does not apply.
-    pub(super) fn on_request(&self) {
+    pub(super) fn on_answering(&self) {
         self.lock().stage = Stage::Answering;
     }
 
-    /// The response to a request is about to be written. Counts it.
-    pub(super) fn on_response(&self, status: StatusCode) {
-        (self.count_response)(status);
+    /// The response to a request is about to be written.
+    pub(super) fn on_response(&self) {
         let mut state = self.lock();
         // The next head may have begun in the bytes that were read with the end of the last one.
         let between_requests = matches!(state.tail, [b'\n', b'\r', b'\n'] | [_, b'\n', b'\n']);
@@ -148,21 +138,16 @@ impl ConnectionState {
             Stage::Idle
         } else {
             Stage::Receiving {
+                // Unknown here. It decides only between 414 and 431.
                 request_line_complete: true,
             }
         };
         state.since = Instant::now();
     }
 
-    /// The client gets a problem where no request could be read. Counts it.
-    pub(super) fn on_unreadable_request(&self, problem: Problem) {
-        (self.count_response)(problem.status());
-        self.mark_rejected();
-    }
-
     /// The connection is about to be closed; nothing else is to be done about it.
     pub(super) fn on_close(&self) {
-        self.lock().stage = Stage::Closing;
+        self.lock().stage = Stage::Ended;
     }
 
     /// The client has been told of a problem that ends the connection.
@@ -186,7 +171,7 @@ impl ConnectionState {
     pub(super) fn action(&self, limits: Limits) -> Action {
         let state = self.lock();
         let elapsed = state.since.elapsed();
-        if state.stage == Stage::Closing {
+        if state.stage == Stage::Ended {
             return Action::Keep;
         }
         // While a response is being written, no other may be: its bytes would end up inside.

@@ -10,6 +10,7 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::CountResponse;
 use super::connection_state::ConnectionState;
 use crate::problem::Problem;
 
@@ -17,22 +18,29 @@ use crate::problem::Problem;
 pub(super) struct Socket {
     stream: TcpStream,
     state: Arc<ConnectionState>,
+    count_response: CountResponse,
     /// What is still to be sent of a problem: one that replaces an error of hyper's, or a 408.
     unsent: Bytes,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, state: Arc<ConnectionState>) -> Self {
+    pub(super) fn new(
+        stream: TcpStream,
+        state: Arc<ConnectionState>,
+        count_response: CountResponse,
+    ) -> Self {
         Self {
             stream,
             state,
+            count_response,
             unsent: Bytes::new(),
         }
     }
 
     /// Sends a problem with the next write or flush, and ends the connection.
     pub(super) fn reject(&mut self, problem: Problem) {
-        self.state.on_unreadable_request(problem);
+        self.state.mark_rejected();
+        (self.count_response)(problem.status());
         self.unsent = problem.bytes();
     }
 

@@ -105,9 +105,15 @@ fn the_committed_description_is_that_of_the_handlers() {
     }
     let text = std::fs::read_to_string(path).expect("it is in the repository");
     let committed: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let (described, committed) = (format!("{described:#}"), format!("{committed:#}"));
+    let differing = described
+        .lines()
+        .zip(committed.lines())
+        .find(|(described, committed)| described != committed);
     assert!(
         described == committed,
-        "if the change of openapi.json is meant: UPDATE_OPENAPI=1 cargo test -p api --lib description"
+        "{differing:?} is the first difference from openapi.json. If it is meant: \
+         UPDATE_OPENAPI=1 cargo test -p api --lib description"
     );
 }
 
@@ -116,7 +122,9 @@ fn the_committed_description_is_that_of_the_handlers() {
 #[test]
 fn every_public_route_is_described() {
     let source = include_str!("../routes.rs");
-    let (_, rest) = source.split_once("fn public(").expect("it is there");
+    let (_, rest) = source
+        .split_once("fn public(")
+        .expect("routes.rs defines it");
     let (table, _) = rest.split_once("\n}").expect("a function ends");
     let routes = table.matches("_route(").count();
     let described: Vec<_> = ApiDescription::openapi().paths.paths.into_keys().collect();

@@ -9,14 +9,14 @@ pub enum Error {
     /// No session with this server.
     #[error("{server}: {error}")]
     Connect {
-        /// Host and port.
+        /// Host and port, or the folder of its socket.
         server: String,
         /// Why not.
         error: Box<Error>,
     },
-    /// The operation exceeded this deadline.
+    /// The operation took longer than this.
     #[error("the database did not answer within {0:?}")]
-    Deadline(Duration),
+    Timeout(Duration),
     /// The schema does not match this program.
     #[error("the database schema does not match this program: {0}")]
     Schema(String),
@@ -62,7 +62,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect { error, .. } => error.is_transient(),
-            Self::Deadline(_) | Self::Standby | Self::ReadOnly => true,
+            Self::Timeout(_) | Self::Standby | Self::ReadOnly => true,
             Self::Schema(_) | Self::RowMissing(_) | Self::Pooled | Self::CertificateVersion => {
                 false
             }

@@ -6,8 +6,8 @@ with session as materialized (
     select current_setting('max_two.session', true) is not distinct from 'own' as is_own
 )
 select is_own,
-       pg_is_in_recovery(),
-       current_setting('transaction_read_only')::boolean,
+       pg_is_in_recovery() as is_standby,
+       current_setting('transaction_read_only')::boolean as is_read_only,
        case when is_own and current_setting('transaction_timeout', true) is not null
             then set_config('transaction_timeout', '0', false) end
 from session

@@ -13,15 +13,15 @@ pub type Session = PgConnection;
 /// How long a graceful close may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Settings that every session asks for, whatever the defaults of the server, the database and the
-/// role are. `deploy/postgres/roles.sql` has the same, without the marker and the timeout of idle
-/// transactions, and with `transaction_timeout`, which [`initialize`] sets.
+/// Parameters that every session asks for, whatever the defaults of the server, the database and
+/// the role are. `deploy/postgres/roles.sql` has the same, without the marker and the timeout of
+/// idle transactions, and with `transaction_timeout`, which [`initialize`] sets.
 ///
-/// These settings stay as the operator has them: `search_path` (the tables may be in any schema),
+/// These parameters stay as the operator has them: `search_path` (the tables may be in any schema),
 /// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`initialize`] rejects
 /// such a server), `default_transaction_deferrable` (without effect at our isolation level), and
 /// all that change only how fast a plan is or how a value is printed.
-pub(super) const SETTINGS: [(&str, &str); 14] = [
+pub(super) const PARAMETERS: [(&str, &str); 14] = [
     // A marker that `initialize` reads back: a pooler drops or rejects the settings of a session.
     ("max_two.session", "own"),
     // A query that waited for the row of `last_query` continues from its newest version, and a
@@ -49,10 +49,12 @@ pub(super) const SETTINGS: [(&str, &str); 14] = [
     ("tcp_user_timeout", "10s"),
     // Ends the session of a client that stopped inside a transaction.
     ("idle_in_transaction_session_timeout", "8s"),
+    // A statement that waits for a lock has a snapshot, which keeps rounds from pruning.
     ("lock_timeout", "5s"),
 ];
 
-/// Verifies that a new session has the settings above, and that its server is writable. Also sets
+/// Verifies by the marker that a new session has the parameters above, and that its server is
+/// writable. Also sets
 /// `transaction_timeout` to 0, which is none of them because a server older than Postgres 17 would
 /// refuse the session.
 ///
@@ -64,13 +66,11 @@ pub(super) async fn initialize(session: &mut Session) -> Result<(), Error> {
     let server = raw_sql(include_str!("initialize_session.sql"))
         .fetch_one(session)
         .await?;
-    let [is_own, is_standby, is_read_only]: [bool; 3] =
-        [server.try_get(0)?, server.try_get(1)?, server.try_get(2)?];
-    if !is_own {
+    if !server.try_get::<bool, _>("is_own")? {
         Err(Error::Pooled)
-    } else if is_standby {
+    } else if server.try_get("is_standby")? {
         Err(Error::Standby)
-    } else if is_read_only {
+    } else if server.try_get("is_read_only")? {
         Err(Error::ReadOnly)
     } else {
         Ok(())

@@ -132,7 +132,7 @@ async fn preparing_a_session_finds_missing_rows_and_moves_no_query() {
         );
         database.run(&format!("delete from {missing}")).await;
         let third = database.connect(&database.api).await;
-        let error = ChainSession::prepare(third).await.unwrap_err();
+        let error = ChainSession::new(third).await.unwrap_err();
         assert!(error.to_string().contains(missing), "{error}");
         assert!(!error.is_transient());
     }

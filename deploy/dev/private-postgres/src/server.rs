@@ -83,9 +83,14 @@ impl Server {
         )?;
         let lock = cluster.lock()?;
         self.stop();
-        let copied = cluster.copy(&self.cluster, &self.url("postgres", "postgres"));
+        if let Err(error) = cluster.copy(&self.cluster, &self.url("postgres", "postgres")) {
+            // The disk may be full, and this server needs room to start.
+            drop(folder);
+            // The cause of both errors is that of the copy.
+            let _ = self.start_again();
+            return Err(error);
+        }
         self.start_again()?;
-        copied?;
         Self::start_on_free_port(cluster, self.password.clone(), lock, Some(folder))
     }
 

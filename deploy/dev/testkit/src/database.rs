@@ -124,7 +124,7 @@ impl TestDatabase {
 
     /// A session of the api that answers queries, as a replica's session does.
     pub async fn replica_session(&self) -> ChainSession {
-        ChainSession::prepare(connect(&self.api).await)
+        ChainSession::new(connect(&self.api).await)
             .await
             .expect("the api may answer")
     }
@@ -168,7 +168,8 @@ impl TestDatabase {
     }
 
     /// Starts a synchronous standby of its server, and returns this database on the standby. From
-    /// now on every commit waits for it. The server's open sessions end.
+    /// now on every commit waits for it. The server's open sessions end, so it must not be the shared
+    /// one.
     pub async fn standby(&self) -> Self {
         let mut server = self.server.lock().await;
         let standby = tokio::task::block_in_place(|| server.start_standby())

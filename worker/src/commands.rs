@@ -1,0 +1,50 @@
+//! The commands that end by themselves. `seed` has a file of its own.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, close};
+use shared::program::cli;
+use shared::program::shutdown::StopSignals;
+use shared::{MinPoints, rounds, schema, users};
+use tracing::info;
+
+/// Runs a one-off command. A signal ends it with an error: the connection closes, and the server
+/// rolls the open transaction back.
+pub(crate) async fn run(command: impl Future<Output = Result<(), Error>>) -> anyhow::Result<()> {
+    let mut signals = StopSignals::listen().context("registering signal handlers")?;
+    tokio::select! {
+        result = command => Ok(result?),
+        signal = signals.next() => bail!("stopped by {signal}"),
+    }
+}
+
+/// Brings the schema up to date.
+pub(crate) async fn migrate(database: &Database) -> Result<(), Error> {
+    let mut session = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
+    schema::migrate(&mut session).await?;
+    close(session).await;
+    info!(event = "migrated", "the schema is up to date");
+    Ok(())
+}
+
+/// Does a round now, and prints its result.
+pub(crate) async fn round(
+    database: &Database,
+    min_points: MinPoints,
+    timeout: Duration,
+) -> Result<(), Error> {
+    let database = database.clone().statement_timeout(timeout);
+    let mut session = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
+    let layout = users::layout(&mut session).await?;
+    let round = rounds::run_now(&mut session, layout, min_points, timeout).await?;
+    close(session).await;
+    // An operator runs this command to see its result. `migrate` and `seed` also run unattended, so
+    // they report to the log.
+    cli::print(&format_args!(
+        "round done: {} users renewed in {} ms",
+        round.users_updated,
+        (round.finished_at - round.started_at).num_milliseconds()
+    ));
+    Ok(())
+}
