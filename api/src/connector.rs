@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::db::{CONNECT_TIMEOUT, Database, Error, backoff, with_timeout};
+use shared::db::{Backoff, CONNECT_TIMEOUT, Database, Error, with_timeout};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -24,7 +24,7 @@ pub(crate) struct Connector {
     database: Database,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-    delays: Box<dyn Iterator<Item = Duration> + Send>,
+    backoff: Backoff,
     /// Before the next attempt to connect.
     delay: Duration,
     connected_at: Instant,
@@ -41,7 +41,7 @@ impl Connector {
             database,
             health,
             metrics,
-            delays: Box::new(backoff(MAX_RECONNECT_DELAY)),
+            backoff: Backoff::new(MAX_RECONNECT_DELAY),
             delay: Duration::ZERO,
             connected_at: Instant::now(),
             is_flapping: false,
@@ -85,7 +85,7 @@ impl Connector {
         if self.is_flapping {
             self.back_off();
         } else {
-            self.delays = Box::new(backoff(MAX_RECONNECT_DELAY));
+            self.backoff.reset();
             self.delay = Duration::ZERO;
         }
     }
@@ -95,7 +95,7 @@ impl Connector {
     }
 
     fn back_off(&mut self) {
-        self.delay = self.delays.next().unwrap_or(MAX_RECONNECT_DELAY);
+        self.delay = self.backoff.next_delay();
     }
 
     /// Publishes that the database answers queries.

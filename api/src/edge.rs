@@ -67,7 +67,8 @@ impl Limits {
 }
 
 /// What a listener does with its connections. The phases follow each other in this order; `Closing`
-/// may be left out.
+/// may be left out. `lib.rs` sets them, the acceptor acts on `Closing`, and [`Server::serve`] on
+/// `Aborting`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// It keeps them open.

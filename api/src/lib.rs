@@ -1,11 +1,11 @@
 //! A replica of the api: HTTP comes in, one message to the database goes out.
 //!
 //! A request goes through `edge` (connections and their limits), `routes` (handlers), `queue`, and
-//! `coalesce`, which answers all queued queries that are equal with one message over the session of
-//! its `connector`. A replica keeps no state that another replica, or itself after a restart, would
-//! need.
+//! `coalescer`, which answers all queued queries that are equal with one message over the session
+//! of its `connector`. A replica keeps no state that another replica, or itself after a restart,
+//! would need.
 
-mod coalesce;
+mod coalescer;
 mod connector;
 mod edge;
 mod health;
@@ -71,7 +71,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     );
     let health = Arc::new(Health::default());
     let metrics = Arc::new(Metrics::new(max_waiting, max_connections));
-    let (queue, coalescer) = coalesce::start(
+    let (queue, coalescer_task) = coalescer::start(
         &database,
         max_waiting,
         settings.request_timeout.into(),
@@ -94,7 +94,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     };
     // Held, and never sends: health checks and metrics are answered until the process ends.
     let (_admin_phase, always_serving) = watch::channel(Phase::Serving);
-    let admin = Server {
+    let admin_server = Server {
         limits: Limits {
             max_connections: MAX_ADMIN_CONNECTIONS,
             ..limits
@@ -103,27 +103,27 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         count_response: Arc::new(|_| {}),
         phase: always_serving,
     };
-    let admin = tokio::spawn(admin.serve(listeners.admin, routes::admin(state)));
-    let (phase, phase_receiver) = watch::channel(Phase::Serving);
-    let public = Server {
+    let admin_task = tokio::spawn(admin_server.serve(listeners.admin, routes::admin(state)));
+    let (phase_sender, phase) = watch::channel(Phase::Serving);
+    let public_server = Server {
         limits,
         connections: state.connections.clone(),
         count_response: Arc::new(move |status| metrics.count_response(status)),
-        phase: phase_receiver,
+        phase,
     };
-    let public = public.serve(listeners.public, routes::public(state));
+    let serve_public = public_server.serve(listeners.public, routes::public(state));
     tokio::spawn(shut_down(
         signals,
         health,
-        phase,
+        phase_sender,
         settings.drain_delay.into(),
         settings.close_timeout.into(),
     ));
     tokio::select! {
         // Its last connection has ended after a stop signal.
-        () = public => {}
-        outcome = admin => bail!("the admin listener has ended: {outcome:?}"),
-        outcome = coalescer => bail!("the coalescer has ended: {outcome:?}"),
+        () = serve_public => {}
+        outcome = admin_task => bail!("the admin listener has ended: {outcome:?}"),
+        outcome = coalescer_task => bail!("the coalescer has ended: {outcome:?}"),
     }
     info!(event = "replica_stopped", "replica stopped");
     Ok(())
@@ -133,7 +133,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
 async fn shut_down(
     mut signals: StopSignals,
     health: Arc<Health>,
-    phase: watch::Sender<Phase>,
+    phase_sender: watch::Sender<Phase>,
     drain_delay: Duration,
     close_timeout: Duration,
 ) {
@@ -142,7 +142,7 @@ async fn shut_down(
     health.set_draining();
     let close_then_wait = async {
         sleep(drain_delay).await;
-        phase.send_replace(Phase::Closing);
+        phase_sender.send_replace(Phase::Closing);
         sleep(close_timeout).await;
     };
     tokio::select! {
@@ -151,5 +151,5 @@ async fn shut_down(
             info!(event = "stop_forced", signal, "second signal: stopping at once");
         }
     }
-    phase.send_replace(Phase::Aborting);
+    phase_sender.send_replace(Phase::Aborting);
 }

@@ -1,5 +1,5 @@
-//! The replica's metrics, for Prometheus. The edge counts responses, the coalescer observes
-//! messages to the database.
+//! The replica's metrics, for Prometheus. The edge counts responses. The coalescer observes
+//! batches, and how long queries took.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;

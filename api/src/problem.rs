@@ -6,7 +6,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 use chrono::Utc;
 use serde::Serialize;
-use warp::http::header::{ALLOW, CONNECTION, RETRY_AFTER};
+use warp::http::header::{ALLOW, RETRY_AFTER};
 use warp::http::{HeaderName, HeaderValue, Response, StatusCode};
 
 use crate::response::response;
@@ -19,19 +19,19 @@ const RETRY_SECONDS: &str = "1";
 /// What can be wrong with a request, or with the service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
-    /// It is not valid HTTP.
+    /// The request is not valid HTTP.
     BadRequest,
     /// The path does not exist.
     NotFound,
     /// The path does not have the method.
     MethodNotAllowed,
-    /// It did not arrive in time.
+    /// The request did not arrive in time.
     RequestTimeout,
-    /// It is a GET or HEAD with content.
+    /// The request is a GET or HEAD with content.
     ContentTooLarge,
-    /// Its target is too long.
+    /// The target of the request is too long.
     UriTooLong,
-    /// It has too many headers, or too long ones.
+    /// The request has too many headers, or too long ones.
     HeadersTooLarge,
     /// The database did not answer in time, or the replica is not ready.
     Unavailable,
@@ -91,7 +91,12 @@ impl Problem {
         match self {
             Self::MethodNotAllowed => Some((ALLOW, ALLOWED_METHODS)),
             Self::Unavailable | Self::Overloaded => Some((RETRY_AFTER, RETRY_SECONDS)),
-            _ => self.ends_connection().then_some((CONNECTION, "close")),
+            Self::BadRequest
+            | Self::NotFound
+            | Self::RequestTimeout
+            | Self::ContentTooLarge
+            | Self::UriTooLong
+            | Self::HeadersTooLarge => None,
         }
     }
 
@@ -146,8 +151,11 @@ impl Problem {
         }
         let date = Utc::now().format("%a, %d %b %Y %H:%M:%S GMT");
         let length = response.body().len();
-        write!(head, "date: {date}\r\ncontent-length: {length}\r\n\r\n")
-            .expect("writing to a string cannot fail");
+        write!(
+            head,
+            "connection: close\r\ndate: {date}\r\ncontent-length: {length}\r\n\r\n"
+        )
+        .expect("writing to a string cannot fail");
         [head.as_bytes(), response.body()].concat().into()
     }
 }

@@ -66,7 +66,8 @@ impl PreparedSession {
         match query {
             Query::TwoUsers => {
                 let answer = self.0.answer().await?;
-                let reply = |previous_at| Ok(encode(&AnswerBody::new(&answer.users, previous_at)));
+                let reply =
+                    |previous_at| Ok(encode(&TwoUsersBody::new(&answer.users, previous_at)));
                 // The first query gets the time of the last query before this message. The others
                 // get the message's own time, as if they had been answered one by one.
                 Ok(Replies {
@@ -78,10 +79,10 @@ impl PreparedSession {
     }
 }
 
-/// The body of an answer.
+/// The body of the reply to [`Query::TwoUsers`].
 #[derive(Serialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema), schema(as = Answer, title = "Answer"))]
-pub(crate) struct AnswerBody {
+pub(crate) struct TwoUsersBody {
     /// At most two users whose points are above the minimum, in the order of their ids.
     #[cfg_attr(test, schema(max_items = 2))]
     users: Vec<UserBody>,
@@ -108,7 +109,7 @@ pub(crate) struct UserBody {
     points: i32,
 }
 
-impl AnswerBody {
+impl TwoUsersBody {
     fn new(users: &[users::User], previous_at: Option<DateTime<Utc>>) -> Self {
         Self {
             users: users

@@ -97,8 +97,9 @@ impl Batch {
     }
 
     /// When each query that equals this one was queued.
-    pub(crate) fn queued_at(&self, query: Query) -> impl Iterator<Item = Instant> {
-        (self.0.iter())
+    pub(crate) fn queued_times(&self, query: Query) -> impl Iterator<Item = Instant> {
+        self.0
+            .iter()
             .filter(move |pending| pending.query == query)
             .map(|pending| pending.queued_at)
     }
@@ -194,7 +195,7 @@ mod tests {
             first: Ok(Bytes::from_static(b"first")),
             others: Ok(Bytes::from_static(b"others")),
         };
-        assert_eq!(batch.queued_at(Query::TwoUsers).count(), 3);
+        assert_eq!(batch.queued_times(Query::TwoUsers).count(), 3);
         batch.reply(Query::TwoUsers, &to_all);
         assert!(batch.next_query().is_none());
         let replies: Vec<_> = replies

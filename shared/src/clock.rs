@@ -1,7 +1,15 @@
 //! Finds recorded times that lie ahead of the database's clock: it was ahead when they were
 //! recorded, or is behind now.
 
+use chrono::TimeDelta;
+
 use crate::db::{Error, Session};
+
+/// How far a recorded time may be ahead of the database's clock and still count. Longer than
+/// synchronised clocks of two servers differ, so that after a failover the new primary does not
+/// repeat a tick. Short, because rounds wait until the clock has passed the fence. Beyond it the
+/// clock was wrong, and a tick may be done again.
+pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 
 /// How far the newest times that are recorded lie ahead of the database's clock. Zero, unless the
 /// clock was ahead before, or the database has failed over to a server whose clock is behind.
@@ -17,7 +25,7 @@ pub struct TimeAhead {
 ///
 /// # Errors
 /// When the statement fails or the connection breaks.
-pub async fn time_ahead(session: &mut Session) -> Result<TimeAhead, Error> {
+pub async fn read_time_ahead(session: &mut Session) -> Result<TimeAhead, Error> {
     let row = sqlx::query!(
         r#"select greatest(0, extract(epoch from (select max(finished_at) from rounds)
                                                  - clock_timestamp()))::float8 as "rounds!",

@@ -1,6 +1,6 @@
 //! Database sessions: [`Database`] parses a URL and opens them.
 //!
-//! Nothing here retries: callers do, with [`backoff`].
+//! Nothing here retries: callers do, with [`Backoff`].
 
 mod connect;
 mod database_url;
@@ -8,7 +8,6 @@ mod error;
 mod session;
 
 use std::fmt;
-use std::iter;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use tracing::warn;
 
 pub use database_url::BadUrl;
 pub use error::Error;
-pub use session::{Session, SessionId, close, ping, session_id};
+pub use session::{Session, SessionId, close, ping, read_session_id};
 
 /// How long an attempt to open a session may take in a program that keeps retrying.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,7 +50,7 @@ impl Database {
 
     /// The same database, with a limit that the server enforces for every statement.
     #[must_use]
-    pub fn statement_timeout(self, limit: Duration) -> Self {
+    pub fn with_statement_timeout(self, limit: Duration) -> Self {
         Self(self.0.options([("statement_timeout", limit.as_millis())]))
     }
 
@@ -164,11 +163,33 @@ pub async fn with_timeout<T>(
         .unwrap_or(Err(Error::Timeout(limit)))
 }
 
-/// Delays between retries, without end: they double from 100 ms to `max_delay`. Jitter
-/// adds up to the same again, so that clients that failed together do not retry together.
-pub fn backoff(max_delay: Duration) -> impl Iterator<Item = Duration> + Send {
-    iter::successors(Some(INITIAL_BACKOFF), move |delay| {
-        Some(max_delay.min(*delay * 2))
-    })
-    .map(|delay| delay.mul_f64(1.0 + rand::random::<f64>()))
+/// Delays between retries. They double from 100 ms to a maximum. Jitter adds up to the same again,
+/// so that clients that failed together do not retry together.
+#[derive(Debug)]
+pub struct Backoff {
+    next: Duration,
+    max: Duration,
+}
+
+impl Backoff {
+    /// Delays of at most `max`, before jitter.
+    #[must_use]
+    pub fn new(max: Duration) -> Self {
+        Self {
+            next: INITIAL_BACKOFF.min(max),
+            max,
+        }
+    }
+
+    /// The delay before the next retry.
+    pub fn next_delay(&mut self) -> Duration {
+        let delay = self.next;
+        self.next = self.max.min(delay * 2);
+        delay.mul_f64(1.0 + rand::random::<f64>())
+    }
+
+    /// Starts again with the shortest delay, after a success.
+    pub fn reset(&mut self) {
+        *self = Self::new(self.max);
+    }
 }

@@ -9,7 +9,6 @@
 
 mod statements;
 
-use std::ops::ControlFlow;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -17,17 +16,13 @@ use sqlx::{Connection as _, Postgres, Transaction};
 use tokio::time::sleep;
 
 use crate::choice::{self, MinPoints};
+use crate::clock::CLOCK_TOLERANCE;
 use crate::db::{Error, Session, with_timeout};
 use crate::users::{self, Layout};
-use statements::{old_snapshot_open, record_round, try_lock};
+use statements::{is_old_snapshot_open, record_round, try_lock};
 
 pub use statements::read_fence;
 
-/// How far a recorded time may be ahead of the database's clock and still count. Longer than
-/// synchronised clocks of two servers differ, so that after a failover the new primary does not
-/// repeat a tick. Short, because rounds wait until the clock has passed the fence. Beyond it the
-/// clock was wrong, and a tick may be done again.
-pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 /// How long this process waits for a begin, a claim or a rollback: none does more than read and
 /// take a free lock.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,8 +90,8 @@ pub async fn run_due(
     let mut transaction = begin(session).await?;
     let claim = claim_tick(&mut transaction, latest_tick, cooldown);
     let tick_at = match with_timeout(STEP_TIMEOUT, claim).await? {
-        ControlFlow::Continue(tick_at) => tick_at,
-        ControlFlow::Break(outcome) => {
+        Claim::Tick(tick_at) => tick_at,
+        Claim::NoRound(outcome) => {
             roll_back(transaction).await?;
             return Ok(outcome);
         }
@@ -107,38 +102,45 @@ pub async fn run_due(
     Ok(Outcome::Done(round))
 }
 
-/// Takes the lock, then checks the fence, the cooldown and old snapshots. Continues with the tick
-/// whose round is to be done.
+/// What [`claim_tick`] has found out.
+enum Claim {
+    /// The round of this tick is to be done.
+    Tick(DateTime<Utc>),
+    /// There is no round to do, for this reason.
+    NoRound(Outcome),
+}
+
+/// Takes the lock, then checks the fence, the cooldown and old snapshots.
 async fn claim_tick(
     transaction: &mut Session,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
     cooldown: TimeDelta,
-) -> Result<ControlFlow<Outcome, DateTime<Utc>>, Error> {
+) -> Result<Claim, Error> {
     if !try_lock(transaction).await? {
-        return Ok(ControlFlow::Break(Outcome::Busy));
+        return Ok(Claim::NoRound(Outcome::Busy));
     }
     let reading = read_fence(transaction).await?;
     let Some(tick_at) = latest_tick(reading.transaction_started_at) else {
-        return Ok(ControlFlow::Break(Outcome::NotDue(reading)));
+        return Ok(Claim::NoRound(Outcome::NotDue(reading)));
     };
     if let Some(fence) = reading.fence {
         if fence.tick_at >= tick_at {
-            return Ok(ControlFlow::Break(Outcome::NotDue(reading)));
+            return Ok(Claim::NoRound(Outcome::NotDue(reading)));
         }
         // It was still running at the next tick.
         let overran = latest_tick(fence.finished_at) > Some(fence.tick_at);
         let since_its_end = reading.transaction_started_at - fence.finished_at;
         // An end further ahead than the tolerance was recorded by a wrong clock, and starts no
         // cooldown.
-        let is_cooling_down = -CLOCK_TOLERANCE <= since_its_end && since_its_end < cooldown;
+        let is_cooling_down = (-CLOCK_TOLERANCE..cooldown).contains(&since_its_end);
         if overran && is_cooling_down {
-            return Ok(ControlFlow::Break(Outcome::CoolingDown));
+            return Ok(Claim::NoRound(Outcome::CoolingDown));
         }
     }
-    Ok(if old_snapshot_open(transaction).await? {
-        ControlFlow::Break(Outcome::OldSnapshot)
+    Ok(if is_old_snapshot_open(transaction).await? {
+        Claim::NoRound(Outcome::OldSnapshot)
     } else {
-        ControlFlow::Continue(tick_at)
+        Claim::Tick(tick_at)
     })
 }
 
@@ -155,9 +157,11 @@ pub async fn run_now(
 ) -> Result<Round, Error> {
     loop {
         let mut transaction = begin(session).await?;
-        let claim = async {
-            Ok(try_lock(&mut transaction).await? && !old_snapshot_open(&mut transaction).await?)
-        };
+        let claim =
+            async {
+                Ok(try_lock(&mut transaction).await?
+                    && !is_old_snapshot_open(&mut transaction).await?)
+            };
         if with_timeout(STEP_TIMEOUT, claim).await? {
             let writes = write_round(&mut transaction, layout, None, min_points);
             let round = with_timeout(round_timeout, writes).await?;

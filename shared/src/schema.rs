@@ -10,7 +10,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::db::{Error, Session, backoff};
+use crate::db::{Backoff, Error, Session};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
@@ -32,7 +32,7 @@ pub async fn migrate(session: &mut Session) -> Result<(), Error> {
     migrate_within(session, RETRY_TIMEOUT).await
 }
 
-/// The same, with another limit for the time that it tries to get its locks.
+/// Like [`migrate`], but tries for `limit` to get its locks.
 ///
 /// # Errors
 /// As for [`migrate`].
@@ -43,7 +43,7 @@ pub async fn migrate_within(session: &mut Session, limit: Duration) -> Result<()
         .execute(&mut *session)
         .await?;
     let started_at = Instant::now();
-    let mut delays = backoff(MAX_RETRY_DELAY);
+    let mut backoff = Backoff::new(MAX_RETRY_DELAY);
     let mut is_logged = false;
     loop {
         let error = match apply(session).await {
@@ -66,7 +66,7 @@ pub async fn migrate_within(session: &mut Session, limit: Duration) -> Result<()
                 "other sessions use a table that a migration changes, or migrate; retrying"
             );
         }
-        sleep(delays.next().unwrap_or(MAX_RETRY_DELAY)).await;
+        sleep(backoff.next_delay()).await;
     }
 }
 

@@ -6,8 +6,8 @@ use rand::RngExt;
 
 use crate::db::{Error, Session};
 
-/// The most points that a user can have. The statements below write the number of different points,
-/// one more, as 101.
+/// The most points that a user can have. The statements below contain `MAX_POINTS + 1`, the number
+/// of possible values, as the literal 101.
 pub(crate) const MAX_POINTS: i32 = 100;
 
 /// A user as an answer shows it.
@@ -96,7 +96,7 @@ pub enum Layout {
 ///
 /// # Errors
 /// When a statement fails or the connection breaks.
-pub async fn layout(session: &mut Session) -> Result<Layout, Error> {
+pub async fn read_layout(session: &mut Session) -> Result<Layout, Error> {
     let citus = sqlx::query!(
         r#"select to_regclass('pg_catalog.pg_dist_partition') is not null as "is_installed!""#
     )

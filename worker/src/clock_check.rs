@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::clock::{TimeAhead, time_ahead};
+use shared::clock::{CLOCK_TOLERANCE, TimeAhead, read_time_ahead};
 use shared::db::{Error, Session, with_timeout};
-use shared::rounds::CLOCK_TOLERANCE;
 use tracing::{info, warn};
 
 use crate::metrics::Metrics;
@@ -37,7 +36,7 @@ impl ClockCheck {
     /// # Errors
     /// When the connection breaks or the database does not answer. Drop the session.
     pub(crate) async fn check(&mut self, session: &mut Session) -> Result<(), Error> {
-        match with_timeout(CHECK_TIMEOUT, time_ahead(session)).await {
+        match with_timeout(CHECK_TIMEOUT, read_time_ahead(session)).await {
             Ok(ahead) => {
                 self.has_failed = false;
                 self.metrics.record_time_ahead(&ahead);

@@ -11,7 +11,9 @@ use tracing::info;
 
 /// Runs a one-off command. A signal ends it with an error: the connection closes, and the server
 /// rolls the open transaction back.
-pub(crate) async fn run(command: impl Future<Output = Result<(), Error>>) -> anyhow::Result<()> {
+pub(crate) async fn until_signal(
+    command: impl Future<Output = Result<(), Error>>,
+) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     tokio::select! {
         result = command => Ok(result?),
@@ -34,9 +36,9 @@ pub(crate) async fn round(
     min_points: MinPoints,
     timeout: Duration,
 ) -> Result<(), Error> {
-    let database = database.clone().statement_timeout(timeout);
+    let database = database.clone().with_statement_timeout(timeout);
     let mut session = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
-    let layout = users::layout(&mut session).await?;
+    let layout = users::read_layout(&mut session).await?;
     let round = rounds::run_now(&mut session, layout, min_points, timeout).await?;
     close(session).await;
     // An operator runs this command to see its result. `migrate` and `seed` also run unattended, so

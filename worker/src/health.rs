@@ -59,7 +59,7 @@ impl Health {
     /// round that is done shows that the worker has the privileges for one.
     ///
     /// # Errors
-    /// That it has not.
+    /// When no attempt has had one.
     pub(crate) fn check_readiness(&self) -> Result<(), &'static str> {
         if self.state().had_outcome {
             Ok(())

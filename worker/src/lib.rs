@@ -65,12 +65,12 @@ async fn run(
 ) -> anyhow::Result<()> {
     match command {
         DatabaseCommand::Run => run_rounds(settings, database).await,
-        DatabaseCommand::Migrate => commands::run(commands::migrate(&database)).await,
-        DatabaseCommand::Seed { users } => commands::run(seed(&database, users)).await,
+        DatabaseCommand::Migrate => commands::until_signal(commands::migrate(&database)).await,
+        DatabaseCommand::Seed { users } => commands::until_signal(seed(&database, users)).await,
         DatabaseCommand::Round { min_points } => {
             let min_points = min_points.unwrap_or_else(MinPoints::draw);
             let timeout = settings.round_timeout.into();
-            commands::run(commands::round(&database, min_points, timeout)).await
+            commands::until_signal(commands::round(&database, min_points, timeout)).await
         }
     }
 }

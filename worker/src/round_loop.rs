@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shared::db::backoff;
+use shared::db::Backoff;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ pub(crate) async fn attempt_until(
     wakeups: &mut mpsc::Receiver<()>,
 ) {
     let mut delay = Duration::ZERO;
-    let mut retry_delays = backoff(MAX_RETRY_DELAY);
+    let mut backoff = Backoff::new(MAX_RETRY_DELAY);
     loop {
         tokio::select! {
             biased;
@@ -33,10 +33,10 @@ pub(crate) async fn attempt_until(
         }
         delay = match runner.attempt(stop).await {
             Next::Wait => {
-                retry_delays = backoff(MAX_RETRY_DELAY);
+                backoff.reset();
                 CHECK_INTERVAL
             }
-            Next::Retry => retry_delays.next().unwrap_or(MAX_RETRY_DELAY),
+            Next::Retry => backoff.next_delay(),
             Next::Stop => return,
         };
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use shared::db::{
-    CONNECT_TIMEOUT, Database, Error, Session, SessionId, close, session_id, with_timeout,
+    CONNECT_TIMEOUT, Database, Error, Session, SessionId, close, read_session_id, with_timeout,
 };
 use shared::rounds::{self, Outcome};
 use shared::users::{self, Layout};
@@ -68,7 +68,7 @@ impl RoundRunner {
     ) -> Self {
         let round_timeout = settings.round_timeout.into();
         Self {
-            database: database.clone().statement_timeout(round_timeout),
+            database: database.clone().with_statement_timeout(round_timeout),
             cooldown: settings.cooldown(),
             schedule: settings.schedule,
             round_timeout,
@@ -136,8 +136,8 @@ impl RoundRunner {
     async fn connect(&self) -> Result<Connected, Error> {
         let mut session = self.database.connect(CONNECT_TIMEOUT).await?;
         with_timeout(CONNECT_TIMEOUT, async {
-            let id = session_id(&mut session).await?;
-            let layout = users::layout(&mut session).await?;
+            let id = read_session_id(&mut session).await?;
+            let layout = users::read_layout(&mut session).await?;
             Ok(Connected {
                 session,
                 id,

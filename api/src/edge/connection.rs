@@ -77,6 +77,7 @@ where
             // It fails for a client that does not even read this.
             let _ = timeout(LINGER_TIMEOUT, socket.flush()).await;
         }
+        // Also after the 408 above.
         if state.is_rejected() {
             let _ = timeout(LINGER_TIMEOUT, linger(&mut socket)).await;
         }

@@ -25,7 +25,7 @@ struct Inner {
     tail: [u8; 3],
     /// Whether the client got a problem that ends the connection.
     rejected: bool,
-    /// Those of the last [`ConnectionState::wake`].
+    /// The limits that the last [`ConnectionState::wake`] set.
     limits: Limits,
 }
 

@@ -48,6 +48,9 @@ impl Modify for CompletePaths {
             let get = path.get.as_mut().expect("every path can be read");
             // utoipa tags each operation with its module, which means nothing to clients.
             get.tags = None;
+            if let Some(RefOr::T(ok)) = get.responses.responses.get_mut("200") {
+                ok.description = get.summary.clone().expect("every handler has a summary");
+            }
             add_problems(get);
             path.head = Some(head_of(get));
         }
@@ -72,7 +75,6 @@ fn describe(problem: Problem) -> Response {
     let response = ResponseBuilder::new()
         .description(problem.detail())
         .content("application/problem+json", content);
-    // `Connection: close` is about the connection, not about the operation.
     if problem.header().is_none_or(|(name, _)| name != RETRY_AFTER) {
         return response.build();
     }

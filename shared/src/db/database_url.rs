@@ -22,7 +22,7 @@ pub(super) fn parse(text: &str) -> Result<PgConnectOptions, BadUrl> {
     if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
         return bad("not a Postgres URL: it does not start with postgres://");
     }
-    // Its errors are constant sentences.
+    // Its errors are constant sentences, which quote no part of the URL.
     let url = Url::parse(text).or_else(|error| bad(&format!("not a Postgres URL: {error}")))?;
     if url[Position::BeforePath..].contains('@') {
         return bad(

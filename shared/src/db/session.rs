@@ -30,7 +30,7 @@ pub(super) const PARAMETERS: [(&str, &str); 14] = [
     ("default_transaction_isolation", "read committed"),
     // Otherwise a policy hides rows silently, and a round skips users. With this it fails.
     ("row_security", "off"),
-    // Not the role's: see `Database::statement_timeout`.
+    // Overrides that of the role. `Database::with_statement_timeout` sets ours.
     ("statement_timeout", "0"),
     // The session of a worker is idle between two checks.
     ("idle_session_timeout", "0"),
@@ -53,10 +53,9 @@ pub(super) const PARAMETERS: [(&str, &str); 14] = [
     ("lock_timeout", "5s"),
 ];
 
-/// Verifies by the marker that a new session has the parameters above, and that its server is
-/// writable. Also sets
-/// `transaction_timeout` to 0, which is none of them because a server older than Postgres 17 would
-/// refuse the session.
+/// Verifies by the marker that a new session has the [`PARAMETERS`], and that its server is
+/// writable. Also sets `transaction_timeout` to 0. It is not among the parameters, because a server
+/// older than Postgres 17 would refuse a session that asks for it.
 ///
 /// # Errors
 /// [`Error::Pooled`], [`Error::Standby`] or [`Error::ReadOnly`] if the server does not fit;
@@ -85,7 +84,7 @@ pub struct SessionId(pub(super) i32);
 ///
 /// # Errors
 /// When the statement fails.
-pub async fn session_id(session: &mut Session) -> Result<SessionId, Error> {
+pub async fn read_session_id(session: &mut Session) -> Result<SessionId, Error> {
     let row = sqlx::query!(r#"select pg_backend_pid() as "id!""#)
         .fetch_one(session)
         .await?;

@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{CLOCK_TOLERANCE, FenceReading, Round};
+use super::{FenceReading, Round};
+use crate::clock::CLOCK_TOLERANCE;
 use crate::db::{Error, Session};
 
 /// The key of the advisory lock: the letters "max two".
@@ -48,7 +49,7 @@ pub async fn read_fence(session: &mut Session) -> Result<FenceReading, Error> {
 /// True while a snapshot older than the last round is open, up to two seconds after that round: the
 /// next round could not prune, and `users` would grow. A round that ended further ahead than
 /// [`CLOCK_TOLERANCE`] does not count.
-pub(super) async fn old_snapshot_open(transaction: &mut Session) -> Result<bool, Error> {
+pub(super) async fn is_old_snapshot_open(transaction: &mut Session) -> Result<bool, Error> {
     let row = sqlx::query_file!(
         "src/rounds/old_snapshot_open.sql",
         CLOCK_TOLERANCE.as_seconds_f64()

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use shared::last_query::{ChainSession, MESSAGE, MESSAGE_RELEASING_EARLY, send};
+use shared::last_query::ChainSession;
+use shared::last_query::message::{HOLDING_ROW, RELEASING_EARLY, send};
 use shared::users::{Layout, User};
 use shared::{MinPoints, rounds};
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
@@ -15,7 +16,7 @@ use crate::ROUND_TIMEOUT;
 /// How many pages an answer touches, in all nodes of its statements' plans.
 async fn count_pages(session: &mut PgConnection) -> i64 {
     let mut pages = 0;
-    for statement in MESSAGE.split(';') {
+    for statement in HOLDING_ROW.split(';') {
         let explain = format!("explain (analyze, buffers, format json) {statement}");
         let plan: serde_json::Value = sqlx::query_scalar(AssertSqlSafe(explain))
             .fetch_one(&mut *session)
@@ -121,7 +122,7 @@ async fn an_answer_is_what_the_tables_hold() {
                  second_points) = ({choice})"
             ))
             .await;
-        for message in [MESSAGE, MESSAGE_RELEASING_EARLY] {
+        for message in [HOLDING_ROW, RELEASING_EARLY] {
             let answer = send(api.session(), message).await.unwrap();
             assert_eq!(answer.users, users, "{choice}");
             let queried_at = database.value("select queried_at from last_query").await;
@@ -149,7 +150,7 @@ async fn an_error_rolls_back_the_move_and_keeps_no_lock() {
             "grant select on settings to max_two_api",
         ),
     ] {
-        for message in [MESSAGE, MESSAGE_RELEASING_EARLY] {
+        for message in [HOLDING_ROW, RELEASING_EARLY] {
             let mut api = database.replica_session().await;
             database.run(broken).await;
             send(api.session(), message).await.unwrap_err();
@@ -312,12 +313,12 @@ async fn a_session_releases_the_row_early_while_another_moves_the_chain_too() {
             .await;
         assert_eq!(sent, message);
     };
-    expect_next(&mut first, MESSAGE).await;
-    expect_next(&mut first, MESSAGE).await;
+    expect_next(&mut first, HOLDING_ROW).await;
+    expect_next(&mut first, HOLDING_ROW).await;
     second.answer().await.unwrap();
     // It learns of the other session by this answer.
-    expect_next(&mut first, MESSAGE).await;
-    expect_next(&mut first, MESSAGE_RELEASING_EARLY).await;
+    expect_next(&mut first, HOLDING_ROW).await;
+    expect_next(&mut first, RELEASING_EARLY).await;
     // That one told it that it is alone again.
-    expect_next(&mut first, MESSAGE).await;
+    expect_next(&mut first, HOLDING_ROW).await;
 }

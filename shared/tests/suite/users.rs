@@ -122,7 +122,7 @@ async fn without_citus_the_layout_is_a_single_node() {
     let database = TestDatabase::new().await;
     let mut worker = database.connect(&database.worker).await;
     assert_eq!(
-        users::layout(&mut worker).await.unwrap(),
+        users::read_layout(&mut worker).await.unwrap(),
         Layout::SingleNode
     );
 }

@@ -168,8 +168,8 @@ impl TestDatabase {
     }
 
     /// Starts a synchronous standby of its server, and returns this database on the standby. From
-    /// now on every commit waits for it. The server's open sessions end, so it must not be the shared
-    /// one.
+    /// now on every commit waits for it. The server's open sessions end, so it must not be the
+    /// shared one.
     pub async fn standby(&self) -> Self {
         let mut server = self.server.lock().await;
         let standby = tokio::task::block_in_place(|| server.start_standby())

@@ -8,7 +8,8 @@ use chrono::{DateTime, Utc};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use shared::db::Session;
-use shared::last_query::{Answer, MESSAGE, prepare, send};
+use shared::last_query::Answer;
+use shared::last_query::message::{HOLDING_ROW, prepare, send};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection as _, PgPool, Row as _};
 use tokio::net::{TcpListener, TcpSocket};
@@ -107,7 +108,7 @@ fn announce<Server>(bound: Server) -> Server {
 async fn send_message(pool: PgPool) -> Response<String> {
     let answer = async {
         let mut session = pool.acquire().await?;
-        send(&mut session, MESSAGE).await
+        send(&mut session, HOLDING_ROW).await
     };
     answer.await.map_or_else(
         |error: shared::db::Error| fail(&error),
@@ -139,7 +140,7 @@ async fn coalesce(
 ) -> anyhow::Result<()> {
     let mut batch = Vec::new();
     while waiting.recv_many(&mut batch, MAX_BATCH).await > 0 {
-        let answer = send(&mut session, MESSAGE).await?;
+        let answer = send(&mut session, HOLDING_ROW).await?;
         let others = answer_body(&answer, Some(answer.queried_at));
         let mut replies = batch.drain(..);
         // A client that has gone waits for none.

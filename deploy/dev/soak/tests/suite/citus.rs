@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use private_postgres::roles;
 use serde_json::Value as Json;
 use shared::db::Database;
-use shared::last_query::{MESSAGE, prepare};
+use shared::last_query::message::{HOLDING_ROW, prepare};
 use shared::users;
 use testkit::sql::{self, run, value};
 use testkit::{Program, eventually};
@@ -30,7 +30,7 @@ impl Cluster {
     async fn with_users(nodes: usize, spare: usize, shards: u16) -> Self {
         let mut cluster = Self::start(nodes, spare, shards).await;
         assert_eq!(
-            users::layout(cluster.session().await).await.unwrap(),
+            users::read_layout(cluster.session().await).await.unwrap(),
             users::Layout::Distributed
         );
         let number = USERS.to_string();
@@ -116,7 +116,7 @@ impl Cluster {
 
     async fn assert_an_answer_reads_the_coordinator_alone(&mut self) {
         prepare(self.session().await).await.unwrap();
-        for statement in MESSAGE.split(';') {
+        for statement in HOLDING_ROW.split(';') {
             let explain = format!("explain {statement}");
             let plan: Vec<String> = sql::values(self.session().await, &explain).await;
             assert!(

@@ -40,7 +40,7 @@ pub(crate) fn start(
 ) -> (Queue, JoinHandle<()>) {
     let answer_timeout = request_timeout * 4 / 5;
     let (queue, receiver) = Queue::new(max_waiting);
-    let database = database.clone().statement_timeout(answer_timeout);
+    let database = database.clone().with_statement_timeout(answer_timeout);
     let coalescer = Coalescer {
         connector: Connector::new(database, health, Arc::clone(&metrics)),
         queue: receiver,
@@ -78,12 +78,12 @@ impl Coalescer {
     async fn connect(&mut self) -> PreparedSession {
         let connecting = self.connector.connect_with_backoff();
         tokio::pin!(connecting);
-        let mut sweep = interval(self.answer_timeout);
-        sweep.reset();
+        let mut failing = interval(self.answer_timeout);
+        failing.reset();
         loop {
             tokio::select! {
                 session = &mut connecting => return session,
-                _ = sweep.tick() => fail_all(&mut self.queue, &mut self.batch),
+                _ = failing.tick() => fail_all(&mut self.queue, &mut self.batch),
             }
         }
     }
@@ -137,8 +137,8 @@ impl Coalescer {
         session: &mut PreparedSession,
         sweep: &mut Interval,
     ) -> Result<(), Error> {
-        let Self { batch, metrics, .. } = self;
         let answer_timeout = self.answer_timeout;
+        let Self { batch, metrics, .. } = self;
         metrics.observe_batch(batch.len());
         with_timeout(answer_timeout, async {
             while let Some(query) = batch.next_query() {
@@ -150,7 +150,7 @@ impl Coalescer {
                         _ = sweep.tick() => batch.fail_late(answer_timeout),
                     }
                 };
-                metrics.observe_answers(batch.queued_at(query));
+                metrics.observe_answers(batch.queued_times(query));
                 batch.reply(query, &replies);
             }
             Ok(())
