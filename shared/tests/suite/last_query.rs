@@ -1,17 +1,21 @@
+//! Queries of one or several replicas' sessions: their order, what an answer shows, when the row of
+//! the chain is released, and how many pages a message touches.
+
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use shared::MinPoints;
 use shared::last_query::ChainSession;
 use shared::last_query::message::{HOLDING_ROW, RELEASING_EARLY, send};
-use shared::users::{Layout, User};
-use shared::{MinPoints, rounds};
+use shared::users::User;
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use testkit::TestDatabase;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
-use crate::ROUND_TIMEOUT;
+use crate::run_round;
 
 /// How many pages an answer touches, in all nodes of its statements' plans.
 async fn count_pages(session: &mut PgConnection) -> i64 {
@@ -60,14 +64,7 @@ async fn the_statement_touches_few_pages_whatever_the_statistics_and_the_minimum
             );
         }
         if statistics == "analyze" {
-            rounds::run_now(
-                &mut worker,
-                Layout::SingleNode,
-                MinPoints::draw(),
-                ROUND_TIMEOUT,
-            )
-            .await
-            .unwrap();
+            run_round(&mut worker, MinPoints::draw()).await;
         }
     }
 }
@@ -112,7 +109,7 @@ async fn an_answer_is_what_the_tables_hold() {
             "59, 7, 60, 9223372036854775807, 100",
             vec![user(7, 60), user(i64::MAX, 100)],
         ),
-        // They do not qualify.
+        // A user that does not exceed the minimum is left out.
         ("60, 7, 60, 8, 61", vec![user(8, 61)]),
         ("100, 7, 60, 8, 100", vec![]),
     ] {
@@ -190,7 +187,7 @@ async fn the_very_first_query_has_no_previous_one() {
 #[tokio::test]
 async fn all_queries_form_one_chain_in_the_order_in_which_they_were_sent() {
     let database = TestDatabase::with_users(10).await;
-    let mut clients = tokio::task::JoinSet::new();
+    let mut clients = JoinSet::new();
     for _ in 0..6 {
         let mut api = database.replica_session().await;
         clients.spawn(async move {
@@ -227,7 +224,7 @@ async fn answers_around_rounds(
 ) -> Vec<(DateTime<Utc>, Option<DateTime<Utc>>, Option<i64>)> {
     let mut worker = database.connect(&database.worker).await;
     let answered = Arc::new(Semaphore::new(0));
-    let mut replicas = tokio::task::JoinSet::new();
+    let mut replicas = JoinSet::new();
     for _ in 0..sessions {
         let mut api = database.replica_session().await;
         let answered = Arc::clone(&answered);

@@ -6,8 +6,6 @@
     reason = "a test panics when it cannot continue"
 )]
 
-use std::time::Duration;
-
 mod last_query;
 mod refusals;
 mod roles;
@@ -19,5 +17,19 @@ mod tls;
 mod url;
 mod users;
 
+use std::time::Duration;
+
+use shared::MinPoints;
+use shared::db::Session;
+use shared::rounds::{Round, run_now};
+use shared::users::Layout;
+
 /// How long the writes of a round may take in a test: far longer than on a slow machine.
 const ROUND_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// Does an operator's round with this minimum.
+async fn run_round(worker: &mut Session, min_points: MinPoints) -> Round {
+    run_now(worker, Layout::SingleNode, min_points, ROUND_TIMEOUT)
+        .await
+        .unwrap()
+}

@@ -1,3 +1,6 @@
+//! What the owner's, the worker's and the api's role may do, and the defaults and limits that
+//! `deploy/postgres` gives them.
+
 use std::fs;
 use std::sync::Arc;
 
@@ -231,7 +234,7 @@ async fn a_role_has_the_session_settings_of_the_programs_by_default() {
         )";
     let database = TestDatabase::new().await;
     for url in [&database.worker, &database.api] {
-        let mut plain = sqlx::PgConnection::connect(url).await.unwrap();
+        let mut plain = PgConnection::connect(url).await.unwrap();
         let mut ours = database.connect(url).await;
         let by_default: String = sqlx::query_scalar(SETTINGS)
             .fetch_one(&mut plain)
@@ -261,7 +264,7 @@ async fn only_the_programs_own_sessions_end_when_they_are_idle_in_a_transaction(
         .run(include_str!("../../../deploy/postgres/roles.sql"))
         .await;
     for url in [&database.worker, &database.api] {
-        let mut plain = sqlx::PgConnection::connect(url).await.unwrap();
+        let mut plain = PgConnection::connect(url).await.unwrap();
         let mut ours = database.connect(url).await;
         let by_default: String = sqlx::query_scalar(TIMEOUT)
             .fetch_one(&mut plain)
@@ -289,7 +292,7 @@ async fn the_roles_connection_limits_fit_a_server_with_default_settings() {
         .await
         .unwrap();
     }
-    sqlx::raw_sql(include_str!("../../../deploy/postgres/roles.sql"))
+    raw_sql(include_str!("../../../deploy/postgres/roles.sql"))
         .execute(&mut *transaction)
         .await
         .unwrap();

@@ -6,11 +6,11 @@ mod delay;
 mod fence;
 mod points;
 
-use chrono::{DateTime, TimeDelta};
+use chrono::{DateTime, TimeDelta, Utc};
 use shared::MinPoints;
+use shared::db::Session;
 use shared::rounds::{self, Outcome};
 use shared::users::Layout;
-use sqlx::PgConnection;
 use testkit::TestDatabase;
 
 use crate::ROUND_TIMEOUT;
@@ -21,20 +21,29 @@ fn min_points(points: i32) -> MinPoints {
     points.to_string().parse().unwrap()
 }
 
-/// Runs the due round of a schedule with a single tick, so that tests don't depend on the time.
-async fn run_only_tick(session: &mut PgConnection) -> Outcome {
+/// Does the round that is due by this schedule, if one is.
+async fn run_due(
+    worker: &mut Session,
+    latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
+    cooldown: TimeDelta,
+) -> Outcome {
     rounds::run_due(
-        session,
+        worker,
         Layout::SingleNode,
-        |_| Some(DateTime::UNIX_EPOCH),
-        NO_COOLDOWN,
+        latest_tick,
+        cooldown,
         ROUND_TIMEOUT,
     )
     .await
     .unwrap()
 }
 
-/// Inserts a round for a tick. Each argument is a time in SQL.
+/// The same by a schedule with a single tick, so that a test doesn't depend on the time.
+async fn run_only_tick(worker: &mut Session) -> Outcome {
+    run_due(worker, |_| Some(DateTime::UNIX_EPOCH), NO_COOLDOWN).await
+}
+
+/// Inserts a round that began at its tick. Both times are SQL expressions.
 async fn insert_round(database: &TestDatabase, tick_at: &str, finished_at: &str) {
     database
         .run(&format!(

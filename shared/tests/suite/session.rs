@@ -6,7 +6,9 @@ use shared::db::{Database, Error, Session, close};
 use shared::last_query::ChainSession;
 use shared::users::Layout;
 use shared::{MinPoints, rounds};
+use sqlx::{AssertSqlSafe, raw_sql};
 use testkit::TestDatabase;
+use tokio::task::JoinSet;
 
 use crate::ROUND_TIMEOUT;
 
@@ -71,7 +73,7 @@ async fn concurrent_answers_do_not_fail_by_the_databases_isolation_level() {
                 database.name()
             ))
             .await;
-        let mut clients = tokio::task::JoinSet::new();
+        let mut clients = JoinSet::new();
         for _ in 0..4 {
             let mut api = database.replica_session().await;
             clients.spawn(async move {
@@ -162,7 +164,7 @@ async fn a_read_only_primary_is_treated_like_a_standby() {
         // Over another database: this one refuses the superuser, too.
         let url = database.server.lock().await.url("postgres", "postgres");
         let mut superuser = connect(&url).await.unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+        raw_sql(AssertSqlSafe(format!(
             "alter {target} reset default_transaction_read_only"
         )))
         .execute(&mut superuser)

@@ -1,3 +1,6 @@
+//! The tables under rounds and queries: updates are HOT, nothing grows, and constraints reject rows
+//! that no program may write. Over a real Postgres.
+
 use std::ops::Range;
 
 use chrono::TimeDelta;
@@ -6,8 +9,9 @@ use shared::users::Layout;
 use shared::{MinPoints, rounds};
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
 use testkit::{TestDatabase, eventually};
+use tokio::task::JoinSet;
 
-use crate::ROUND_TIMEOUT;
+use crate::{ROUND_TIMEOUT, run_round};
 
 // These tests use their own servers: a long transaction in any database of a server blocks pruning.
 #[tokio::test(flavor = "multi_thread")]
@@ -24,14 +28,7 @@ async fn all_updates_are_hot_and_the_tables_do_not_grow() {
     let mut api = database.replica_session().await;
     let mut sizes = Vec::new();
     for _ in 0..12 {
-        rounds::run_now(
-            &mut worker,
-            Layout::SingleNode,
-            MinPoints::draw(),
-            ROUND_TIMEOUT,
-        )
-        .await
-        .unwrap();
+        run_round(&mut worker, MinPoints::draw()).await;
         for _ in 0..200 {
             api.answer().await.unwrap();
         }
@@ -76,14 +73,7 @@ async fn the_space_of_pages_that_a_round_could_not_prune_is_reused() {
     let mut worker = database.connect(&database.worker).await;
     let mut rounds = 0;
     let mut round = async || {
-        rounds::run_now(
-            &mut worker,
-            Layout::SingleNode,
-            MinPoints::draw(),
-            ROUND_TIMEOUT,
-        )
-        .await
-        .unwrap();
+        run_round(&mut worker, MinPoints::draw()).await;
         raw_sql("select pg_stat_force_next_flush()")
             .execute(&mut worker)
             .await
@@ -255,7 +245,7 @@ async fn rounds_back_to_back_under_load_do_not_make_the_tables_grow() {
     database.seed(100_000).await;
     let mut worker = database.connect(&database.worker).await;
     let mut first_size = None;
-    let mut readers = tokio::task::JoinSet::new();
+    let mut readers = JoinSet::new();
     for _ in 0..3 {
         let mut api = database.replica_session().await;
         readers.spawn(async move {

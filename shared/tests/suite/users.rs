@@ -1,6 +1,10 @@
+//! Seeding adds the missing users and no others, beside a round or another seeder. Also the layout
+//! of `users` without Citus.
+
 use shared::users::{self, Layout, seed};
 use sqlx::raw_sql;
 use testkit::{TestDatabase, eventually};
+use tokio::task::JoinSet;
 
 #[tokio::test]
 async fn seeding_adds_only_the_missing_users() {
@@ -37,7 +41,7 @@ async fn seeding_fills_every_gap() {
     assert_eq!(ids, (2..=99).collect::<Vec<_>>());
 }
 
-/// Its rows wait for a transaction that has inserted one of them, and then it finds that user.
+/// The insert waits for a transaction that has inserted one of its users, and then skips that user.
 #[tokio::test]
 async fn a_user_that_another_session_inserts_meanwhile_is_left_to_it() {
     let database = TestDatabase::new().await;
@@ -99,7 +103,7 @@ async fn seeding_writes_nothing_where_no_user_is_missing() {
 #[tokio::test]
 async fn two_sessions_can_seed_at_the_same_time() {
     let database = TestDatabase::new().await;
-    let mut seeders = tokio::task::JoinSet::new();
+    let mut seeders = JoinSet::new();
     for _ in 0..2 {
         let mut owner = database.connect(&database.owner).await;
         seeders.spawn(async move {

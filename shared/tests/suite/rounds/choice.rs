@@ -1,25 +1,16 @@
 //! The two users that answers show.
 
-use shared::rounds;
-use shared::users::Layout;
 use testkit::TestDatabase;
 
 use super::min_points;
-use crate::ROUND_TIMEOUT;
+use crate::run_round;
 
 #[tokio::test]
 async fn an_answer_holds_two_users_of_one_round() {
     let database = TestDatabase::with_users(500).await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.replica_session().await;
-    rounds::run_now(
-        &mut worker,
-        Layout::SingleNode,
-        min_points(20),
-        ROUND_TIMEOUT,
-    )
-    .await
-    .unwrap();
+    run_round(&mut worker, min_points(20)).await;
     let mut shown = vec![api.answer().await.unwrap().users];
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let rounds = tokio::spawn({
@@ -27,14 +18,7 @@ async fn an_answer_holds_two_users_of_one_round() {
         async move {
             let mut shown = Vec::new();
             for _ in 0..100 {
-                rounds::run_now(
-                    &mut worker,
-                    Layout::SingleNode,
-                    min_points(20),
-                    ROUND_TIMEOUT,
-                )
-                .await
-                .unwrap();
+                run_round(&mut worker, min_points(20)).await;
                 shown.push(observer.answer().await.unwrap().users);
                 let _ = sender.try_send(());
             }
@@ -60,14 +44,7 @@ async fn the_two_users_are_drawn_from_all_that_qualify() {
     let mut api = database.replica_session().await;
     let mut quarters = [0_i32; 4];
     for _ in 0..400 {
-        rounds::run_now(
-            &mut worker,
-            Layout::SingleNode,
-            min_points(90),
-            ROUND_TIMEOUT,
-        )
-        .await
-        .unwrap();
+        run_round(&mut worker, min_points(90)).await;
         let users = api.answer().await.unwrap().users;
         let [first, second] = users[..] else {
             panic!("{users:?}")
@@ -99,14 +76,7 @@ async fn at_every_minimum_an_answer_shows_two_qualifying_users_if_there_are_two(
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.replica_session().await;
     for minimum in 0..=100 {
-        rounds::run_now(
-            &mut worker,
-            Layout::SingleNode,
-            min_points(minimum),
-            ROUND_TIMEOUT,
-        )
-        .await
-        .unwrap();
+        run_round(&mut worker, min_points(minimum)).await;
         let users = api.answer().await.unwrap().users;
         assert!(
             users.iter().all(|user| user.points > minimum),
@@ -131,14 +101,7 @@ async fn the_two_users_stay_the_same_for_the_whole_round_and_must_exceed_the_min
     let database = TestDatabase::with_users(1_000).await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.replica_session().await;
-    rounds::run_now(
-        &mut worker,
-        Layout::SingleNode,
-        min_points(30),
-        ROUND_TIMEOUT,
-    )
-    .await
-    .unwrap();
+    run_round(&mut worker, min_points(30)).await;
     let users = api.answer().await.unwrap().users;
     assert_eq!(users.len(), 2);
     for _ in 0..50 {

@@ -1,13 +1,16 @@
 //! What delays a due round: a cooldown, or an old snapshot.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use shared::rounds::{self, Outcome};
-use shared::users::Layout;
+use shared::rounds::Outcome;
 use sqlx::{AssertSqlSafe, raw_sql};
 use testkit::TestDatabase;
 
-use super::{NO_COOLDOWN, insert_round};
-use crate::ROUND_TIMEOUT;
+use super::{NO_COOLDOWN, insert_round, run_due};
+
+/// The latest tick of a schedule with one tick a minute.
+fn minute(at: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(at.timestamp() / 60 * 60, 0)
+}
 
 #[tokio::test]
 async fn a_round_that_overran_is_followed_by_a_cooldown() {
@@ -21,25 +24,11 @@ async fn a_round_that_overran_is_followed_by_a_cooldown() {
         ("30 minutes", "30 minutes", false),
     ] {
         let database = TestDatabase::with_users(10).await;
-        database
-            .run(&format!(
-                "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
-                 select tick_at, true, tick_at, \
-                        tick_at + (interval '{began}' - interval '{ended}'), 10 \
-                 from (select date_trunc('minute', now()) - interval '{began}' as tick_at) as tick"
-            ))
-            .await;
+        let [began_at, ended_at] =
+            [began, ended].map(|ago| format!("date_trunc('minute', now()) - interval '{ago}'"));
+        insert_round(&database, &began_at, &ended_at).await;
         let mut worker = database.connect(&database.worker).await;
-        let minute = |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp() / 60 * 60, 0);
-        let outcome = rounds::run_due(
-            &mut worker,
-            Layout::SingleNode,
-            minute,
-            cooldown,
-            ROUND_TIMEOUT,
-        )
-        .await
-        .unwrap();
+        let outcome = run_due(&mut worker, minute, cooldown).await;
         assert_eq!(
             outcome == Outcome::CoolingDown,
             is_cooling_down,
@@ -54,15 +43,7 @@ async fn a_round_that_ended_by_a_clock_that_was_ahead_causes_no_cooldown() {
     let an_hour_ago = "date_trunc('minute', now()) - interval '1 hour'";
     insert_round(&database, an_hour_ago, "now() + interval '2 hours'").await;
     let mut worker = database.connect(&database.worker).await;
-    let outcome = rounds::run_due(
-        &mut worker,
-        Layout::SingleNode,
-        |at| DateTime::from_timestamp(at.timestamp() / 60 * 60, 0),
-        TimeDelta::seconds(10),
-        ROUND_TIMEOUT,
-    )
-    .await
-    .unwrap();
+    let outcome = run_due(&mut worker, minute, TimeDelta::seconds(10)).await;
     assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
 }
 
@@ -71,17 +52,9 @@ async fn a_round_waits_two_seconds_for_a_snapshot_older_than_the_last_round() {
     let database = TestDatabase::with_own_server().await;
     database.seed(10).await;
     let mut worker = database.connect(&database.worker).await;
-    let mut run_due = async || {
+    let mut attempt = async || {
         let every_moment = |at: DateTime<Utc>| Some(at);
-        rounds::run_due(
-            &mut worker,
-            Layout::SingleNode,
-            every_moment,
-            NO_COOLDOWN,
-            ROUND_TIMEOUT,
-        )
-        .await
-        .unwrap()
+        run_due(&mut worker, every_moment, NO_COOLDOWN).await
     };
     let elsewhere = database.server.lock().await.url("postgres", "postgres");
     for (url, begin) in [
@@ -98,8 +71,8 @@ async fn a_round_waits_two_seconds_for_a_snapshot_older_than_the_last_round() {
             .await
             .unwrap();
         // No round has been done since the snapshot.
-        assert!(matches!(run_due().await, Outcome::Done(_)), "{begin}");
-        assert_eq!(run_due().await, Outcome::OldSnapshot, "{begin}");
+        assert!(matches!(attempt().await, Outcome::Done(_)), "{begin}");
+        assert_eq!(attempt().await, Outcome::OldSnapshot, "{begin}");
         // The same snapshot, but the last round is older than two seconds.
         database
             .run(
@@ -109,14 +82,14 @@ async fn a_round_waits_two_seconds_for_a_snapshot_older_than_the_last_round() {
                      finished_at = finished_at - interval '1 h'",
             )
             .await;
-        assert!(matches!(run_due().await, Outcome::Done(_)), "{begin}");
-        assert_eq!(run_due().await, Outcome::OldSnapshot, "{begin}");
+        assert!(matches!(attempt().await, Outcome::Done(_)), "{begin}");
+        assert_eq!(attempt().await, Outcome::OldSnapshot, "{begin}");
         // The same snapshot, but the last round ended by a clock that was ahead.
         database
             .run("update rounds set finished_at = finished_at + interval '2 h'")
             .await;
-        assert!(matches!(run_due().await, Outcome::Done(_)), "{begin}");
+        assert!(matches!(attempt().await, Outcome::Done(_)), "{begin}");
         raw_sql("rollback").execute(&mut reader).await.unwrap();
-        assert!(matches!(run_due().await, Outcome::Done(_)), "{begin}");
+        assert!(matches!(attempt().await, Outcome::Done(_)), "{begin}");
     }
 }

@@ -1,17 +1,18 @@
 //! Each tick is done once: the lock and the fence.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use shared::rounds::{self, FenceReading, Outcome};
-use shared::users::Layout;
+use shared::rounds::{FenceReading, Outcome};
+use sqlx::raw_sql;
 use testkit::{TestDatabase, eventually};
+use tokio::task::JoinSet;
 
-use super::{NO_COOLDOWN, insert_round, min_points, run_only_tick};
-use crate::ROUND_TIMEOUT;
+use super::{NO_COOLDOWN, insert_round, min_points, run_due, run_only_tick};
+use crate::run_round;
 
 #[tokio::test]
 async fn a_tick_is_done_once_however_many_race_for_it() {
     let database = TestDatabase::with_users(2_000).await;
-    let mut racers = tokio::task::JoinSet::new();
+    let mut racers = JoinSet::new();
     for _ in 0..8 {
         let mut worker = database.connect(&database.worker).await;
         racers.spawn(async move {
@@ -39,26 +40,10 @@ async fn a_tick_is_not_done_again_and_not_out_of_order() {
     let mut worker = database.connect(&database.worker).await;
     let hours_ago =
         |hours| move |now: DateTime<Utc>| Some(now.trunc_subsecs(0) - TimeDelta::hours(hours));
-    let done = rounds::run_due(
-        &mut worker,
-        Layout::SingleNode,
-        hours_ago(1),
-        NO_COOLDOWN,
-        ROUND_TIMEOUT,
-    )
-    .await
-    .unwrap();
+    let done = run_due(&mut worker, hours_ago(1), NO_COOLDOWN).await;
     assert!(matches!(done, Outcome::Done(_)), "{done:?}");
     // The clock went back, as after a failover to a server whose clock is behind.
-    let behind = rounds::run_due(
-        &mut worker,
-        Layout::SingleNode,
-        hours_ago(2),
-        NO_COOLDOWN,
-        ROUND_TIMEOUT,
-    )
-    .await
-    .unwrap();
+    let behind = run_due(&mut worker, hours_ago(2), NO_COOLDOWN).await;
     assert!(
         matches!(behind, Outcome::NotDue(FenceReading { fence: Some(_), .. })),
         "{behind:?}"
@@ -68,27 +53,18 @@ async fn a_tick_is_not_done_again_and_not_out_of_order() {
 #[tokio::test]
 async fn missed_ticks_are_one_round() {
     let database = TestDatabase::with_users(10).await;
-    database
-        .run(
-            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
-             select tick_at, true, tick_at, tick_at + interval '1 second', 10 \
-             from (select now() - interval '10 minutes' as tick_at) as tick",
-        )
-        .await;
+    insert_round(
+        &database,
+        "now() - interval '10 minutes'",
+        "now() - interval '10 minutes' + interval '1 second'",
+    )
+    .await;
     let mut worker = database.connect(&database.worker).await;
     let every_ten_seconds =
         |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp() / 10 * 10, 0);
     let mut done = 0;
     for _ in 0..3 {
-        let outcome = rounds::run_due(
-            &mut worker,
-            Layout::SingleNode,
-            every_ten_seconds,
-            NO_COOLDOWN,
-            ROUND_TIMEOUT,
-        )
-        .await
-        .unwrap();
+        let outcome = run_due(&mut worker, every_ten_seconds, NO_COOLDOWN).await;
         done += i64::from(matches!(outcome, Outcome::Done(_)));
     }
     let ticks: i64 = database.value("select count(*) from rounds").await;
@@ -136,14 +112,7 @@ async fn a_tick_stays_done_when_the_clock_went_ahead_during_its_round() {
     let database = TestDatabase::with_users(10).await;
     insert_round(&database, "'epoch'", "now() + interval '2 hours'").await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::run_now(
-        &mut worker,
-        Layout::SingleNode,
-        min_points(0),
-        ROUND_TIMEOUT,
-    )
-    .await
-    .unwrap();
+    run_round(&mut worker, min_points(0)).await;
     let outcome = run_only_tick(&mut worker).await;
     assert!(
         matches!(
@@ -188,22 +157,8 @@ async fn another_advisory_lock_does_not_block_a_round() {
 async fn an_operators_round_counts_for_no_tick() {
     let database = TestDatabase::with_users(10).await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::run_now(
-        &mut worker,
-        Layout::SingleNode,
-        min_points(0),
-        ROUND_TIMEOUT,
-    )
-    .await
-    .unwrap();
-    rounds::run_now(
-        &mut worker,
-        Layout::SingleNode,
-        min_points(0),
-        ROUND_TIMEOUT,
-    )
-    .await
-    .unwrap();
+    run_round(&mut worker, min_points(0)).await;
+    run_round(&mut worker, min_points(0)).await;
     // At first another test on this server may have a snapshot open that is older than the round.
     eventually("the tick's round is done", async || {
         matches!(run_only_tick(&mut worker).await, Outcome::Done(_))
@@ -221,37 +176,26 @@ async fn an_operators_round_counts_for_no_tick() {
 async fn an_operators_round_waits_for_a_running_one_outside_a_transaction() {
     let database = TestDatabase::with_users(10).await;
     let mut running = database.superuser().await;
-    sqlx::raw_sql("begin; select pg_advisory_xact_lock(x'6d61782074776f'::bigint)")
+    // The key of the rounds' lock (`shared/src/rounds/statements.rs`).
+    raw_sql("begin; select pg_advisory_xact_lock(x'6d61782074776f'::bigint)")
         .execute(&mut running)
         .await
         .unwrap();
     let mut worker = database.connect(&database.worker).await;
     assert_eq!(run_only_tick(&mut worker).await, Outcome::Busy);
-    let waiting = tokio::spawn(async move {
-        rounds::run_now(
-            &mut worker,
-            Layout::SingleNode,
-            min_points(0),
-            ROUND_TIMEOUT,
-        )
-        .await
-        .unwrap()
-    });
+    let waiting = tokio::spawn(async move { run_round(&mut worker, min_points(0)).await });
     let has_rolled_back = "select exists ( \
                                select from pg_stat_activity \
                                where datname = current_database() \
                                  and usename = 'max_two_worker' \
                                  and query = 'ROLLBACK' and state = 'idle' \
                            )";
-    testkit::eventually("it waits outside a transaction", async || {
+    eventually("it waits outside a transaction", async || {
         database.value(has_rolled_back).await
     })
     .await;
     assert!(!waiting.is_finished());
-    sqlx::raw_sql("rollback")
-        .execute(&mut running)
-        .await
-        .unwrap();
+    raw_sql("rollback").execute(&mut running).await.unwrap();
     assert_eq!(waiting.await.unwrap().users_updated, 10);
 }
 
@@ -268,15 +212,7 @@ async fn only_a_week_of_rounds_is_kept() {
         )
         .await;
     let mut worker = database.connect(&database.worker).await;
-    let done = rounds::run_due(
-        &mut worker,
-        Layout::SingleNode,
-        |now| Some(now.trunc_subsecs(0)),
-        NO_COOLDOWN,
-        ROUND_TIMEOUT,
-    )
-    .await
-    .unwrap();
+    let done = run_due(&mut worker, |now| Some(now.trunc_subsecs(0)), NO_COOLDOWN).await;
     assert!(matches!(done, Outcome::Done(_)), "{done:?}");
     let (are_recent, kept): (bool, i64) = (
         database
@@ -298,14 +234,7 @@ async fn the_round_that_is_the_fence_is_kept_however_old_it_is() {
             insert_round(&database, ahead, ahead).await;
         }
         let mut worker = database.connect(&database.worker).await;
-        rounds::run_now(
-            &mut worker,
-            Layout::SingleNode,
-            min_points(0),
-            ROUND_TIMEOUT,
-        )
-        .await
-        .unwrap();
+        run_round(&mut worker, min_points(0)).await;
         let outcome = run_only_tick(&mut worker).await;
         assert!(
             matches!(

@@ -8,7 +8,7 @@ use shared::users::Layout;
 use testkit::TestDatabase;
 
 use super::{min_points, run_only_tick};
-use crate::ROUND_TIMEOUT;
+use crate::{ROUND_TIMEOUT, run_round};
 
 /// A chi-square test: the rows of `cells` are uniform over this many different values. A fair draw
 /// fails it less than once in a million times.
@@ -80,24 +80,10 @@ async fn every_user_is_renewed_and_points_are_uniform_and_independent() {
 async fn a_reader_never_sees_half_a_round() {
     let database = TestDatabase::with_users(20_000).await;
     let mut worker = database.connect(&database.worker).await;
-    rounds::run_now(
-        &mut worker,
-        Layout::SingleNode,
-        min_points(50),
-        ROUND_TIMEOUT,
-    )
-    .await
-    .unwrap();
+    run_round(&mut worker, min_points(50)).await;
     let rounds = tokio::spawn(async move {
         for _ in 0..40 {
-            rounds::run_now(
-                &mut worker,
-                Layout::SingleNode,
-                min_points(50),
-                ROUND_TIMEOUT,
-            )
-            .await
-            .unwrap();
+            run_round(&mut worker, min_points(50)).await;
         }
     });
     let mut reader = database.superuser().await;
