@@ -1,9 +1,15 @@
+//! Clients that hang up, are slow, stay silent or are too many: their timeouts, the limit of
+//! connections, and the other clients, which notice nothing. Over raw TCP connections.
+
 use std::time::{Duration, Instant};
 
+use hyper::Method;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use testkit::{TestDatabase, eventually};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::raw_http::{assert_problem, read_until_closed, send_raw};
@@ -20,7 +26,7 @@ async fn twenty_thousand_clients_that_hang_up_leave_nothing_behind() {
     // for one more.
     let (mut program, client) = replica(&database, &[("MAX_WAITING", "20001")]).await;
     let address = program.address("listen").await;
-    let mut clients = tokio::task::JoinSet::new();
+    let mut clients = JoinSet::new();
     for _ in 0..20 {
         clients.spawn(async move {
             for number in 0..1_000 {
@@ -35,18 +41,30 @@ async fn twenty_thousand_clients_that_hang_up_leave_nothing_behind() {
     }
     clients.join_all().await;
     let next = client.get("/").await;
-    assert_eq!(next.status, 200, "{}", String::from_utf8_lossy(&next.body));
+    assert_eq!(next.status, 200, "{}", next.text());
     let in_transaction: i64 = database
-        .value("select count(*) from pg_stat_activity where datname = current_database() and application_name = 'max-two-api' and state like 'idle in transaction%'")
+        .value(
+            "select count(*) from pg_stat_activity \
+             where datname = current_database() and application_name = 'max-two-api' \
+               and state like 'idle in transaction%'",
+        )
         .await;
     assert_eq!(in_transaction, 0);
     eventually("one session is left", async || {
-        database.value::<i64>("select count(*) from pg_stat_activity where datname = current_database() and application_name = 'max-two-api'").await == 1
+        let sessions: i64 = database
+            .value(
+                "select count(*) from pg_stat_activity \
+                 where datname = current_database() and application_name = 'max-two-api'",
+            )
+            .await;
+        sessions == 1
     })
     .await;
     let admin = admin(&mut program).await;
     eventually("their connections are gone", async || {
-        String::from_utf8_lossy(&admin.get("/metrics").await.body)
+        admin
+            .metrics()
+            .await
             .contains("max_two_api_connections 1\n")
     })
     .await;
@@ -108,7 +126,7 @@ async fn a_client_that_reads_nothing_is_disconnected() {
     let environment = [("WRITE_TIMEOUT", "1s"), ("IDLE_TIMEOUT", "1h")];
     let (mut program, client) = replica(&database, &environment).await;
     let address = program.address("listen").await;
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(address).await.unwrap();
     let began = Instant::now();
@@ -147,8 +165,8 @@ async fn above_the_limit_new_connections_wait_and_open_ones_are_served() {
         assert_eq!(client.get("/").await.status, 200);
     }
     let admin = admin(&mut program).await;
-    let metrics = admin.get("/metrics").await.body;
-    assert!(String::from_utf8_lossy(&metrics).contains("max_two_api_connections 4\n"));
+    let metrics = admin.metrics().await;
+    assert!(metrics.contains("max_two_api_connections 4\n"), "{metrics}");
     // Each waiting connection is served in the end.
     let response = send_raw(address, LAST_GET).await;
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
@@ -159,14 +177,8 @@ async fn four_thousand_silent_connections_do_not_affect_other_clients() {
     let database = TestDatabase::with_users(100).await;
     let (mut program, client) = replica(&database, &[("HEADER_TIMEOUT", "3s")]).await;
     let address = program.address("listen").await;
-    let (soft, hard) =
-        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
-    nix::sys::resource::setrlimit(
-        nix::sys::resource::Resource::RLIMIT_NOFILE,
-        hard.max(soft),
-        hard,
-    )
-    .unwrap();
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard.max(soft), hard).unwrap();
     let mut silent = Vec::new();
     for _ in 0..4_000 {
         silent.push(TcpStream::connect(address).await.unwrap());
@@ -196,7 +208,7 @@ async fn a_paused_replica_does_not_delay_the_others() {
     let (_third, third) = replica(&database, &[]).await;
     let load = tokio::spawn(async move {
         // It ends when its replica no longer answers.
-        while its_client.send(hyper::Method::GET, "/").await.is_ok() {}
+        while its_client.send(Method::GET, "/").await.is_ok() {}
     });
     for _ in 0..20 {
         assert_eq!(second.get("/").await.status, 200);
@@ -277,11 +289,15 @@ async fn no_408_is_written_into_a_response_that_is_not_read() {
     let requests = "GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1_000);
     stream.write_all(requests.as_bytes()).await.unwrap();
     stream.write_all(b"GET / HT").await.unwrap();
-    let metrics = async || String::from_utf8_lossy(&admin.get("/metrics").await.body).into_owned();
-    let open = async || !metrics().await.contains("max_two_api_connections 0\n");
+    let open = async || {
+        !admin
+            .metrics()
+            .await
+            .contains("max_two_api_connections 0\n")
+    };
     eventually("the connection is open", open).await;
     eventually("the replica has given up", async || {
-        metrics().await.contains("status=\"408\"") || !open().await
+        admin.metrics().await.contains("status=\"408\"") || !open().await
     })
     .await;
     let response = read_until_closed(&mut stream).await;
@@ -341,7 +357,7 @@ async fn idle_connections_are_kept_while_no_other_waits_for_a_slot() {
         ];
         let (mut program, _client) = replica(&database, &environment).await;
         let address = program.address("listen").await;
-        let mut idle = tokio::task::JoinSet::new();
+        let mut idle = JoinSet::new();
         for _ in 0..open {
             idle.spawn(async move {
                 let mut stream = TcpStream::connect(address).await.unwrap();

@@ -1,11 +1,15 @@
+//! What a replica's clients and operators rely on: answers, their headers and order, secrecy,
+//! metrics, the description and readiness.
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use hyper::Method;
 use serde_json::{Value, json};
-use testkit::{Client, TestDatabase, eventually};
+use testkit::{Client, Program, TestDatabase};
+use tokio::task::JoinSet;
 
-use crate::{admin, replica, round};
+use crate::{admin, replica, round, wait_until_ready};
 
 #[tokio::test]
 async fn an_answer_is_two_users_in_order_and_the_time_of_the_previous_query() {
@@ -29,7 +33,12 @@ async fn an_answer_is_two_users_in_order_and_the_time_of_the_previous_query() {
             .all(|user| user.as_object().unwrap().len() == 2)
     );
 
-    let previous: String = database.value("select to_char(queried_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') from last_query").await;
+    let previous: String = database
+        .value(
+            "select to_char(queried_at at time zone 'UTC', 'YYYY-MM-DD HH24:MI:SS') \
+             from last_query",
+        )
+        .await;
     let second = client.get("/?x=y").await.json();
     assert_eq!(second, json!({"users": users, "timestamp": previous}));
     assert!(program.stop().await.success());
@@ -75,9 +84,12 @@ async fn an_answer_is_durable_before_it_is_sent() {
     // The session that commits records whether it waits for the disk.
     database
         .run(
-            "create table commits (synchronous_commit text); grant insert on commits to max_two_api;
-             create function note() returns trigger language plpgsql as
-             $$ begin insert into commits values (current_setting('synchronous_commit')); return new; end $$;
+            "create table commits (synchronous_commit text); \
+             grant insert on commits to max_two_api; \
+             create function note() returns trigger language plpgsql as $$ begin \
+                 insert into commits values (current_setting('synchronous_commit')); \
+                 return new; \
+             end $$; \
              create trigger note before update on last_query for each row execute function note()",
         )
         .await;
@@ -100,17 +112,18 @@ async fn answers_of_two_replicas_form_the_chain_of_answering_one_by_one() {
     let database = TestDatabase::with_users(10).await;
     database
         .run(
-            "create function step() returns trigger language plpgsql as $$ begin
-                 new.previous_at := old.queried_at;
-                 new.queried_at := coalesce(old.queried_at, '2000-01-01 00:00:00 UTC') + interval '1 second';
-                 return new;
-             end $$;
+            "create function step() returns trigger language plpgsql as $$ begin \
+                 new.previous_at := old.queried_at; \
+                 new.queried_at := \
+                     coalesce(old.queried_at, '2000-01-01 00:00:00 UTC') + interval '1 second'; \
+                 return new; \
+             end $$; \
              create trigger step before update on last_query for each row execute function step()",
         )
         .await;
     let (_first, first) = replica(&database, &[]).await;
     let (_second, second) = replica(&database, &[]).await;
-    let mut clients = tokio::task::JoinSet::new();
+    let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
         let client = if number % 2 == 0 {
             first.clone()
@@ -134,7 +147,12 @@ async fn answers_of_two_replicas_form_the_chain_of_answering_one_by_one() {
     for (timestamp, ..) in &answers {
         *times.entry(timestamp.clone()).or_default() += 1;
     }
-    let batches: i64 = database.value("select extract(epoch from queried_at - '2000-01-01 00:00:00 UTC')::bigint from last_query").await;
+    let batches: i64 = database
+        .value(
+            "select extract(epoch from queried_at - '2000-01-01 00:00:00 UTC')::bigint \
+             from last_query",
+        )
+        .await;
     assert!(
         batches < i64::try_from(CLIENTS * QUERIES).unwrap(),
         "nothing was coalesced"
@@ -146,7 +164,10 @@ async fn answers_of_two_replicas_form_the_chain_of_answering_one_by_one() {
     let expected: Vec<String> = {
         let mut session = database.superuser().await;
         sqlx::query_scalar(
-            "select to_char(timestamp '2000-01-01' + number * interval '1 second', 'YYYY-MM-DD HH24:MI:SS') from generate_series(1, $1) as number",
+            "select to_char( \
+                 timestamp '2000-01-01' + number * interval '1 second', 'YYYY-MM-DD HH24:MI:SS' \
+             ) \
+             from generate_series(1, $1) as number",
         )
         .bind(batches)
         .fetch_all(&mut session)
@@ -183,8 +204,8 @@ async fn no_response_metric_or_log_line_contains_the_minimum_or_the_password() {
     let database = TestDatabase::with_users(100).await;
     database
         .run(&format!(
-            "alter table settings drop constraint settings_min_points_is_0_to_100;
-             update settings set min_points = {CANARY}, 
+            "alter table settings drop constraint settings_min_points_is_0_to_100; \
+             update settings set min_points = {CANARY}, \
                  first_user_id = 1, first_points = 5, second_user_id = 2, second_points = 5"
         ))
         .await;
@@ -232,7 +253,7 @@ async fn metrics_are_on_the_admin_listener_only() {
     let admin = admin(&mut program).await;
     let metrics = admin.get("/metrics").await;
     assert_eq!(metrics.status, 200);
-    let text = String::from_utf8(metrics.body.to_vec()).unwrap();
+    let text = metrics.text();
     for line in [
         "max_two_api_responses_total{status=\"200\"} 3",
         "max_two_api_responses_total{status=\"404\"} 2",
@@ -272,13 +293,6 @@ async fn a_replica_is_ready_once_it_has_connected_to_a_database_with_the_right_s
     assert_eq!(client.get("/").await.status, 200);
 }
 
-async fn wait_until_ready(client: &Client) {
-    eventually("it is ready", async || {
-        client.get("/readyz").await.status == 200
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_socket_passed_by_systemd_takes_the_place_of_listen() {
     let database = TestDatabase::with_users(10).await;
@@ -296,7 +310,7 @@ async fn a_socket_passed_by_systemd_takes_the_place_of_listen() {
         .env("ADMIN_LISTEN", "127.0.0.1:0")
         .env("DRAIN_DELAY", "0s")
         .stdin(std::os::fd::OwnedFd::from(socket));
-    let mut program = testkit::Program::spawn(command);
+    let mut program = Program::spawn(command);
     assert_eq!(program.address("listen").await, address);
     assert_eq!(Client::new(address).get("/").await.status, 200);
     assert!(program.stop().await.success());
@@ -317,7 +331,12 @@ async fn the_description_is_the_committed_one_and_its_paths_exist() {
 #[tokio::test]
 async fn a_replica_without_its_grants_is_not_ready() {
     let database = TestDatabase::new().await;
-    database.run("revoke update on last_query from max_two_api; revoke update (previous_at, queried_at) on last_query from max_two_api").await;
+    database
+        .run(
+            "revoke update on last_query from max_two_api; \
+             revoke update (previous_at, queried_at) on last_query from max_two_api",
+        )
+        .await;
     let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
     program.wait_for_event("database_refused").await;
     assert_eq!(client.get("/readyz").await.status, 503);

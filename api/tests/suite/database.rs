@@ -1,9 +1,26 @@
+//! A database that is away, slow, locked, read-only or incomplete, or that rounds write to: what
+//! requests get, and how a replica recovers.
+
 use std::time::{Duration, Instant};
 
+use sqlx::raw_sql;
 use testkit::{Client, NetworkFault, Proxy, TestDatabase, eventually};
+use tokio::task::JoinSet;
 
 use crate::raw_http::{assert_problem, send_raw};
-use crate::{admin, replica, round};
+use crate::{admin, replica, round, wait_until_ready};
+
+/// Waits until the replica answers a query.
+async fn wait_for_answer(client: &Client) {
+    eventually("it answers", async || client.get("/").await.status == 200).await;
+}
+
+async fn is_database_up(admin: &Client) -> bool {
+    admin
+        .metrics()
+        .await
+        .contains("max_two_api_database_up 1\n")
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_get_503_while_the_database_is_away_and_answers_once_it_is_back() {
@@ -17,9 +34,13 @@ async fn requests_get_503_while_the_database_is_away_and_answers_once_it_is_back
         assert_eq!(client.get("/").await.status, 200);
         database.server.lock().await.crash();
         let began = Instant::now();
-        let mut requests = tokio::task::JoinSet::new();
+        let mut requests = JoinSet::new();
         for _ in 0..50 {
-            requests.spawn(send_raw(address, b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntraceparent: 00-canary-trace\r\n\r\n"));
+            requests.spawn(send_raw(
+                address,
+                b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+                  traceparent: 00-canary-trace\r\n\r\n",
+            ));
         }
         for response in requests.join_all().await {
             assert_problem(&response, 503);
@@ -34,15 +55,10 @@ async fn requests_get_503_while_the_database_is_away_and_answers_once_it_is_back
         // The replica stays in its load balancer: the database is not its fault.
         assert_eq!(client.get("/readyz").await.status, 200);
         assert_eq!(client.get("/livez").await.status, 200);
-        assert!(
-            String::from_utf8_lossy(&admin.get("/metrics").await.body)
-                .contains("max_two_api_database_up 0")
-        );
+        let metrics = admin.metrics().await;
+        assert!(metrics.contains("max_two_api_database_up 0"), "{metrics}");
         database.server.lock().await.start_again().unwrap();
-        eventually("it answers again", async || {
-            client.get("/").await.status == 200
-        })
-        .await;
+        wait_for_answer(&client).await;
     }
     assert!(program.stop().await.success());
     assert!(program.count_events("queries_failed") > 0);
@@ -67,10 +83,7 @@ async fn a_replica_that_starts_before_its_database_waits_for_it() {
     assert_eq!(client.get("/livez").await.status, 200);
     assert_eq!(client.get("/").await.status, 503);
     database.server.lock().await.start_again().unwrap();
-    eventually("it is ready", async || {
-        client.get("/readyz").await.status == 200
-    })
-    .await;
+    wait_until_ready(&client).await;
     assert_eq!(client.get("/").await.status, 200);
     assert!(program.stop().await.success());
 }
@@ -79,23 +92,17 @@ async fn a_replica_that_starts_before_its_database_waits_for_it() {
 async fn a_database_that_does_not_answer_costs_a_request_no_more_than_its_timeout() {
     let database = TestDatabase::with_users(100).await;
     let (_program, client) = replica(&database, &[("REQUEST_TIMEOUT", "400ms")]).await;
-    eventually("it answers", async || client.get("/").await.status == 200).await;
+    wait_for_answer(&client).await;
     let mut obstacle = database.superuser().await;
-    sqlx::raw_sql("begin; update last_query set queried_at = queried_at")
+    raw_sql("begin; update last_query set queried_at = queried_at")
         .execute(&mut obstacle)
         .await
         .unwrap();
     for _ in 0..3 {
         assert_eq!(client.get("/").await.status, 503);
     }
-    sqlx::raw_sql("rollback")
-        .execute(&mut obstacle)
-        .await
-        .unwrap();
-    eventually("it answers again", async || {
-        client.get("/").await.status == 200
-    })
-    .await;
+    raw_sql("rollback").execute(&mut obstacle).await.unwrap();
+    wait_for_answer(&client).await;
 }
 
 #[tokio::test]
@@ -105,11 +112,11 @@ async fn a_request_that_finds_the_queue_full_gets_503_at_once() {
     let (mut program, client) = replica(&database, &environment).await;
     assert_eq!(client.get("/").await.status, 200);
     let mut obstacle = database.superuser().await;
-    sqlx::raw_sql("begin; update last_query set queried_at = queried_at")
+    raw_sql("begin; update last_query set queried_at = queried_at")
         .execute(&mut obstacle)
         .await
         .unwrap();
-    let mut waiting = tokio::task::JoinSet::new();
+    let mut waiting = JoinSet::new();
     let mut rejected = 0;
     // At most three queries are in the running batch, and three in the queue.
     for _ in 0..12 {
@@ -122,10 +129,7 @@ async fn a_request_that_finds_the_queue_full_gets_503_at_once() {
         assert_eq!(reply.header("retry-after"), "1");
         rejected += 1;
     }
-    sqlx::raw_sql("rollback")
-        .execute(&mut obstacle)
-        .await
-        .unwrap();
+    raw_sql("rollback").execute(&mut obstacle).await.unwrap();
     let statuses: Vec<_> = waiting
         .join_all()
         .await
@@ -145,7 +149,7 @@ async fn an_answer_that_waited_while_a_round_was_done_shows_the_users_of_that_ro
     for _ in 0..3 {
         // Another replica has the row of the chain when a request arrives.
         let mut other = database.superuser().await;
-        sqlx::raw_sql("begin; select from last_query for update")
+        raw_sql("begin; select from last_query for update")
             .execute(&mut other)
             .await
             .unwrap();
@@ -164,7 +168,7 @@ async fn an_answer_that_waited_while_a_round_was_done_shows_the_users_of_that_ro
         })
         .await;
         round(&database, "0").await;
-        sqlx::raw_sql(
+        raw_sql(
             "update last_query set previous_at = queried_at, queried_at = clock_timestamp(); \
              commit",
         )
@@ -194,10 +198,14 @@ async fn rounds_do_not_delay_requests() {
     let (_program, client) = replica(&database, &[]).await;
     // A round whose transaction stays open.
     let mut worker = database.connect(&database.worker).await;
-    sqlx::raw_sql("begin; update users set points = floor(random() * 101), updated_at = now(); update settings set min_points = 100")
-        .execute(&mut worker)
-        .await
-        .unwrap();
+    raw_sql(
+        "begin; \
+         update users set points = floor(random() * 101), updated_at = now(); \
+         update settings set min_points = 100",
+    )
+    .execute(&mut worker)
+    .await
+    .unwrap();
     for _ in 0..50 {
         let reply = client.get("/").await;
         assert_eq!(reply.status, 200);
@@ -205,11 +213,8 @@ async fn rounds_do_not_delay_requests() {
     }
     // The same with an exclusive lock on the whole table.
     let mut obstacle = database.superuser().await;
-    sqlx::raw_sql("rollback")
-        .execute(&mut worker)
-        .await
-        .unwrap();
-    sqlx::raw_sql("begin; lock table users")
+    raw_sql("rollback").execute(&mut worker).await.unwrap();
+    raw_sql("begin; lock table users")
         .execute(&mut obstacle)
         .await
         .unwrap();
@@ -241,19 +246,11 @@ async fn a_network_that_drops_everything_is_noticed() {
     let url = proxy.url(&database.api);
     let environment = [("DATABASE_URL", &*url), ("REQUEST_TIMEOUT", "1s")];
     let (_program, client) = replica(&database, &environment).await;
-    eventually("it answers", async || client.get("/").await.status == 200).await;
+    wait_for_answer(&client).await;
     proxy.set_fault(NetworkFault::Blackhole);
     assert_eq!(client.get("/").await.status, 503);
     proxy.set_fault(NetworkFault::None);
-    eventually("it answers again", async || {
-        client.get("/").await.status == 200
-    })
-    .await;
-}
-
-async fn is_database_up(admin: &Client) -> bool {
-    String::from_utf8_lossy(&admin.get("/metrics").await.body)
-        .contains("max_two_api_database_up 1\n")
+    wait_for_answer(&client).await;
 }
 
 #[tokio::test]
@@ -271,10 +268,7 @@ async fn a_replica_is_not_ready_while_a_row_that_it_answers_from_is_missing() {
         assert!(!is_database_up(&admin).await);
         assert!(program.output().contains(missing), "{}", program.output());
         database.run(restore).await;
-        eventually("it is ready", async || {
-            client.get("/readyz").await.status == 200
-        })
-        .await;
+        wait_until_ready(&client).await;
         assert!(is_database_up(&admin).await);
         assert_eq!(program.count_events("database_refused"), 1);
     }
@@ -295,7 +289,7 @@ async fn a_read_only_primary_is_no_database_to_answer_from() {
     let admin = admin(&mut program).await;
     assert!(!is_database_up(&admin).await);
     database.run(&writable).await;
-    eventually("it answers", async || client.get("/").await.status == 200).await;
+    wait_for_answer(&client).await;
     // Later, as when a disk fills up.
     database.run(&read_only).await;
     database
@@ -311,7 +305,7 @@ async fn a_read_only_primary_is_no_database_to_answer_from() {
     }
     assert_eq!(client.get("/readyz").await.status, 200);
     database.run(&writable).await;
-    eventually("it answers", async || client.get("/").await.status == 200).await;
+    wait_for_answer(&client).await;
     let lines = program
         .output()
         .matches("the database is read-only")
@@ -324,7 +318,7 @@ async fn a_read_only_primary_is_no_database_to_answer_from() {
 async fn a_query_that_fails_at_once_causes_backoff_and_one_line() {
     let database = TestDatabase::new().await;
     let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
-    eventually("it answers", async || client.get("/").await.status == 200).await;
+    wait_for_answer(&client).await;
     database
         .run(
             "create function fail() returns trigger language plpgsql as \
@@ -342,7 +336,7 @@ async fn a_query_that_fails_at_once_causes_backoff_and_one_line() {
     let failures = output.matches("canary failure").count();
     assert!((1..=2).contains(&failures), "{failures} lines: {output}");
     database.run("drop trigger fail on last_query").await;
-    eventually("it answers", async || client.get("/").await.status == 200).await;
+    wait_for_answer(&client).await;
     eventually("the database is up", async || is_database_up(&admin).await).await;
 }
 
@@ -380,9 +374,6 @@ async fn sessions_do_not_pile_up_while_no_standby_acknowledges() {
         .await;
     database.run("select pg_reload_conf()").await;
     for client in [&first, &second] {
-        eventually("it answers again", async || {
-            client.get("/").await.status == 200
-        })
-        .await;
+        wait_for_answer(client).await;
     }
 }

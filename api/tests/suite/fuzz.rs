@@ -1,3 +1,5 @@
+//! Random bytes, from nearly valid requests to noise, sent to a replica over TCP.
+
 use std::time::Duration;
 
 use proptest::collection::vec;
@@ -30,7 +32,11 @@ fn request() -> impl Strategy<Value = Vec<u8>> {
         2 => "/[ -~]{0,40}",
         1 => "\\PC{0,20}",
     ];
-    let version = prop_oneof![6 => Just("HTTP/1.1".to_owned()), 1 => Just("HTTP/1.0".to_owned()), 1 => "HTTP/[0-9.]{1,4}"];
+    let version = prop_oneof![
+        6 => Just("HTTP/1.1".to_owned()),
+        1 => Just("HTTP/1.0".to_owned()),
+        1 => "HTTP/[0-9.]{1,4}",
+    ];
     let header = prop_oneof![
         4 => Just("host: a".to_owned()),
         1 => "content-length: [0-9-]{1,12}",

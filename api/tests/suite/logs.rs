@@ -5,7 +5,9 @@ use std::io::pipe;
 use std::os::fd::OwnedFd;
 
 use serde_json::Value;
-use testkit::{Client, Program, ReservedAddress, TEST_TIMEOUT, TestDatabase, eventually};
+use testkit::{
+    Client, Program, ReservedAddress, TEST_TIMEOUT, TestDatabase, eventually, free_address,
+};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
@@ -37,8 +39,8 @@ fn replica_with_log(
 }
 
 async fn dropped_lines(admin: &Client) -> u64 {
-    let metrics = admin.get("/metrics").await.body;
-    String::from_utf8_lossy(&metrics)
+    let metrics = admin.metrics().await;
+    metrics
         .lines()
         .find_map(|line| line.strip_prefix("max_two_api_log_lines_dropped_total "))
         .unwrap()
@@ -79,7 +81,7 @@ async fn requests_do_not_wait_for_the_reader_of_the_log() {
     };
     timeout(TEST_TIMEOUT, fill)
         .await
-        .expect("requests are answered");
+        .expect("requests are answered while nobody reads the log");
 
     // A reader that resumes finds a line that says how many are missing.
     let dropped = loop {
@@ -103,7 +105,7 @@ async fn a_log_that_cannot_be_written_ends_no_replica() {
         .into();
     for log in [full, broken_pipe.into()] {
         let reserved = ReservedAddress::new();
-        let (public, admin) = (reserved.get(), testkit::free_address());
+        let (public, admin) = (reserved.get(), free_address());
         let environment = [
             ("LISTEN", &*public.to_string()),
             ("REUSE_PORT", "true"),

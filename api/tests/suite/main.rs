@@ -21,7 +21,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use shared::users::Layout;
 use shared::{MinPoints, rounds};
-use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase};
+use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually};
 use tokio::time::sleep;
 
 /// A replica under its own role, on ports of its own, and a client of it. Its request timeout is
@@ -50,6 +50,14 @@ fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Program {
 /// A client of the replica's admin listener.
 async fn admin(program: &mut Program) -> Client {
     Client::new(program.address("admin").await)
+}
+
+/// Waits until the replica is ready.
+async fn wait_until_ready(client: &Client) {
+    eventually("it is ready", async || {
+        client.get("/readyz").await.status == 200
+    })
+    .await;
 }
 
 /// Does a round with this minimum.

@@ -1,3 +1,5 @@
+//! Requests that an HTTP client would not send, and the helpers that send them over TCP.
+
 use std::net::SocketAddr;
 
 use serde_json::Value;
@@ -22,7 +24,7 @@ pub(crate) async fn read_until_closed(stream: &mut TcpStream) -> String {
     let mut received = Vec::new();
     let end = timeout(TEST_TIMEOUT, stream.read_to_end(&mut received)).await;
     // A reset closes the connection as well.
-    let _ = end.expect("the server closes the connection");
+    let _ = end.expect("the server closes each connection in the end");
     String::from_utf8(received).unwrap()
 }
 
@@ -117,7 +119,8 @@ async fn every_invalid_request_gets_a_problem_with_its_status() {
         (
             405,
             format!(
-                "PUT / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 1000000\r\n\r\n{longer}"
+                "PUT / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n\
+                 content-length: 1000000\r\n\r\n{longer}"
             ),
         ),
         (
@@ -176,13 +179,16 @@ async fn targets_in_absolute_form_and_http_1_0_are_answered() {
         "GET / HTTP/1.1\r\nhost:\r\nconnection: close\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: [::1]:4000\r\nconnection: close\r\n\r\n",
         "GET / HTTP/1.1\r\nhost: example.org:\r\nconnection: close\r\n\r\n",
-        // A chunked body without content, as a proxy may add it, with a trailer and without one.
-        "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
-        "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n0\r\na: b\r\n\r\n",
+        // A chunked body without content, as a proxy may add it, without a trailer and with one.
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+         transfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\
+         transfer-encoding: chunked\r\n\r\n0\r\na: b\r\n\r\n",
         // Empty lines before a request.
         "\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
         // Two pipelined requests.
-        "GET / HTTP/1.1\r\nhost: a\r\n\r\nGET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: a\r\n\r\n\
+         GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n",
     ] {
         let response = send_raw(address, request.as_bytes()).await;
         assert!(

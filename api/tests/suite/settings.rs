@@ -1,7 +1,9 @@
-use nix::sys::signal::Signal;
-use testkit::{TestDatabase, eventually};
+//! Settings of the replica's program, and its health check.
 
-use crate::{program, replica, stop_at_once};
+use nix::sys::signal::Signal;
+use testkit::TestDatabase;
+
+use crate::{program, replica, stop_at_once, wait_until_ready};
 
 #[tokio::test]
 async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
@@ -74,10 +76,7 @@ async fn the_url_can_come_from_a_file() {
 async fn the_exit_status_of_a_health_check_is_the_state_of_the_replica() {
     let database = TestDatabase::new().await;
     let (mut replica, client) = replica(&database, &[("DRAIN_DELAY", "1h")]).await;
-    eventually("it is ready", async || {
-        client.get("/readyz").await.status == 200
-    })
-    .await;
+    wait_until_ready(&client).await;
     let admin = replica.address("admin").await.to_string();
     let check = async || {
         let mut check = program(&["healthcheck"], &[("ADMIN_LISTEN", &admin)]);

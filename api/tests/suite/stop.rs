@@ -1,6 +1,9 @@
+//! How a replica stops: by one signal, by two, with connections open, and without a database.
+
 use hyper::Method;
 use nix::sys::signal::Signal;
 use testkit::{Client, TestDatabase, eventually};
+use tokio::net::TcpStream;
 
 use crate::{admin, replica, stop_at_once};
 
@@ -77,7 +80,7 @@ async fn open_connections_have_a_deadline() {
     let (mut program, client) = replica(&database, &environment).await;
     assert_eq!(client.get("/").await.status, 200);
     let address = program.address("listen").await;
-    let silent = tokio::net::TcpStream::connect(address).await.unwrap();
+    let silent = TcpStream::connect(address).await.unwrap();
     assert!(program.stop().await.success());
     drop(silent);
 }

@@ -1,4 +1,8 @@
-use testkit::{Program, TestDatabase};
+//! The commands that end by themselves, and the settings of all.
+
+use shared::db::close;
+use sqlx::raw_sql;
+use testkit::{Program, TestDatabase, eventually};
 
 use crate::{start, worker};
 
@@ -48,7 +52,7 @@ async fn a_seed_that_was_killed_is_resumed() {
         )
     };
     let killed = seed();
-    testkit::eventually("some users", async || {
+    eventually("some users", async || {
         database.value("select exists (select from users)").await
     })
     .await;
@@ -65,7 +69,7 @@ async fn a_seed_that_was_killed_is_resumed() {
 async fn seed_waits_while_users_is_locked() {
     let database = TestDatabase::with_users(10).await;
     let mut blocker = database.superuser().await;
-    sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table users")
+    raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table users")
         .execute(&mut blocker)
         .await
         .unwrap();
@@ -75,7 +79,7 @@ async fn seed_waits_while_users_is_locked() {
     );
     // After the first lock_timeout.
     program.wait_for_event("seed_waiting").await;
-    shared::db::close(blocker).await;
+    close(blocker).await;
     assert_eq!(program.field("added").await, 10);
     assert!(program.wait().await.success(), "{}", program.output());
 }
@@ -236,7 +240,7 @@ async fn output_that_cannot_be_written_fails_no_command() {
 
     let admin = ("ADMIN_LISTEN", "127.0.0.1:0".to_owned());
     let mut run = start_with_full_output(&["run"], [url, admin]);
-    let done = testkit::eventually("a second round", async || {
+    let done = eventually("a second round", async || {
         database.value::<i64>(rounds).await >= 2
     });
     tokio::select! {

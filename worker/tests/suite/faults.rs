@@ -4,9 +4,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use shared::db::{Session, close};
+use sqlx::raw_sql;
 use testkit::{NetworkFault, Program, Proxy, TestDatabase, eventually};
 use tokio::net::UdpSocket;
 use tokio::process::Command;
+use tokio::time::sleep;
 
 use crate::{start, worker};
 
@@ -39,9 +42,9 @@ async fn wait_for_session(database: &TestDatabase, condition: &str) {
 }
 
 /// Blocks every round's UPDATE at the last user, until the returned session ends.
-async fn block_rounds(database: &TestDatabase) -> shared::db::Session {
+async fn block_rounds(database: &TestDatabase) -> Session {
     let mut blocker = database.superuser().await;
-    sqlx::raw_sql(
+    raw_sql(
         "set idle_in_transaction_session_timeout = 0; \
          begin; select from users where id = (select max(id) from users) for share",
     )
@@ -71,7 +74,7 @@ async fn a_killed_worker_leaves_nothing_half_done_and_the_next_does_the_tick() {
         let mut victim = worker(&database, &[], &[YEARLY]);
         // In the middle of the UPDATE, at a different moment each time.
         wait_for_session(&database, "query like 'update users%' and state = 'active'").await;
-        tokio::time::sleep(Duration::from_millis(round * 5)).await;
+        sleep(Duration::from_millis(round * 5)).await;
         victim.signal(Signal::SIGKILL);
         let killed_at = Instant::now();
         victim.wait().await;
@@ -100,7 +103,7 @@ async fn a_paused_worker_cannot_commit_a_stale_round() {
     let mut paused = worker(&database, &[], &[YEARLY]);
     wait_for_session(&database, "wait_event_type = 'Lock'").await;
     paused.signal(Signal::SIGSTOP);
-    shared::db::close(blocker).await;
+    close(blocker).await;
     // Its UPDATE is done, and it holds the lock and all rows. The server ends that session.
     wait_for_session(&database, "state = 'idle in transaction'").await;
     let mut other = worker(&database, &[], &[YEARLY]);
@@ -154,7 +157,7 @@ async fn a_network_that_goes_silent_does_not_keep_the_lock() {
         let cut_off_at = Instant::now();
         if while_idle {
             // The UPDATE ends, and its reply is lost.
-            shared::db::close(blocker).await;
+            close(blocker).await;
         }
         // Otherwise the UPDATE waits until its `lock_timeout`.
         let is_free = "select not exists ( \
@@ -225,13 +228,13 @@ async fn a_lost_reply_to_a_commit_causes_no_second_round() {
 async fn a_locked_table_delays_a_round_and_does_not_end_the_worker() {
     let database = TestDatabase::with_users(1_000).await;
     let mut blocker = database.superuser().await;
-    sqlx::raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table users")
+    raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table users")
         .execute(&mut blocker)
         .await
         .unwrap();
     let mut program = worker(&database, &[], &[YEARLY]);
     program.wait_for_output("lock timeout").await;
-    shared::db::close(blocker).await;
+    close(blocker).await;
     program.wait_for_event("round_done").await;
     assert!(program.stop().await.success());
     assert_whole(&database).await;

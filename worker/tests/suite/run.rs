@@ -1,3 +1,6 @@
+//! The worker as it runs: which ticks it does, what it reports, how it stops, and what its admin
+//! listener answers.
+
 use std::time::{Duration, Instant};
 
 use sqlx::raw_sql;
@@ -15,11 +18,21 @@ const NO_COOLDOWN: (&str, &str) = ("COOLDOWN", "0s");
 async fn wait_for_attempts(admin: &Client, outcome: &str, count: u32) {
     let name = format!("max_two_worker_round_attempts_total{{outcome=\"{outcome}\"}} ");
     eventually(&name, async || {
-        let text = String::from_utf8(admin.get("/metrics").await.body.to_vec()).unwrap();
+        let text = admin.metrics().await;
         let counted = text.lines().find_map(|line| line.strip_prefix(&name));
         counted.unwrap().parse::<u32>().unwrap() >= count
     })
     .await;
+}
+
+/// Inserts a round that began at its tick. Both times are SQL expressions.
+async fn insert_round(database: &TestDatabase, tick_at: &str, finished_at: &str) {
+    database
+        .run(&format!(
+            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+             values ({tick_at}, true, {tick_at}, {finished_at}, 100)"
+        ))
+        .await;
 }
 
 #[tokio::test]
@@ -41,13 +54,8 @@ async fn the_due_tick_is_done_at_the_start_and_not_again_by_the_next_worker() {
 #[tokio::test]
 async fn ticks_that_were_missed_for_ten_minutes_are_one_round() {
     let database = TestDatabase::with_users(100).await;
-    database
-        .run(
-            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
-             select tick_at, true, tick_at, tick_at, 100 \
-             from (select date_trunc('minute', now()) - interval '10 minutes' as tick_at) as tick",
-        )
-        .await;
+    let ten_minutes_ago = "date_trunc('minute', now()) - interval '10 minutes'";
+    insert_round(&database, ten_minutes_ago, ten_minutes_ago).await;
     let mut program = worker(&database, &[], &[]);
     program.wait_for_event("round_done").await;
     // Two checks later it is still one.
@@ -135,13 +143,9 @@ async fn a_signal_during_a_round_rolls_it_back() {
 #[tokio::test]
 async fn a_worker_reports_the_cooldown_after_a_round_that_overran() {
     let database = TestDatabase::with_users(100).await;
-    database
-        .run(
-            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
-             select tick_at, true, tick_at, tick_at + interval '5 seconds', 100 \
-             from (select date_trunc('second', now()) - interval '10 seconds' as tick_at) as tick",
-        )
-        .await;
+    let [began_at, ended_at] = ["10 seconds", "5 seconds"]
+        .map(|ago| format!("date_trunc('second', now()) - interval '{ago}'"));
+    insert_round(&database, &began_at, &ended_at).await;
     let mut program = worker(&database, &[], &[EVERY_SECOND, ("COOLDOWN", "1h")]);
     program.wait_for_event("round_cooling_down").await;
     let admin = Client::new(program.address("admin").await);
@@ -218,15 +222,14 @@ async fn metrics_count_what_became_of_ticks() {
     let database = TestDatabase::with_users(100).await;
     let mut program = worker(&database, &[], &[YEARLY]);
     program.wait_for_event("round_done").await;
-    let metrics = Client::new(program.address("admin").await)
-        .get("/metrics")
-        .await;
+    let admin = Client::new(program.address("admin").await);
+    let metrics = admin.get("/metrics").await;
     assert!(
         metrics
             .header("content-type")
             .starts_with("application/openmetrics-text")
     );
-    let text = String::from_utf8(metrics.body.to_vec()).unwrap();
+    let text = metrics.text();
     for line in [
         "max_two_worker_round_attempts_total{outcome=\"done\"} 1",
         "max_two_worker_round_attempts_total{outcome=\"busy\"} 0",
@@ -237,25 +240,16 @@ async fn metrics_count_what_became_of_ticks() {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
-    assert_eq!(
-        Client::new(program.address("admin").await)
-            .get("/")
-            .await
-            .status,
-        404
-    );
+    assert_eq!(admin.get("/").await.status, 404);
 }
 
 #[tokio::test]
 async fn a_worker_reports_times_of_a_clock_that_was_ahead_and_goes_on() {
     let database = TestDatabase::with_users(100).await;
+    let ahead = "date_trunc('second', now()) + interval '2 hours'";
+    insert_round(&database, ahead, ahead).await;
     database
-        .run(
-            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
-             select at, true, at, at, 100 \
-             from (select date_trunc('second', now()) + interval '2 hours' as at) as ahead; \
-             update last_query set queried_at = now() + interval '3 hours'",
-        )
+        .run("update last_query set queried_at = now() + interval '3 hours'")
         .await;
     let mut program = worker(&database, &[], &[EVERY_SECOND, NO_COOLDOWN]);
     program.wait_for_event("clock_was_ahead").await;
@@ -266,7 +260,7 @@ async fn a_worker_reports_times_of_a_clock_that_was_ahead_and_goes_on() {
     );
     let admin = Client::new(program.address("admin").await);
     wait_for_attempts(&admin, "done", 2).await;
-    let metrics = String::from_utf8(admin.get("/metrics").await.body.to_vec()).unwrap();
+    let metrics = admin.metrics().await;
     let ahead = |table| {
         let name = format!("max_two_worker_time_ahead_seconds{{table=\"{table}\"}} ");
         let seconds = metrics.lines().find_map(|line| line.strip_prefix(&name));

@@ -44,7 +44,7 @@ impl Client {
             .method(method)
             .uri(format!("http://{}{path}", self.address))
             .body(Full::default())
-            .expect("the test passes a valid path");
+            .expect("tests pass valid paths");
         let response = self.client.request(request).await?;
         let (head, body) = response.into_parts();
         Ok(Reply {
@@ -69,9 +69,20 @@ impl Client {
             .await
             .unwrap_or_else(|error| panic!("GET {path}: {error:?}"))
     }
+
+    /// The text of `/metrics`, which an admin listener serves.
+    pub async fn metrics(&self) -> String {
+        self.get("/metrics").await.text()
+    }
 }
 
 impl Reply {
+    /// The body, as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8(self.body.to_vec()).expect("the bodies that tests read are UTF-8")
+    }
+
     /// The body, as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
@@ -85,7 +96,7 @@ impl Reply {
         self.headers.get(name).map_or("", |value| {
             value
                 .to_str()
-                .expect("the headers that tests read are text")
+                .expect("the headers that tests read are ASCII")
         })
     }
 }
