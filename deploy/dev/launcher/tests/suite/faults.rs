@@ -19,7 +19,7 @@ async fn a_process_that_dies_is_restarted() {
         ("postgres", "Postgres died"),
     ] {
         let [process] = children(program.id(), name)[..] else {
-            panic!("one {name}")
+            panic!("not exactly one {name} runs")
         };
         kill(process, Signal::SIGKILL).unwrap();
         program.wait_for_output(log_line).await;
@@ -77,7 +77,8 @@ fn binaries_that_hang(folder: &Path) -> PathBuf {
             // A shell's background job ignores SIGQUIT. `sleep` inherits that; Postgres doesn't.
             format!(
                 "if [ -e '{}' ]; then\n\
-                 env --default-signal true 2>/dev/null && exec env --default-signal=QUIT sleep 600\n\
+                 env --default-signal true 2>/dev/null \
+                 && exec env --default-signal=QUIT sleep 600\n\
                  exec sleep 600\nfi",
                 hang.display()
             ),

@@ -103,7 +103,7 @@ async fn a_person_at_a_terminal_sees_each_step_and_how_to_go_on() {
         let mut program = Program::start("script", &["-qec", &command, "/dev/null"], schedule);
         program.wait_for_output("Its database: ").await;
         let [launcher] = children(program.id(), "max-two")[..] else {
-            panic!("one launcher")
+            panic!("not exactly one launcher runs")
         };
         kill(launcher, Signal::SIGINT).unwrap();
         assert!(program.wait().await.success(), "{}", program.output());
@@ -140,7 +140,7 @@ async fn the_environment_of_another_server_changes_nothing() {
     assert_eq!(client.get("/").await.status, 200);
     for name in ["api", "worker", "postgres"] {
         let [process] = children(program.id(), name)[..] else {
-            panic!("one {name}")
+            panic!("not exactly one {name} runs")
         };
         let environment = std::fs::read(format!("/proc/{process}/environ")).unwrap();
         let inherited: Vec<_> = environment

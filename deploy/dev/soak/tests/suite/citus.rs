@@ -53,17 +53,24 @@ impl Cluster {
     async fn assert_one_round(&mut self) {
         let _paused = self.pause_rounds().await;
         let is_whole = format!(
-            "select count(*) = {USERS} from users where updated_at = (select max(started_at) from rounds)"
+            "select count(*) = {USERS} from users \
+             where updated_at = (select max(started_at) from rounds)"
         );
         assert!(self.value::<bool>(&is_whole).await);
         // The chosen users' points are current, and exceed the minimum.
         let choice: Json = self
-            .value("select jsonb_build_array(first_user_id, first_points, second_user_id, second_points) from settings")
+            .value(
+                "select jsonb_build_array( \
+                     first_user_id, first_points, second_user_id, second_points \
+                 ) \
+                 from settings",
+            )
             .await;
         for pair in choice.as_array().unwrap().chunks(2) {
             if let [Json::Number(id), Json::Number(points)] = pair {
                 let is_current = format!(
-                    "select points = {points} and {points} > (select min_points from settings) from users where id = {id}"
+                    "select points = {points} and {points} > (select min_points from settings) \
+                     from users where id = {id}"
                 );
                 assert!(self.value::<bool>(&is_current).await, "{choice}");
             }
@@ -94,7 +101,8 @@ impl Cluster {
         assert!(self.value::<bool>(&is_complete).await);
         let overlapping: i64 = self
             .value(
-                "select count(*) from rounds join rounds as other on other.started_at < rounds.started_at \
+                "select count(*) from rounds \
+                 join rounds as other on other.started_at < rounds.started_at \
                  where other.finished_at > rounds.started_at",
             )
             .await;
@@ -105,7 +113,10 @@ impl Cluster {
         // A round that was still running at the next tick.
         self.run(
             "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
-             select date_trunc('second', now()) - interval '3 s', true, now() - interval '2 s', now(), 0",
+             values ( \
+                 date_trunc('second', now()) - interval '3 s', true, \
+                 now() - interval '2 s', now(), 0 \
+             )",
         )
         .await;
         let mut worker = self.worker(&[("COOLDOWN", "1h")]);
@@ -214,7 +225,10 @@ async fn with_users_spread_over_nodes_every_promise_is_kept() {
     cluster.run("set statement_timeout = '3min'").await;
     cluster.run("select citus_rebalance_wait()").await;
     let shards: Vec<i64> = cluster
-        .value("select array_agg(count order by count) from (select count(*) from citus_shards group by nodeport) as nodes")
+        .value(
+            "select array_agg(count order by count) \
+             from (select count(*) from citus_shards group by nodeport) as nodes",
+        )
         .await;
     assert!(shards.len() == 3 && shards[0] >= 20, "{shards:?}");
     cluster.wait_for_rounds(ROUNDS).await;

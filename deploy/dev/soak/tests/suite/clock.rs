@@ -8,12 +8,12 @@ use crate::{start_worker, wait_for_next_round};
 
 /// The path of the library of Debian's package faketime.
 fn faketime_library() -> String {
-    let folders = fs::read_dir("/usr/lib").expect("Debian has this folder");
+    let folders = fs::read_dir("/usr/lib").expect("every Debian has /usr/lib");
     folders
         .flatten()
         .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
         .find(|path| path.exists())
-        .expect("sudo apt-get install -y faketime")
+        .expect("faketime is installed: sudo apt-get install -y faketime")
         .display()
         .to_string()
 }

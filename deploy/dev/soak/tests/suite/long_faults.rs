@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use shared::db::close;
 use testkit::{Checker, Client, TestDatabase, eventually, sql};
 use tokio::time::sleep;
 
@@ -34,7 +35,7 @@ async fn a_worker_that_is_stopped_for_a_minute_commits_nothing_when_it_continues
     worker_is("wait_event_type = 'Lock'").await;
     stopped.workers[0].program.signal(Signal::SIGSTOP);
     let stopped_at = Instant::now();
-    shared::db::close(blocker).await;
+    close(blocker).await;
     worker_is("state = 'idle in transaction'").await;
     let others = start_processes(&database, 1, 1).await;
     wait_for_next_round(&database).await;
@@ -64,7 +65,7 @@ async fn users_locked_for_a_minute_delay_no_reader_and_the_next_round_follows() 
         assert_eq!(checker.query(&client).await, Some(200));
         sleep(QUERY_DELAY).await;
     }
-    shared::db::close(blocker).await;
+    close(blocker).await;
     let unlocked_at = Instant::now();
     wait_for_next_round(&database).await;
     let delay = unlocked_at.elapsed();

@@ -22,6 +22,7 @@ use shared::users::Layout;
 use shared::{MinPoints, rounds};
 use soak::{Processes, start_load};
 use testkit::{Checker, Client, Program, Report, TEST_TIMEOUT, TestDatabase, eventually};
+use tokio::task::JoinSet;
 
 /// The program that has the worker and the api as subcommands.
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_soak");
@@ -168,7 +169,7 @@ async fn a_hundred_thousand_requests_over_three_replicas_form_one_chain() {
     const CLIENTS: u32 = 100;
     let (database, checker) = database_with_own_server().await;
     let processes = start_processes(&database, 1, 3).await;
-    let mut requests = tokio::task::JoinSet::new();
+    let mut requests = JoinSet::new();
     for number in 0..CLIENTS {
         let checker = checker.clone();
         let client = Client::new(processes.addresses()[number as usize % 3]);

@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use testkit::{TestDatabase, eventually};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_waits_for_the_standby_but_the_next_query_does_not_wait_for_the_answer() {
@@ -51,7 +52,7 @@ async fn a_failover_under_load_loses_and_repeats_nothing_that_was_answered() {
     let primary = TestDatabase::with_own_server().await;
     let standby = primary.standby().await;
     let answered = Arc::new(Semaphore::new(0));
-    let mut replicas = tokio::task::JoinSet::new();
+    let mut replicas = JoinSet::new();
     for _ in 0..4 {
         let mut api = primary.replica_session().await;
         let answered = Arc::clone(&answered);

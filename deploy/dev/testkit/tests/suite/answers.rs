@@ -23,7 +23,10 @@ async fn round_with_users(database: &TestDatabase) -> Value {
 /// The time of the last query, in the format of an answer.
 async fn last_queried(database: &TestDatabase) -> String {
     database
-        .value("select to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') from last_query")
+        .value(
+            "select to_char(queried_at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS') \
+             from last_query",
+        )
         .await
 }
 

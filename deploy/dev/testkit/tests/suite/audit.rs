@@ -10,11 +10,14 @@ const ROUND_WITHOUT_FENCE: &str = "
     begin;
     select pg_try_advisory_xact_lock(1);
     update users set points = floor(random() * 101), updated_at = now();
-    update settings set min_points = 0, first_user_id = 1, second_user_id = null where (select points from users where id = 1) > 0;
-    update settings set min_points = 100, first_user_id = null, second_user_id = null where (select points from users where id = 1) = 0;
+    update settings set min_points = 0, first_user_id = 1, second_user_id = null
+    where (select points from users where id = 1) > 0;
+    update settings set min_points = 100, first_user_id = null, second_user_id = null
+    where (select points from users where id = 1) = 0;
     insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated)
     values ('2026-01-01 00:00:00Z', true, now(), clock_timestamp(), 1)
-    on conflict (tick_at) do update set finished_at = excluded.finished_at, started_at = excluded.started_at;
+    on conflict (tick_at) do update
+    set finished_at = excluded.finished_at, started_at = excluded.started_at;
     commit";
 
 /// The checker's report after a correct round and query, and then these statements.
@@ -49,7 +52,14 @@ async fn two_holders_of_the_lock_are_detected() {
     let other = ROUND_WITHOUT_FENCE.replace("2026-01-01", "2026-01-02");
     let ((), waiting) = tokio::join!(database.run(&other), async {
         eventually("the other transaction waits for a lock", async || {
-            database.value("select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')").await
+            database
+                .value(
+                    "select exists ( \
+                         select from pg_stat_activity \
+                         where datname = current_database() and wait_event_type = 'Lock' \
+                     )",
+                )
+                .await
         })
         .await;
         raw_sql(second_half).execute(&mut first).await
@@ -92,7 +102,10 @@ async fn a_user_that_is_not_renewed_is_detected() {
 async fn users_that_do_not_qualify_or_are_too_few_are_detected() {
     for wrong in [
         "update settings set min_points = 100, first_user_id = 1, second_user_id = 2",
-        "begin; update users set points = 50; update settings set min_points = 10, first_user_id = 1, second_user_id = null; commit",
+        "begin; \
+         update users set points = 50; \
+         update settings set min_points = 10, first_user_id = 1, second_user_id = null; \
+         commit",
     ] {
         let report = report_after(wrong).await;
         assert_eq!(
@@ -108,7 +121,8 @@ async fn a_fork_and_a_step_back_of_the_chain_are_detected() {
     for wrong in [
         // A query of another replica is lost.
         "update last_query set previous_at = previous_at, queried_at = clock_timestamp()",
-        "update last_query set previous_at = queried_at, queried_at = queried_at - interval '1 second'",
+        "update last_query \
+         set previous_at = queried_at, queried_at = queried_at - interval '1 second'",
     ] {
         let (database, checker) = checked(1).await;
         round(&database).await;

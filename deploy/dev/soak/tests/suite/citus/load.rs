@@ -27,7 +27,9 @@ pub(crate) const AUDIT: &str = "
     create trigger audit after update on settings for each row execute function audit.choice();
     update settings set min_points = min_points;
 
-    create table audit.moves (number bigserial primary key, previous_at timestamptz, queried_at timestamptz);
+    create table audit.moves (
+        number bigserial primary key, previous_at timestamptz, queried_at timestamptz
+    );
     create function audit.move() returns trigger language plpgsql security definer as $$
     begin
         insert into audit.moves (previous_at, queried_at) values (new.previous_at, new.queried_at);
@@ -38,9 +40,11 @@ pub(crate) const AUDIT: &str = "
 
 /// True if every move continues where the one before ended.
 pub(crate) const IS_ONE_CHAIN: &str = "
-    select count(*) > 0 and not bool_or(previous_at is distinct from before or queried_at < previous_at)
+    select count(*) > 0
+       and not bool_or(previous_at is distinct from before or queried_at < previous_at)
     from (
-        select previous_at, queried_at, lag(queried_at) over (order by number) as before from audit.moves
+        select previous_at, queried_at, lag(queried_at) over (order by number) as before
+        from audit.moves
     ) as moves";
 
 /// Clients that query one after the other.
