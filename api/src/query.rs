@@ -79,7 +79,7 @@ impl PreparedSession {
     }
 }
 
-/// The body of the reply to [`Query::TwoUsers`].
+/// The body of an answer.
 #[derive(Serialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema), schema(as = Answer, title = "Answer"))]
 pub(crate) struct TwoUsersBody {

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::pipe;
+use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
 use serde_json::Value;
@@ -12,6 +13,8 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 use tokio::time::timeout;
+
+use crate::program;
 
 /// A replica that logs to this file.
 fn replica_with_log(
@@ -126,4 +129,22 @@ async fn a_log_that_cannot_be_written_ends_no_replica() {
         assert!(dropped_lines(&Client::new(admin)).await > 0);
         assert!(program.stop().await.success());
     }
+}
+
+// The filter shows that the program logs under its own target.
+#[tokio::test]
+async fn a_replica_that_cannot_listen_logs_why_and_exits_with_status_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut program = program(
+        &[],
+        &[
+            ("DATABASE_URL", "postgres://nobody@localhost/nothing"),
+            ("LISTEN", &*address),
+            ("RUST_LOG", "api=info"),
+        ],
+    );
+    assert_eq!(program.wait().await.code(), Some(1));
+    assert_eq!(program.count_events("replica_failed"), 1);
+    assert!(program.output().contains(&address), "{}", program.output());
 }

@@ -1,5 +1,7 @@
 //! The commands that end by themselves, and the settings of all.
 
+use std::net::TcpListener;
+
 use shared::db::close;
 use sqlx::raw_sql;
 use testkit::{Program, TestDatabase, eventually};
@@ -257,4 +259,20 @@ async fn an_empty_rust_log_is_as_if_it_were_not_set() {
     let mut program = start(&["migrate"], &environment);
     assert!(program.wait().await.success());
     assert_eq!(program.count_events("migrated"), 1, "{}", program.output());
+}
+
+// The filter shows that the program logs under its own target.
+#[tokio::test]
+async fn a_worker_that_cannot_listen_logs_why_and_exits_with_status_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let environment = [
+        ("DATABASE_URL", "postgres://nobody@localhost/nothing"),
+        ("ADMIN_LISTEN", &*address),
+        ("RUST_LOG", "worker=info"),
+    ];
+    let mut program = start(&["run"], &environment);
+    assert_eq!(program.wait().await.code(), Some(1));
+    assert_eq!(program.count_events("worker_failed"), 1);
+    assert!(program.output().contains(&address), "{}", program.output());
 }
