@@ -4,6 +4,7 @@
 //! Batches come in from the queue; one message for each different query in a batch goes out over
 //! the replica's session. It runs in a task of its own, so a client that hangs up cancels nothing.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,24 +21,24 @@ use crate::queue::{Batch, Queue, QueueReceiver};
 /// How often an idle session is checked.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How many times this task yields before it answers a batch, while other replicas move the chain
-/// too.
+/// too: measured, see "Fleets" in `deploy/dev/bench/TRIED.md`.
 const YIELDS_WHEN_CHAIN_SHARED: usize = 8;
 /// How many times per timeout the batch is searched for queries that are past it.
 const SWEEPS_PER_TIMEOUT: u32 = 16;
 
-/// Opens a queue for `max_waiting` queries and starts the task that answers them, which ends only
-/// with the process.
+/// Opens a queue for `max_waiting` queries and starts the task that answers them. The queue must
+/// never be dropped.
 ///
-/// Each query is answered or has failed within `request_timeout`. The timeout that ensures it is
-/// 4/5 of that, for each batch and for each query, whose time in the queue counts too. The rest is
-/// for noticing late queries and for sending the responses.
+/// Each query is answered or has failed within `request_timeout`. To ensure that, a batch and each
+/// of its queries have 4/5 of it. A query's time in the queue counts. The rest is for noticing late
+/// queries and for sending the responses.
 pub(crate) fn start(
     database: &Database,
     max_waiting: usize,
     request_timeout: Duration,
     health: Arc<Health>,
     metrics: Arc<Metrics>,
-) -> (Queue, JoinHandle<()>) {
+) -> (Queue, JoinHandle<Infallible>) {
     let answer_timeout = request_timeout * 4 / 5;
     let (queue, receiver) = Queue::new(max_waiting);
     let database = database.clone().with_statement_timeout(answer_timeout);
@@ -62,13 +63,10 @@ struct Coalescer {
 }
 
 impl Coalescer {
-    async fn run(mut self) {
+    async fn run(mut self) -> Infallible {
         loop {
             let session = self.connect().await;
-            let Err(error) = self.answer_batches(session).await else {
-                // No handler is left that could submit a query.
-                return;
-            };
+            let error = self.answer_batches(session).await;
             self.connector.on_lost(&error);
             fail_all(&mut self.queue, &mut self.batch);
         }
@@ -88,29 +86,30 @@ impl Coalescer {
         }
     }
 
-    /// Answers batch after batch, and checks the session while there is none. After an error the
-    /// queries without a reply are still in the batch.
-    async fn answer_batches(&mut self, mut session: PreparedSession) -> Result<(), Error> {
+    /// Answers batch after batch, and checks the session while there is none. Returns the error
+    /// that ends the session; the queries without a reply are still in the batch.
+    async fn answer_batches(&mut self, mut session: PreparedSession) -> Error {
         let mut idle_check = interval(PING_INTERVAL);
-        // Registering a timer that is the earliest of all wakes the timer driver. A sweep timer per
-        // batch would always be the earliest, so there is one interval instead of one timer per
-        // batch. The timer of a batch's timeout is never the earliest.
+        // One interval for all batches. A new timer that is due before all others wakes tokio's
+        // timer driver, and a sweep timer per batch always would be. The timer of a batch's timeout
+        // is due later than this interval, so it wakes nothing.
         let mut sweep = interval(self.answer_timeout / SWEEPS_PER_TIMEOUT);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                has_queries = self.queue.receive(&mut self.batch) => {
-                    if !has_queries {
-                        return Ok(());
-                    }
+                () = self.queue.receive(&mut self.batch) => {
                     if session.is_chain_shared() {
                         self.extend_batch().await;
                     }
-                    self.answer_batch(&mut session, &mut sweep).await?;
+                    if let Err(error) = self.answer_batch(&mut session, &mut sweep).await {
+                        return error;
+                    }
                     idle_check.reset();
                 }
                 _ = idle_check.tick() => {
-                    with_timeout(self.answer_timeout, session.ping()).await?;
+                    if let Err(error) = with_timeout(self.answer_timeout, session.ping()).await {
+                        return error;
+                    }
                 },
             }
             self.connector.on_answer();

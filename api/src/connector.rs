@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::db::{Backoff, CONNECT_TIMEOUT, Database, Error, with_timeout};
+use shared::backoff::Backoff;
+use shared::db::{CONNECT_TIMEOUT, Database, Error, with_timeout};
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -27,7 +28,7 @@ pub(crate) struct Connector {
     backoff: Backoff,
     /// Before the next attempt to connect.
     delay: Duration,
-    connected_at: Instant,
+    connected_at: Option<Instant>,
     /// The last session was lost before it was stable, so this one is published as up only once it
     /// has lasted for [`STABLE_AFTER`].
     is_flapping: bool,
@@ -43,7 +44,7 @@ impl Connector {
             metrics,
             backoff: Backoff::new(MAX_RECONNECT_DELAY),
             delay: Duration::ZERO,
-            connected_at: Instant::now(),
+            connected_at: None,
             is_flapping: false,
             logged_reason: None,
         }
@@ -55,7 +56,7 @@ impl Connector {
             sleep(self.delay).await;
             match connect_and_prepare(&self.database).await {
                 Ok(session) => {
-                    self.connected_at = Instant::now();
+                    self.connected_at = Some(Instant::now());
                     if !self.is_flapping {
                         self.publish_up();
                     }
@@ -91,7 +92,8 @@ impl Connector {
     }
 
     fn is_stable(&self) -> bool {
-        self.connected_at.elapsed() >= STABLE_AFTER
+        self.connected_at
+            .is_some_and(|connected_at| connected_at.elapsed() >= STABLE_AFTER)
     }
 
     fn back_off(&mut self) {

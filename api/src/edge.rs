@@ -11,10 +11,12 @@ mod checks;
 mod connection;
 mod connection_state;
 mod listener;
+mod open_files;
 mod reaper;
 mod socket;
 
-pub(crate) use listener::{Listeners, raise_open_files_limit};
+pub(crate) use listener::Listeners;
+pub(crate) use open_files::possible_connections;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -85,7 +87,7 @@ pub(crate) struct Connections(TaskTracker);
 
 impl Connections {
     /// How many are open.
-    pub(crate) fn open(&self) -> usize {
+    pub(crate) fn open_count(&self) -> usize {
         self.0.len()
     }
 

@@ -1,9 +1,8 @@
 //! What requests ask of the database, and the encoded bodies that answer them.
 //!
-//! One message to the database answers all queued queries that are equal. A new endpoint that needs
-//! the database adds a variant to [`Query`], and to [`PreparedSession`] its answer and the check
-//! that a session can give it. The queue and the coalescer need no change. All queries share one
-//! session, so a slow query delays the others.
+//! One message to the database answers all queued queries that are equal. All queries share one
+//! session, so a slow query delays the others. How to add a query: `.github/CONTRIBUTING.md`, "An
+//! endpoint".
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};

@@ -66,11 +66,11 @@ impl Queue {
 pub(crate) struct QueueReceiver(mpsc::Receiver<PendingQuery>);
 
 impl QueueReceiver {
-    /// Waits until queries are queued, and moves all of them to the batch. Returns false when no
-    /// handler is left that could submit one. Cancel safe.
-    pub(crate) async fn receive(&mut self, batch: &mut Batch) -> bool {
+    /// Waits until queries are queued, and moves all of them to the batch. Cancel safe.
+    pub(crate) async fn receive(&mut self, batch: &mut Batch) {
         let max_waiting = self.0.max_capacity();
-        self.0.recv_many(&mut batch.0, max_waiting).await > 0
+        let received = self.0.recv_many(&mut batch.0, max_waiting).await;
+        assert!(received > 0, "the process holds the queue to its end");
     }
 
     /// Moves what is queued now to the batch, without waiting.

@@ -119,7 +119,7 @@ fn openapi(_: &AppState) -> Response {
 fn metrics(state: &AppState) -> Response {
     let text = state
         .metrics
-        .encode(state.queue.len(), state.connections.open());
+        .encode(state.queue.len(), state.connections.open_count());
     ok_response(OPEN_METRICS, text.into())
 }
 

@@ -1,6 +1,6 @@
 //! Database sessions: [`Database`] parses a URL and opens them.
 //!
-//! Nothing here retries: callers do, with [`Backoff`].
+//! Nothing here retries: callers do, with [`Backoff`](crate::backoff::Backoff).
 
 mod connect;
 mod database_url;
@@ -24,8 +24,6 @@ pub use session::{Session, SessionId, close, ping, read_session_id};
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the one attempt of a command may take.
 pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The first delay before a retry, without its jitter.
-const INITIAL_BACKOFF: Duration = Duration::from_millis(100);
 
 /// The address of a database, and the credentials for it. `Debug` hides the password.
 #[derive(Clone)]
@@ -161,35 +159,4 @@ pub async fn with_timeout<T>(
     timeout(limit, operation)
         .await
         .unwrap_or(Err(Error::Timeout(limit)))
-}
-
-/// Delays between retries. They double from 100 ms to a maximum. Jitter adds up to the same again,
-/// so that clients that failed together do not retry together.
-#[derive(Debug)]
-pub struct Backoff {
-    next: Duration,
-    max: Duration,
-}
-
-impl Backoff {
-    /// Delays of at most `max`, before jitter.
-    #[must_use]
-    pub fn new(max: Duration) -> Self {
-        Self {
-            next: INITIAL_BACKOFF.min(max),
-            max,
-        }
-    }
-
-    /// The delay before the next retry.
-    pub fn next_delay(&mut self) -> Duration {
-        let delay = self.next;
-        self.next = self.max.min(delay * 2);
-        delay.mul_f64(1.0 + rand::random::<f64>())
-    }
-
-    /// Starts again with the shortest delay, after a success.
-    pub fn reset(&mut self) {
-        *self = Self::new(self.max);
-    }
 }

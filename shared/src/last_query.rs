@@ -45,7 +45,7 @@ impl ChainSession {
         })
     }
 
-    /// The session, for statements that do not touch the chain.
+    /// The session, for other statements. A query that is sent through it is not noticed here.
     pub fn session(&mut self) -> &mut Session {
         &mut self.session
     }
@@ -70,8 +70,8 @@ impl ChainSession {
             message::HOLDING_ROW
         };
         let answer = message::send(&mut self.session, message).await?;
-        // Where two sessions had one time, as while the clock is behind, this is wrong. That only
-        // costs speed.
+        // Two sessions can have the same time while the clock is behind. Then this is wrong, which
+        // costs only speed.
         self.is_chain_shared = answer.previous_at != self.last_queried_at;
         self.last_queried_at = Some(answer.queried_at);
         Ok(answer)

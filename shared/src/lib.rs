@@ -2,9 +2,11 @@
 //! common besides.
 //!
 //! [`users`], [`rounds`] and [`last_query`] are named for the table that they write, and `choice`
-//! writes `settings`. [`db`] opens database sessions, [`schema`] applies migrations, and [`clock`]
-//! finds recorded times that are ahead. Nothing here serves HTTP or depends on a scheduler.
+//! writes `settings`. [`db`] opens database sessions, [`schema`] applies migrations, [`clock`]
+//! finds recorded times that are ahead, and [`backoff`] delays retries. Nothing here serves HTTP or
+//! depends on a scheduler.
 
+pub mod backoff;
 mod choice;
 pub mod clock;
 pub mod db;

@@ -39,7 +39,8 @@ pub struct Program {
     pub log_format: Option<LogFormat>,
     /// The log filters that hold unless `RUST_LOG` is set.
     pub log_filters: &'static str,
-    /// Logs the error that it fails with.
+    /// Logs the error that it fails with. The program passes it, so that the line has the log
+    /// target of the program.
     pub log_failure: fn(&dyn Display),
     /// Its database.
     pub database: DatabaseArgs,

@@ -10,7 +10,8 @@ use sqlx::migrate::{MigrateError, Migrator};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::db::{Backoff, Error, Session};
+use crate::backoff::Backoff;
+use crate::db::{Error, Session};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 

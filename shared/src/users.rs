@@ -27,7 +27,7 @@ pub struct User {
 /// # Errors
 /// When the connection breaks, the role may not insert, or a lock is not free in time; nothing was
 /// added then.
-pub async fn seed(session: &mut Session, ids: RangeInclusive<i64>) -> Result<u64, Error> {
+pub async fn add_missing(session: &mut Session, ids: RangeInclusive<i64>) -> Result<u64, Error> {
     loop {
         let present = sqlx::query!(
             r#"select coalesce(array_agg(id), '{}') as "ids!" from users where id between $1 and $2"#,

@@ -87,7 +87,14 @@ impl RoundRunner {
             .run_until_cancelled(self.connect_and_check_clock())
             .await
         {
-            Some(Ok(connected)) => self.run_due(connected, stop).await,
+            Some(Ok(mut connected)) => {
+                let result = self.run_due(&mut connected, stop).await;
+                // An error drops the session.
+                if result.is_ok() {
+                    self.connected = Some(connected);
+                }
+                result
+            }
             Some(Err(error)) => Err(error),
             None => return Next::Stop,
         };
@@ -124,7 +131,6 @@ impl RoundRunner {
     /// Connects if needed, and checks the clock: before the round, which deletes rows that are far
     /// ahead.
     async fn connect_and_check_clock(&mut self) -> Result<Connected, Error> {
-        // Put back only after an outcome, so an error drops the session.
         let mut connected = match self.connected.take() {
             Some(connected) => connected,
             None => self.connect().await?,
@@ -148,35 +154,31 @@ impl RoundRunner {
     }
 
     /// Runs the due round. A stop cancels the running statement, which is an error unless the round
-    /// was done before that. The session is kept after an outcome.
+    /// was done before that.
     async fn run_due(
         &mut self,
-        mut connected: Connected,
+        connected: &mut Connected,
         stop: &CancellationToken,
     ) -> Result<Outcome, Error> {
-        let outcome = {
-            let round = rounds::run_due(
-                &mut connected.session,
-                connected.layout,
-                |at| self.schedule.latest_tick(at),
-                self.cooldown,
-                self.round_timeout,
-            );
-            pin!(round);
-            let mut heartbeat = interval(HEARTBEAT_INTERVAL);
-            loop {
-                tokio::select! {
-                    result = &mut round => break result?,
-                    _ = heartbeat.tick() => self.health.record_loop_heartbeat(),
-                    () = stop.cancelled() => {
-                        self.cancel(connected.id).await;
-                        break with_timeout(CANCEL_TIMEOUT, &mut round).await?;
-                    }
+        let round = rounds::run_due(
+            &mut connected.session,
+            connected.layout,
+            |at| self.schedule.latest_tick(at),
+            self.cooldown,
+            self.round_timeout,
+        );
+        pin!(round);
+        let mut heartbeat = interval(HEARTBEAT_INTERVAL);
+        loop {
+            tokio::select! {
+                result = &mut round => return result,
+                _ = heartbeat.tick() => self.health.record_loop_heartbeat(),
+                () = stop.cancelled() => {
+                    self.cancel(connected.id).await;
+                    return with_timeout(CANCEL_TIMEOUT, &mut round).await;
                 }
             }
-        };
-        self.connected = Some(connected);
-        Ok(outcome)
+        }
     }
 
     /// Cancels the running statement of a session.

@@ -1,4 +1,4 @@
-//! Adding users, in batches, with a progress bar.
+//! Adding users, in transactions of some thousands, with a progress bar.
 
 use std::io::{IsTerminal, stderr};
 use std::ops::RangeInclusive;
@@ -9,8 +9,8 @@ use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, Session, close};
 use shared::users;
 use tracing::{info, warn};
 
-/// Users per transaction: large enough for speed, small enough to show progress.
-const BATCH_SIZE: i64 = 20_000;
+/// Large enough for speed, small enough to show progress.
+const USERS_PER_TRANSACTION: i64 = 20_000;
 /// How often progress is logged where there is no terminal for the bar.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -18,7 +18,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// While another session locks the table, it waits.
 ///
 /// # Errors
-/// When the connection fails or the role may not insert. Batches that were added before stay; call
+/// When the connection fails or the role may not insert. What was added before stays; call
 /// it again to add the rest.
 pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
     let started_at = Instant::now();
@@ -27,8 +27,8 @@ pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
     let mut added = 0;
     let mut first = 1;
     while first <= users {
-        let last = users.min(first + BATCH_SIZE - 1);
-        added += seed_batch(&mut session, first..=last).await?;
+        let last = users.min(first + USERS_PER_TRANSACTION - 1);
+        added += seed_range(&mut session, first..=last).await?;
         progress.update(last);
         first = last + 1;
     }
@@ -44,11 +44,11 @@ pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds the missing users of a batch, and waits for the locks for as long as it takes.
-async fn seed_batch(session: &mut Session, ids: RangeInclusive<i64>) -> Result<u64, Error> {
+/// Adds the missing users of `ids`, and waits for the locks for as long as it takes.
+async fn seed_range(session: &mut Session, ids: RangeInclusive<i64>) -> Result<u64, Error> {
     let mut is_logged = false;
     loop {
-        match users::seed(session, ids.clone()).await {
+        match users::add_missing(session, ids.clone()).await {
             // The session's `lock_timeout` is the pause between two attempts.
             Err(error) if error.is_lock_timeout() => {
                 if !is_logged {

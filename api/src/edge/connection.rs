@@ -37,8 +37,8 @@ pub(super) struct ConnectionHandler<Routes> {
     pub(super) routes: Routes,
     pub(super) limits: Limits,
     pub(super) reaper: Arc<Reaper>,
-    /// Whether each response closes its connection. It repeats the phase, because to read the watch
-    /// each response would take a lock.
+    /// Whether each response closes its connection. A copy of the phase: reading the watch takes a
+    /// lock, which every response would pay for.
     pub(super) closing: Arc<AtomicBool>,
     pub(super) count_response: CountResponse,
 }

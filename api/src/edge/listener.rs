@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use listenfd::ListenFd;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::TcpListener;
-use tracing::warn;
 
 /// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -18,8 +16,6 @@ const BACKLOG: i32 = 4096;
 const SOCKET_BUFFER_BYTES: usize = 64 * 1024;
 /// How long a connection is silent before the kernel probes whether its client is still there.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
-/// Open files that are not public connections: for the database, the admin listener, the runtime.
-const RESERVED_FILES: usize = 128;
 
 /// The two sockets of a replica.
 pub(crate) struct Listeners {
@@ -76,25 +72,4 @@ fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListen
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
-}
-
-/// Raises the soft limit on open files to the hard one, because each connection is an open file.
-/// Returns how many connections that allows: `max_connections` or fewer.
-pub(crate) fn raise_open_files_limit(max_connections: usize) -> usize {
-    let hard_limit = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        Ok(usize::try_from(hard).unwrap_or(usize::MAX))
-    });
-    let allowed = hard_limit.map_or(max_connections, |hard| {
-        hard.saturating_sub(RESERVED_FILES).max(1)
-    });
-    if allowed < max_connections {
-        warn!(
-            event = "open_files_limited",
-            max_connections,
-            allowed,
-            "the limit on open files allows fewer connections than MAX_CONNECTIONS"
-        );
-    }
-    max_connections.min(allowed)
 }

@@ -39,7 +39,8 @@ impl Reaper {
         loop {
             sweep.tick().await;
             let mut left_to_evict = idle_to_evict();
-            // Without the lock: a sweep over thousands takes a while, in which connections begin.
+            // Swept without the lock: thousands take a while, and new connections must not wait for
+            // it.
             let mut swept = take(&mut *self.connections());
             swept.retain(|connection| {
                 let Some(connection) = connection.upgrade() else {

@@ -20,9 +20,10 @@ use crate::users::User;
 /// those from before its wait for the lock, older than what queries before it have shown.
 pub const HOLDING_ROW: &str = "execute move_chain; execute read_users";
 
-/// Answers a query with early lock release (Johnson et al., "Aether", VLDB 2010, section 4), for when
-/// other sessions move the chain too. [`HOLDING_ROW`] holds the row's lock while its commit waits for
-/// the disk and the synchronous standby, so all sessions wait for each other's disk writes.
+/// Answers a query with early lock release (Johnson et al., "Aether", VLDB 2010, section 4), for
+/// when other sessions move the chain too. [`HOLDING_ROW`] holds the row's lock while its commit
+/// waits for the disk and the synchronous standby, so all sessions wait for each other's disk
+/// writes.
 ///
 /// Here the first commit does not wait, which frees the row. The second, of `settle`, waits
 /// together with the commits of all other sessions. The write-ahead log is one sequence, so the

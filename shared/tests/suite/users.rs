@@ -1,7 +1,7 @@
 //! Seeding adds the missing users and no others, beside a round or another seeder. Also the layout
 //! of `users` without Citus.
 
-use shared::users::{self, Layout, seed};
+use shared::users::{self, Layout, add_missing};
 use sqlx::raw_sql;
 use testkit::{TestDatabase, eventually};
 use tokio::task::JoinSet;
@@ -13,8 +13,8 @@ async fn seeding_adds_only_the_missing_users() {
         .run("delete from users where id in (1, 50, 100); update users set points = 7")
         .await;
     let mut owner = database.connect(&database.owner).await;
-    assert_eq!(seed(&mut owner, 1..=120).await.unwrap(), 23);
-    assert_eq!(seed(&mut owner, 1..=120).await.unwrap(), 0);
+    assert_eq!(add_missing(&mut owner, 1..=120).await.unwrap(), 23);
+    assert_eq!(add_missing(&mut owner, 1..=120).await.unwrap(), 0);
     let (kept, all): (i64, i64) = (
         database
             .value("select count(*) from users where points = 7")
@@ -34,7 +34,7 @@ async fn seeding_fills_every_gap() {
         .run("delete from users where id % 3 <> 0 or id between 31 and 60")
         .await;
     let mut owner = database.connect(&database.owner).await;
-    assert_eq!(seed(&mut owner, 2..=99).await.unwrap(), 75);
+    assert_eq!(add_missing(&mut owner, 2..=99).await.unwrap(), 75);
     let ids: Vec<i64> = database
         .value("select array_agg(id order by id) from users")
         .await;
@@ -51,7 +51,7 @@ async fn a_user_that_another_session_inserts_meanwhile_is_left_to_it() {
         .await
         .unwrap();
     let mut owner = database.connect(&database.owner).await;
-    let seeding = tokio::spawn(async move { seed(&mut owner, 1..=100).await });
+    let seeding = tokio::spawn(async move { add_missing(&mut owner, 1..=100).await });
     eventually("the insert waits", async || {
         database
             .value::<bool>(
@@ -81,7 +81,7 @@ async fn seeding_does_not_wait_for_a_running_round() {
         .await
         .unwrap();
     let mut owner = database.connect(&database.owner).await;
-    assert_eq!(seed(&mut owner, 1..=120).await.unwrap(), 21);
+    assert_eq!(add_missing(&mut owner, 1..=120).await.unwrap(), 21);
     raw_sql("commit").execute(&mut round).await.unwrap();
 }
 
@@ -97,7 +97,7 @@ async fn seeding_writes_nothing_where_no_user_is_missing() {
         )
         .await;
     let mut owner = database.connect(&database.owner).await;
-    assert_eq!(seed(&mut owner, 1..=100).await.unwrap(), 0);
+    assert_eq!(add_missing(&mut owner, 1..=100).await.unwrap(), 0);
 }
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn two_sessions_can_seed_at_the_same_time() {
         seeders.spawn(async move {
             let mut added = 0;
             for first in (1..=20_000).step_by(1_000) {
-                added += seed(&mut owner, first..=first + 999).await.unwrap();
+                added += add_missing(&mut owner, first..=first + 999).await.unwrap();
             }
             added
         });

@@ -78,7 +78,7 @@ impl TestDatabase {
     /// Adds the users 1 to `number`.
     pub async fn seed(&self, number: i64) {
         let mut session = self.connect(&self.owner).await;
-        users::seed(&mut session, 1..=number)
+        users::add_missing(&mut session, 1..=number)
             .await
             .expect("the owner may seed");
         close(session).await;

@@ -1,0 +1,28 @@
+//! The limit on open files, of which each connection is one.
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tracing::warn;
+
+/// Open files that are not public connections: for the database, the admin listener, the runtime.
+const RESERVED_FILES: usize = 128;
+
+/// How many connections are possible: `max_connections`, or fewer if the limit on open files does
+/// not allow that many. Raises the soft limit to the hard one first.
+pub(crate) fn possible_connections(max_connections: usize) -> usize {
+    let hard_limit = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(usize::try_from(hard).unwrap_or(usize::MAX))
+    });
+    let allowed = hard_limit.map_or(max_connections, |hard| {
+        hard.saturating_sub(RESERVED_FILES).max(1)
+    });
+    if allowed < max_connections {
+        warn!(
+            event = "open_files_limited",
+            max_connections,
+            allowed,
+            "the limit on open files allows fewer connections than MAX_CONNECTIONS"
+        );
+    }
+    max_connections.min(allowed)
+}
