@@ -21,7 +21,7 @@ use crate::queue::{Batch, Queue, QueueReceiver};
 /// How often an idle session is checked.
 const PING_INTERVAL: Duration = Duration::from_secs(1);
 /// How many times this task yields before it answers a batch, while other replicas move the chain
-/// too: measured, see "Fleets" in `deploy/dev/bench/TRIED.md`.
+/// too: measured, see "Fleets" in `deploy/local/bench/TRIED.md`.
 const YIELDS_WHEN_CHAIN_SHARED: usize = 8;
 /// How many times per timeout the batch is searched for queries that are past it.
 const SWEEPS_PER_TIMEOUT: u32 = 16;

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shared::backoff::Backoff;
 use shared::db::{CONNECT_TIMEOUT, Database, Error, with_timeout};
+use shared::program::backoff::Backoff;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 

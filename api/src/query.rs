@@ -8,8 +8,8 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use shared::db::{self, Error, Session};
-use shared::last_query::ChainSession;
-use shared::users;
+use shared::domain::last_query::ChainSession;
+use shared::domain::users;
 
 use crate::problem::Problem;
 

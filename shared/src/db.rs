@@ -1,10 +1,11 @@
 //! Database sessions: [`Database`] parses a URL and opens them.
 //!
-//! Nothing here retries: callers do, with [`Backoff`](crate::backoff::Backoff).
+//! Nothing here retries: callers do, with [`Backoff`](crate::program::backoff::Backoff).
 
 mod connect;
 mod database_url;
 mod error;
+pub mod schema;
 mod session;
 
 use std::fmt;

@@ -1,6 +1,7 @@
 //! What the programs share beside the domain: their start ([`run`]), command-line settings
 //! ([`cli`]), logs ([`logs`]), stop signals ([`shutdown`]) and health checks ([`healthcheck`]).
 
+pub mod backoff;
 pub mod cli;
 pub mod healthcheck;
 pub mod logs;

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use shared::clock::{CLOCK_TOLERANCE, TimeAhead, read_time_ahead};
 use shared::db::{Error, Session, with_timeout};
+use shared::domain::clock::{CLOCK_TOLERANCE, TimeAhead, read_time_ahead};
 use tracing::{info, warn};
 
 use crate::metrics::Metrics;

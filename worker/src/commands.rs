@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use shared::db::schema;
 use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, close};
+use shared::domain::{MinPoints, rounds, users};
 use shared::program::cli;
 use shared::program::shutdown::StopSignals;
-use shared::{MinPoints, rounds, schema, users};
 use tracing::info;
 
 /// Runs a one-off command. A signal ends it with an error: the connection closes, and the server

@@ -24,8 +24,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
-use shared::MinPoints;
 use shared::db::Database;
+use shared::domain::MinPoints;
 use shared::program::shutdown::StopSignals;
 use shared::program::{self, Program, healthcheck};
 use tokio::net::TcpListener;

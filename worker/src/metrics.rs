@@ -12,9 +12,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use shared::clock::TimeAhead;
+use shared::domain::clock::TimeAhead;
+use shared::domain::rounds::{Outcome, Round};
 use shared::program::{BUILD_LABELS, logs};
-use shared::rounds::{Outcome, Round};
 
 use crate::lag::Lag;
 use crate::schedule::Schedule;
@@ -201,7 +201,7 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use shared::rounds::FenceReading;
+    use shared::domain::rounds::FenceReading;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 //! attempt.
 
 use shared::db::Error;
-use shared::rounds::Outcome;
+use shared::domain::rounds::Outcome;
 use tracing::{debug, error, info, warn};
 
 /// Logs outcomes and errors, and remembers why there was no round though one may be due.

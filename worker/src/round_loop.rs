@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shared::backoff::Backoff;
+use shared::program::backoff::Backoff;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;

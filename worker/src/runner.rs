@@ -10,8 +10,8 @@ use chrono::TimeDelta;
 use shared::db::{
     CONNECT_TIMEOUT, Database, Error, Session, SessionId, close, read_session_id, with_timeout,
 };
-use shared::rounds::{self, Outcome};
-use shared::users::{self, Layout};
+use shared::domain::rounds::{self, Outcome};
+use shared::domain::users::{self, Layout};
 use tokio::pin;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, Session, close};
-use shared::users;
+use shared::domain::users;
 use tracing::{info, warn};
 
 /// Large enough for speed, small enough to show progress.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
-use shared::MinPoints;
+use shared::domain::MinPoints;
 use shared::program::cli::{DAY, DatabaseArgs, duration};
 use shared::program::logs::LogFormat;
 

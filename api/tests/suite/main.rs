@@ -19,8 +19,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use shared::users::Layout;
-use shared::{MinPoints, rounds};
+use shared::domain::users::Layout;
+use shared::domain::{MinPoints, rounds};
 use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually};
 use tokio::time::sleep;
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
-use shared::MinPoints;
-use shared::last_query::ChainSession;
-use shared::last_query::message::{HOLDING_ROW, RELEASING_EARLY, send};
-use shared::users::User;
+use shared::domain::MinPoints;
+use shared::domain::last_query::ChainSession;
+use shared::domain::last_query::message::{HOLDING_ROW, RELEASING_EARLY, send};
+use shared::domain::users::User;
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 use testkit::TestDatabase;
 use tokio::sync::Semaphore;

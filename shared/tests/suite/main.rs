@@ -19,10 +19,10 @@ mod users;
 
 use std::time::Duration;
 
-use shared::MinPoints;
 use shared::db::Session;
-use shared::rounds::{Round, run_now};
-use shared::users::Layout;
+use shared::domain::MinPoints;
+use shared::domain::rounds::{Round, run_now};
+use shared::domain::users::Layout;
 
 /// How long the writes of a round may take in a test: far longer than on a slow machine.
 const ROUND_TIMEOUT: Duration = Duration::from_mins(1);

@@ -7,10 +7,10 @@ mod fence;
 mod points;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use shared::MinPoints;
 use shared::db::Session;
-use shared::rounds::{self, Outcome};
-use shared::users::Layout;
+use shared::domain::MinPoints;
+use shared::domain::rounds::{self, Outcome};
+use shared::domain::users::Layout;
 use testkit::TestDatabase;
 
 use crate::ROUND_TIMEOUT;

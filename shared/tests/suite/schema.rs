@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use shared::db::Session;
-use shared::schema::{migrate, migrate_within};
+use shared::db::schema::{migrate, migrate_within};
 use sqlx::raw_sql;
 use testkit::{TestDatabase, eventually};
 use tokio::time::timeout;

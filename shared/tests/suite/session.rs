@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use shared::db::{Database, Error, Session, close};
-use shared::last_query::ChainSession;
-use shared::users::Layout;
-use shared::{MinPoints, rounds};
+use shared::domain::last_query::ChainSession;
+use shared::domain::users::Layout;
+use shared::domain::{MinPoints, rounds};
 use sqlx::{AssertSqlSafe, raw_sql};
 use testkit::TestDatabase;
 use tokio::task::JoinSet;

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use chrono::TimeDelta;
 use shared::db::close;
-use shared::users::Layout;
-use shared::{MinPoints, rounds};
+use shared::domain::users::Layout;
+use shared::domain::{MinPoints, rounds};
 use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
 use testkit::{TestDatabase, eventually};
 use tokio::task::JoinSet;

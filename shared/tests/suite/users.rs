@@ -1,7 +1,7 @@
 //! Seeding adds the missing users and no others, beside a round or another seeder. Also the layout
 //! of `users` without Citus.
 
-use shared::users::{self, Layout, add_missing};
+use shared::domain::users::{self, Layout, add_missing};
 use sqlx::raw_sql;
 use testkit::{TestDatabase, eventually};
 use tokio::task::JoinSet;

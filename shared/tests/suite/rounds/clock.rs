@@ -1,6 +1,6 @@
 //! Times that are recorded ahead of the database's clock.
 
-use shared::clock::{TimeAhead, read_time_ahead};
+use shared::domain::clock::{TimeAhead, read_time_ahead};
 use testkit::TestDatabase;
 
 use super::insert_round;

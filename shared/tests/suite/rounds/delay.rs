@@ -1,7 +1,7 @@
 //! What delays a due round: a cooldown, or an old snapshot.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use shared::rounds::Outcome;
+use shared::domain::rounds::Outcome;
 use sqlx::{AssertSqlSafe, raw_sql};
 use testkit::TestDatabase;
 

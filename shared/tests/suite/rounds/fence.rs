@@ -1,7 +1,7 @@
 //! Each tick is done once: the lock and the fence.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use shared::rounds::{FenceReading, Outcome};
+use shared::domain::rounds::{FenceReading, Outcome};
 use sqlx::raw_sql;
 use testkit::{TestDatabase, eventually};
 use tokio::task::JoinSet;
@@ -176,7 +176,7 @@ async fn an_operators_round_counts_for_no_tick() {
 async fn an_operators_round_waits_for_a_running_one_outside_a_transaction() {
     let database = TestDatabase::with_users(10).await;
     let mut running = database.superuser().await;
-    // The key of the rounds' lock (`shared/src/rounds/statements.rs`).
+    // The key of the rounds' lock (`shared/src/domain/rounds/statements.rs`).
     raw_sql("begin; select pg_advisory_xact_lock(x'6d61782074776f'::bigint)")
         .execute(&mut running)
         .await

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use shared::rounds::{self, Outcome};
-use shared::users::Layout;
+use shared::domain::rounds::{self, Outcome};
+use shared::domain::users::Layout;
 use testkit::TestDatabase;
 
 use super::{min_points, run_only_tick};

@@ -1,0 +1,80 @@
+//! The database schema: migrations, forward only, embedded in the program.
+//!
+//! A migration gives way: a statement that waits for a table's lock also holds up all queries that
+//! come after it. So it waits for a moment only, rolls back, lets the queries pass and tries again.
+//! No query fails if `REQUEST_TIMEOUT` of the api is well above that moment, as its default is.
+
+use std::time::{Duration, Instant};
+
+use sqlx::migrate::{MigrateError, Migrator};
+use tokio::time::sleep;
+use tracing::warn;
+
+use crate::db::{Error, Session};
+use crate::program::backoff::Backoff;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// How long [`migrate`] tries to get its locks: longer than a dump of some million users takes.
+const RETRY_TIMEOUT: Duration = Duration::from_mins(10);
+/// The longest delay, before jitter, until the next attempt.
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Applies the migrations that are missing. Concurrent calls run one after the other. While other
+/// sessions use a table that a migration changes, it retries for ten minutes.
+///
+/// Needs a direct connection: it holds a session lock, which a pooler in transaction mode would
+/// lose.
+///
+/// # Errors
+/// When a migration fails or does not get its locks, the role may not create tables, or the
+/// database has migrations that this program does not know.
+pub async fn migrate(session: &mut Session) -> Result<(), Error> {
+    migrate_within(session, RETRY_TIMEOUT).await
+}
+
+/// Like [`migrate`], but tries for `limit` to get its locks.
+///
+/// # Errors
+/// As for [`migrate`].
+pub async fn migrate_within(session: &mut Session, limit: Duration) -> Result<(), Error> {
+    // Queries wait behind a lock that a migration waits for. The limit holds for sqlx's own lock
+    // too: a statement that waits has a snapshot, and while an old snapshot is open, `users` grows.
+    sqlx::query!("set lock_timeout = '200ms'")
+        .execute(&mut *session)
+        .await?;
+    let started_at = Instant::now();
+    let mut backoff = Backoff::new(MAX_RETRY_DELAY);
+    let mut is_logged = false;
+    loop {
+        let error = match apply(session).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        // Any statement ends the failed transaction. This one also frees sqlx's lock for another
+        // migration.
+        sqlx::query!("select pg_advisory_unlock_all()")
+            .execute(&mut *session)
+            .await?;
+        if !error.is_lock_timeout() || started_at.elapsed() >= limit {
+            return Err(error);
+        }
+        if !is_logged {
+            is_logged = true;
+            warn!(
+                event = "migration_waiting",
+                limit_seconds = limit.as_secs(),
+                "other sessions use a table that a migration changes, or migrate; retrying"
+            );
+        }
+        sleep(backoff.next_delay()).await;
+    }
+}
+
+/// Applies the migrations that are missing.
+async fn apply(session: &mut Session) -> Result<(), Error> {
+    MIGRATIONS.run(session).await.map_err(|error| match error {
+        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+        other => Error::Schema(other.to_string()),
+    })
+}

@@ -1,0 +1,113 @@
+//! The message that answers a query, in two forms: its statements, prepared once in a session, and
+//! the rows that they return. Public for tests and the benchmark only; all others use
+//! [`ChainSession`](super::ChainSession).
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Execute as _, FromRow, query_file, query_file_as, raw_sql};
+
+use super::Answer;
+use crate::db::{Error, Session};
+use crate::domain::users::User;
+
+/// Answers a query in one simple query message: the server runs both statements in one transaction,
+/// which ends with the message. No lock is held across a round trip, and an error leaves no
+/// transaction open.
+///
+/// The users are read by a statement of their own. Under READ COMMITTED, which every session must
+/// have, it sees what is committed when it begins, and by then the first statement holds the row's
+/// lock: the users are those of this place in the chain. Joined to the `update`, they would be
+/// those from before its wait for the lock, older than what queries before it have shown.
+pub const HOLDING_ROW: &str = "execute move_chain; execute read_users";
+
+/// Answers a query with early lock release (Johnson et al., "Aether", VLDB 2010, section 4), for
+/// when other sessions move the chain too. [`HOLDING_ROW`] holds the row's lock while its commit
+/// waits for the disk and the synchronous standby, so all sessions wait for each other's disk
+/// writes.
+///
+/// Here the first commit does not wait, which frees the row. The second, of `settle`, waits
+/// together with the commits of all other sessions. The write-ahead log is one sequence, so the
+/// second commit makes the first durable, and with it every move that this one follows. A crash in
+/// between loses moves of which no answer has told.
+///
+/// After an error the transaction stays open, without locks: drop the session.
+pub const RELEASING_EARLY: &str = "begin; set local synchronous_commit = off; \
+    execute move_chain; execute read_users; commit; execute settle";
+
+/// The row that `move.sql` returns.
+#[derive(FromRow)]
+struct Move {
+    previous_at: Option<DateTime<Utc>>,
+    // The mark tells the compile-time check that it is never null.
+    #[sqlx(rename = "queried_at!")]
+    queried_at: DateTime<Utc>,
+}
+
+/// The row that `read.sql` returns.
+#[derive(FromRow)]
+struct TwoUsers {
+    first_id: Option<i64>,
+    first_points: Option<i32>,
+    second_id: Option<i64>,
+    second_points: Option<i32>,
+}
+
+/// Prepares the statements of both messages in a session, and verifies that they work: runs them
+/// and rolls back, so that the chain does not move on. That is one message, so the row's lock never
+/// waits for this program.
+///
+/// # Errors
+/// [`Error::RowMissing`] when there is no row to answer from; otherwise when the schema or our
+/// privileges do not suffice, the database is read-only, or the connection breaks. Drop the
+/// session.
+pub async fn prepare(session: &mut Session) -> Result<(), Error> {
+    // sqlx checks no message of several statements. So their texts are checked here at compile
+    // time, against the schema and the structs that `send` decodes their rows into.
+    let move_chain = query_file_as!(Move, "src/domain/last_query/move.sql").sql();
+    let read_users = query_file_as!(TwoUsers, "src/domain/last_query/read.sql").sql();
+    let settle = query_file!("src/domain/last_query/settle.sql").sql();
+    raw_sql(AssertSqlSafe(format!(
+        "prepare move_chain as {}; prepare read_users as {}; prepare settle as {}",
+        move_chain.as_str(),
+        read_users.as_str(),
+        settle.as_str(),
+    )))
+    .execute(&mut *session)
+    .await?;
+    let rehearsal = format!("begin; {HOLDING_ROW}; execute settle; rollback");
+    let rows = raw_sql(AssertSqlSafe(rehearsal)).fetch_all(session).await?;
+    decode(&rows)?;
+    Ok(())
+}
+
+/// Sends one of the messages to a session that [`prepare`] has prepared.
+///
+/// # Errors
+/// Those of [`ChainSession::answer`](super::ChainSession::answer).
+pub async fn send(session: &mut Session, message: &'static str) -> Result<Answer, Error> {
+    decode(&raw_sql(message).fetch_all(session).await?)
+}
+
+/// Decodes the row of `move_chain` and that of `read_users`.
+fn decode(rows: &[PgRow]) -> Result<Answer, Error> {
+    let [moved, two_users] = rows else {
+        return Err(Error::RowMissing("settings or last_query"));
+    };
+    let moved = Move::from_row(moved)?;
+    let two_users = TwoUsers::from_row(two_users)?;
+    let user = |id: Option<i64>, points: Option<i32>| {
+        Some(User {
+            id: id?,
+            points: points?,
+        })
+    };
+    let users = [
+        user(two_users.first_id, two_users.first_points),
+        user(two_users.second_id, two_users.second_points),
+    ];
+    Ok(Answer {
+        users: users.into_iter().flatten().collect(),
+        previous_at: moved.previous_at,
+        queried_at: moved.queried_at,
+    })
+}

@@ -1,0 +1,200 @@
+//! Rounds: each tick once, whole or not at all.
+//!
+//! The order inside a round's transaction keeps that promise. First it takes the lock. Then it
+//! reads the fence, in a statement of its own, so that the snapshot is younger than the lock. Then
+//! it writes. A worker that was paused or cut off in between has lost its transaction by the time
+//! another worker holds the lock. Every time is the database's.
+//!
+//! That clock may be wrong. A fence in the future counts only within [`CLOCK_TOLERANCE`].
+
+mod statements;
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::{Connection as _, Postgres, Transaction};
+use tokio::time::sleep;
+
+use crate::db::{Error, Session, with_timeout};
+use crate::domain::choice::{self, MinPoints};
+use crate::domain::clock::CLOCK_TOLERANCE;
+use crate::domain::users::{self, Layout};
+use statements::{is_old_snapshot_open, record_round, try_lock};
+
+pub use statements::read_fence;
+
+/// How long this process waits for a begin, a claim or a rollback: none does more than read and
+/// take a free lock.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long this process waits for a commit: a disk that is busy with a checkpoint can delay it.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long [`run_now`] waits before it tries again.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// A committed round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// The tick that the round was done for; the start of an operator's round, which has no tick.
+    pub tick_at: DateTime<Utc>,
+    /// When its transaction started.
+    pub started_at: DateTime<Utc>,
+    /// The time just before its commit.
+    pub finished_at: DateTime<Utc>,
+    /// The number of users, all of which were updated.
+    pub users_updated: u64,
+}
+
+/// What [`read_fence`] has read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FenceReading {
+    /// When the transaction started, by the database's clock. The due tick is the latest at this
+    /// time.
+    pub transaction_started_at: DateTime<Utc>,
+    /// The newest round that was done for a tick, if there is one. It keeps that tick from being
+    /// done twice.
+    pub fence: Option<Round>,
+}
+
+/// What [`run_due`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The round is committed.
+    Done(Round),
+    /// No round is due: the latest tick's is done, or there has been no tick yet.
+    NotDue(FenceReading),
+    /// Another worker holds the lock.
+    Busy,
+    /// The last round was still running at the next tick, and its cooldown is not over.
+    CoolingDown,
+    /// A snapshot older than the last round is still open: the next round could not prune, and
+    /// `users` would grow.
+    OldSnapshot,
+}
+
+/// Does the round of the latest tick, unless it is done already.
+///
+/// `latest_tick` returns the last tick at or before a time of the database's clock, if there is
+/// one. A round that was still running at its next tick is followed by `cooldown`, counted from its
+/// end. The writes may take `round_timeout`.
+///
+/// # Errors
+/// When a statement fails or exceeds its timeout, or the connection breaks. Nothing was done then,
+/// unless only the reply to the commit was lost: the next call finds out. Drop the session.
+pub async fn run_due(
+    session: &mut Session,
+    layout: Layout,
+    latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
+    cooldown: TimeDelta,
+    round_timeout: Duration,
+) -> Result<Outcome, Error> {
+    let mut transaction = begin(session).await?;
+    let claim = claim_tick(&mut transaction, latest_tick, cooldown);
+    let tick_at = match with_timeout(STEP_TIMEOUT, claim).await? {
+        Claim::Tick(tick_at) => tick_at,
+        Claim::NoRound(outcome) => {
+            roll_back(transaction).await?;
+            return Ok(outcome);
+        }
+    };
+    let writes = write_round(&mut transaction, layout, Some(tick_at), MinPoints::draw());
+    let round = with_timeout(round_timeout, writes).await?;
+    commit(transaction).await?;
+    Ok(Outcome::Done(round))
+}
+
+/// What [`claim_tick`] has found out.
+enum Claim {
+    /// The round of this tick is to be done.
+    Tick(DateTime<Utc>),
+    /// There is no round to do, for this reason.
+    NoRound(Outcome),
+}
+
+/// Takes the lock, then checks the fence, the cooldown and old snapshots.
+async fn claim_tick(
+    transaction: &mut Session,
+    latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
+    cooldown: TimeDelta,
+) -> Result<Claim, Error> {
+    if !try_lock(transaction).await? {
+        return Ok(Claim::NoRound(Outcome::Busy));
+    }
+    let reading = read_fence(transaction).await?;
+    let Some(tick_at) = latest_tick(reading.transaction_started_at) else {
+        return Ok(Claim::NoRound(Outcome::NotDue(reading)));
+    };
+    if let Some(fence) = reading.fence {
+        if fence.tick_at >= tick_at {
+            return Ok(Claim::NoRound(Outcome::NotDue(reading)));
+        }
+        // It was still running at the next tick.
+        let overran = latest_tick(fence.finished_at) > Some(fence.tick_at);
+        let since_its_end = reading.transaction_started_at - fence.finished_at;
+        // An end further ahead than the tolerance was recorded by a wrong clock, and starts no
+        // cooldown.
+        let is_cooling_down = (-CLOCK_TOLERANCE..cooldown).contains(&since_its_end);
+        if overran && is_cooling_down {
+            return Ok(Claim::NoRound(Outcome::CoolingDown));
+        }
+    }
+    Ok(if is_old_snapshot_open(transaction).await? {
+        Claim::NoRound(Outcome::OldSnapshot)
+    } else {
+        Claim::Tick(tick_at)
+    })
+}
+
+/// Does a round now, whatever the schedule and the cooldown are. Waits while another round runs and
+/// while [`Outcome::OldSnapshot`] would apply. The writes may take `round_timeout`.
+///
+/// # Errors
+/// As for [`run_due`].
+pub async fn run_now(
+    session: &mut Session,
+    layout: Layout,
+    min_points: MinPoints,
+    round_timeout: Duration,
+) -> Result<Round, Error> {
+    loop {
+        let mut transaction = begin(session).await?;
+        let claim =
+            async {
+                Ok(try_lock(&mut transaction).await?
+                    && !is_old_snapshot_open(&mut transaction).await?)
+            };
+        if with_timeout(STEP_TIMEOUT, claim).await? {
+            let writes = write_round(&mut transaction, layout, None, min_points);
+            let round = with_timeout(round_timeout, writes).await?;
+            commit(transaction).await?;
+            return Ok(round);
+        }
+        // Waiting inside the transaction would keep its snapshot open, and the running round could
+        // not prune.
+        roll_back(transaction).await?;
+        sleep(RETRY_DELAY).await;
+    }
+}
+
+/// All writes of a round: points, choice, and the row in `rounds`.
+async fn write_round(
+    transaction: &mut Session,
+    layout: Layout,
+    tick_at: Option<DateTime<Utc>>,
+    min_points: MinPoints,
+) -> Result<Round, Error> {
+    let users_updated = users::renew_points(transaction, layout).await?;
+    choice::renew(transaction, min_points).await?;
+    record_round(transaction, tick_at, users_updated).await
+}
+
+async fn begin(session: &mut Session) -> Result<Transaction<'_, Postgres>, Error> {
+    with_timeout(STEP_TIMEOUT, async { Ok(session.begin().await?) }).await
+}
+
+async fn commit(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
+    with_timeout(COMMIT_TIMEOUT, async { Ok(transaction.commit().await?) }).await
+}
+
+async fn roll_back(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
+    with_timeout(STEP_TIMEOUT, async { Ok(transaction.rollback().await?) }).await
+}

@@ -1,0 +1,83 @@
+//! The lock, the statements over `rounds`, and the check for old snapshots.
+
+use chrono::{DateTime, Utc};
+
+use super::{FenceReading, Round};
+use crate::db::{Error, Session};
+use crate::domain::clock::CLOCK_TOLERANCE;
+
+/// The key of the advisory lock: the letters "max two".
+const LOCK_KEY: i64 = 0x6d_6178_2074_776f;
+
+/// Takes the lock until the transaction ends. False if another session holds it.
+pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
+    let row = sqlx::query!(
+        r#"select pg_try_advisory_xact_lock($1) as "held!""#,
+        LOCK_KEY
+    )
+    .fetch_one(transaction)
+    .await?;
+    Ok(row.held)
+}
+
+/// Reads when the transaction started, and the fence. A tick further ahead than [`CLOCK_TOLERANCE`]
+/// does not count.
+///
+/// # Errors
+/// When the statement fails or the connection breaks.
+pub async fn read_fence(session: &mut Session) -> Result<FenceReading, Error> {
+    let row = sqlx::query_file!(
+        "src/domain/rounds/read_fence.sql",
+        CLOCK_TOLERANCE.as_seconds_f64()
+    )
+    .fetch_one(session)
+    .await?;
+    let fence = || {
+        Some(Round {
+            tick_at: row.tick_at?,
+            started_at: row.started_at?,
+            finished_at: row.finished_at?,
+            users_updated: row.users_updated?.cast_unsigned(),
+        })
+    };
+    Ok(FenceReading {
+        transaction_started_at: row.transaction_started_at,
+        fence: fence(),
+    })
+}
+
+/// True while a snapshot older than the last round is open, up to two seconds after that round: the
+/// next round could not prune, and `users` would grow. A round that ended further ahead than
+/// [`CLOCK_TOLERANCE`] does not count.
+pub(super) async fn is_old_snapshot_open(transaction: &mut Session) -> Result<bool, Error> {
+    let row = sqlx::query_file!(
+        "src/domain/rounds/old_snapshot_open.sql",
+        CLOCK_TOLERANCE.as_seconds_f64()
+    )
+    .fetch_one(transaction)
+    .await?;
+    Ok(row.old_snapshot_open)
+}
+
+/// Records the round; without a tick it is an operator's. Deletes expired rows. The round of a tick
+/// also deletes rows that are further ahead than [`CLOCK_TOLERANCE`].
+pub(super) async fn record_round(
+    transaction: &mut Session,
+    tick_at: Option<DateTime<Utc>>,
+    users_updated: u64,
+) -> Result<Round, Error> {
+    let row = sqlx::query_file!(
+        "src/domain/rounds/record_round.sql",
+        tick_at,
+        users_updated.cast_signed(),
+        CLOCK_TOLERANCE.as_seconds_f64(),
+    )
+    .fetch_one(transaction)
+    .await?;
+    Ok(Round {
+        tick_at: row.tick_at,
+        started_at: row.started_at,
+        finished_at: row.finished_at,
+        users_updated,
+    })
+}

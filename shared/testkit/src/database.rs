@@ -1,0 +1,220 @@
+//! A private Postgres for each test binary, with a fresh database for each test.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use private_postgres::{Binaries, Server, roles};
+use shared::db::schema;
+use shared::db::{Database, Session, close};
+use shared::domain::last_query::ChainSession;
+use shared::domain::users;
+use sqlx::Connection as _;
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::sql;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// The migrated database that the tests' databases are copied from.
+const TEMPLATE: &str = "template_max_two";
+
+/// The server that the tests of this binary share. It stops with the process.
+static SERVER: LazyLock<Arc<Mutex<Server>>> = LazyLock::new(|| Arc::new(Mutex::new(start(&[]))));
+static SERVER_TEMPLATE: OnceCell<()> = OnceCell::const_new();
+
+fn start(settings: &[&str]) -> Server {
+    Binaries::of_environment()
+        .and_then(|binaries| Server::start_temporary(&binaries, settings))
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A database with schema, roles and grants, used by one test alone.
+#[derive(Debug)]
+pub struct TestDatabase {
+    /// Its server: the shared one, or one of its own.
+    pub server: Arc<Mutex<Server>>,
+    name: String,
+    /// The owner's URL.
+    pub owner: String,
+    /// The worker's URL.
+    pub worker: String,
+    /// The api's URL.
+    pub api: String,
+    superuser: String,
+}
+
+impl TestDatabase {
+    /// An empty database on the shared server.
+    pub async fn new() -> Self {
+        let server = Arc::clone(&SERVER);
+        SERVER_TEMPLATE
+            .get_or_init(|| create_template(&server))
+            .await;
+        Self::copy(server).await
+    }
+
+    /// An empty database on a server of its own, which the test may stop and start.
+    pub async fn with_own_server() -> Self {
+        Self::on_own_server(&[]).await
+    }
+
+    /// An empty database on a server of its own, with `fsync` as in the launcher: for measurements.
+    pub async fn with_durable_server() -> Self {
+        Self::on_own_server(&["fsync=on"]).await
+    }
+
+    async fn on_own_server(settings: &[&str]) -> Self {
+        let server = Arc::new(Mutex::new(tokio::task::block_in_place(|| start(settings))));
+        create_template(&server).await;
+        Self::copy(server).await
+    }
+
+    /// A database on the shared server with the users 1 to `number`, with 0 points.
+    pub async fn with_users(number: i64) -> Self {
+        let database = Self::new().await;
+        database.seed(number).await;
+        database
+    }
+
+    /// Adds the users 1 to `number`.
+    pub async fn seed(&self, number: i64) {
+        let mut session = self.connect(&self.owner).await;
+        users::add_missing(&mut session, 1..=number)
+            .await
+            .expect("the owner may seed");
+        close(session).await;
+    }
+
+    async fn copy(server: Arc<Mutex<Server>>) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        let mut session = connect(&server.lock().await.url("postgres", "postgres")).await;
+        let owner = roles::OWNER;
+        let create = format!("create database {name} template {TEMPLATE} owner {owner}");
+        sql::run(&mut session, &create).await;
+        close(session).await;
+        Self::on(server, name).await
+    }
+
+    /// The database of this name on this server.
+    async fn on(server: Arc<Mutex<Server>>, name: String) -> Self {
+        let running = server.lock().await;
+        let [owner, worker, api, superuser] = [roles::OWNER, roles::WORKER, roles::API, "postgres"]
+            .map(|role| running.url(role, &name));
+        drop(running);
+        Self {
+            server,
+            name,
+            owner,
+            worker,
+            api,
+            superuser,
+        }
+    }
+
+    /// The database's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A session at one of the URLs.
+    pub async fn connect(&self, url: &str) -> Session {
+        connect(url).await
+    }
+
+    /// A session of the api that answers queries, as a replica's session does.
+    pub async fn replica_session(&self) -> ChainSession {
+        ChainSession::new(connect(&self.api).await)
+            .await
+            .expect("the api may answer")
+    }
+
+    /// A superuser's session.
+    pub async fn superuser(&self) -> Session {
+        connect(&self.superuser).await
+    }
+
+    /// Runs statements as a superuser.
+    pub async fn run(&self, statements: &str) {
+        let mut session = self.superuser().await;
+        sql::run(&mut session, statements).await;
+        close(session).await;
+    }
+
+    /// The single value that a query returns to a superuser.
+    pub async fn value<T: sql::Value>(&self, query: &str) -> T {
+        let mut session = self.superuser().await;
+        let value = sql::value(&mut session, query).await;
+        close(session).await;
+        value
+    }
+
+    /// All values of the single column that a query returns to a superuser.
+    pub async fn values<T: sql::Value>(&self, query: &str) -> Vec<T> {
+        let mut session = self.superuser().await;
+        let values = sql::values(&mut session, query).await;
+        close(session).await;
+        values
+    }
+
+    /// Ends its server at once, like a crash, and starts it again.
+    pub async fn crash_and_restart(&self) {
+        let mut server = self.server.lock().await;
+        tokio::task::block_in_place(|| {
+            server.crash();
+            server.start_again()
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Starts a synchronous standby of its server, and returns this database on the standby. From
+    /// now on every commit waits for it. The server's open sessions end, so it must not be the
+    /// shared one.
+    pub async fn standby(&self) -> Self {
+        let mut server = self.server.lock().await;
+        let standby = tokio::task::block_in_place(|| server.start_standby())
+            .unwrap_or_else(|error| panic!("{error}"));
+        drop(server);
+        self.run("alter system set synchronous_standby_names = '*'")
+            .await;
+        self.run("select pg_reload_conf()").await;
+        Self::on(Arc::new(Mutex::new(standby)), self.name.clone()).await
+    }
+
+    /// Promotes its server, which is a standby.
+    pub async fn promote(&self) {
+        // `Database::connect` would refuse a standby.
+        let mut session = sqlx::PgConnection::connect(&self.superuser)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error}", self.superuser));
+        sql::run(&mut session, "select pg_promote()").await;
+    }
+}
+
+async fn create_template(server: &Mutex<Server>) {
+    let server = server.lock().await;
+    let mut session = connect(&server.url("postgres", "postgres")).await;
+    roles::create(&mut session, server.password(), TEMPLATE)
+        .await
+        .expect("a superuser may create roles");
+    close(session).await;
+    let mut session = connect(&server.url(roles::OWNER, TEMPLATE)).await;
+    schema::migrate(&mut session)
+        .await
+        .expect("the migrations apply to an empty database");
+    close(session).await;
+    let mut session = connect(&server.url("postgres", TEMPLATE)).await;
+    roles::grant(&mut session)
+        .await
+        .expect("a superuser may grant");
+    close(session).await;
+}
+
+async fn connect(url: &str) -> Session {
+    Database::parse(url, "test")
+        .expect("the private server's URLs are valid")
+        .connect(CONNECT_TIMEOUT)
+        .await
+        .unwrap_or_else(|error| panic!("{url}: {error}"))
+}
