@@ -41,7 +41,6 @@ pub(crate) enum Problem {
 
 /// The body of a problem.
 #[derive(Serialize)]
-#[cfg_attr(test, derive(utoipa::ToSchema), schema(as = Problem, title = "Problem", description = "Problem details as of RFC 9457"))]
 pub(crate) struct Details {
     r#type: &'static str,
     title: &'static str,
@@ -115,12 +114,6 @@ impl Problem {
 
     pub(crate) fn status(self) -> StatusCode {
         self.status_and_detail().0
-    }
-
-    /// The sentence that the client gets.
-    #[cfg(test)]
-    pub(crate) fn detail(self) -> &'static str {
-        self.status_and_detail().1
     }
 
     /// This problem as a response.

@@ -80,31 +80,19 @@ impl PreparedSession {
 
 /// The body of an answer.
 #[derive(Serialize)]
-#[cfg_attr(test, derive(utoipa::ToSchema), schema(as = Answer, title = "Answer"))]
 pub(crate) struct TwoUsersBody {
     /// At most two users whose points are above the minimum, in the order of their ids.
-    #[cfg_attr(test, schema(max_items = 2))]
     users: Vec<UserBody>,
     /// The time of the previous query, in UTC; null for the very first.
-    #[cfg_attr(
-        test,
-        schema(
-            example = "2020-07-30 17:09:33",
-            pattern = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"
-        )
-    )]
     timestamp: Option<String>,
 }
 
 /// A user.
 #[derive(Serialize)]
-#[cfg_attr(test, derive(utoipa::ToSchema), schema(as = User))]
 pub(crate) struct UserBody {
     /// Positive.
-    #[cfg_attr(test, schema(minimum = 1))]
     id: i64,
     /// Renewed by every round.
-    #[cfg_attr(test, schema(minimum = 0, maximum = 100))]
     points: i32,
 }
 

@@ -1,12 +1,7 @@
 //! The routing tables of both listeners, and their handlers.
 //!
-//! A public endpoint is a handler with its description (`utoipa::path`), a line in the routing
-//! table, and a name in `description.rs`. The descriptions are for tests alone, which compare them
-//! with the document that is served. A handler that needs the database returns the [`Query`] to
-//! ask.
-
-#[cfg(test)]
-mod description;
+//! A public endpoint is a handler, a line in the routing table, and its description in
+//! `openapi.json`. A handler that needs the database returns the [`Query`] to ask.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -46,7 +41,7 @@ pub(crate) struct AppState {
     pub(crate) connections: Connections,
 }
 
-/// The routes of the public listener. A test counts the calls of `…_route`.
+/// The routes of the public listener.
 pub(crate) fn public(
     state: &'static AppState,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
@@ -79,27 +74,16 @@ pub(crate) fn admin(
 /// The users stay the same until the next round; a user who is deleted is shown until then. All
 /// queries have one order. A query that got 503 may have its place in it all the same, so the next
 /// `timestamp` may be one at which nobody got an answer.
-#[cfg_attr(test, utoipa::path(get, path = "/", operation_id = "query", responses(
-    (status = 200, body = crate::query::TwoUsersBody),
-    (status = 503)
-)))]
 fn two_users() -> Query {
     Query::TwoUsers
 }
 
 /// Whether the process is alive
-#[cfg_attr(test, utoipa::path(get, path = "/livez", operation_id = "live", responses(
-    (status = 200, body = String)
-)))]
 fn livez(_: &AppState) -> Response {
     ok_response(TEXT, Bytes::from_static(b"ok\n"))
 }
 
 /// Whether this replica wants requests
-#[cfg_attr(test, utoipa::path(get, path = "/readyz", operation_id = "ready", responses(
-    (status = 200, body = String),
-    (status = 503)
-)))]
 fn readyz(state: &AppState) -> Response {
     if state.health.is_ready() {
         ok_response(TEXT, Bytes::from_static(b"ok\n"))
@@ -109,9 +93,6 @@ fn readyz(state: &AppState) -> Response {
 }
 
 /// This description
-#[cfg_attr(test, utoipa::path(get, path = "/openapi.json", operation_id = "describe", responses(
-    (status = 200, body = Object, content_type = "application/json")
-)))]
 fn openapi(_: &AppState) -> Response {
     ok_response(JSON, Bytes::from_static(OPENAPI))
 }
