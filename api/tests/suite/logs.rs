@@ -5,7 +5,7 @@ use std::io::pipe;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
-use testkit::{Client, Program, ReservedAddress, TestDatabase, eventually, free_address};
+use testkit::{Client, Program, TestDatabase, eventually, free_address};
 use tokio::process::Command;
 
 use crate::program;
@@ -27,8 +27,7 @@ async fn a_log_that_is_full_closed_or_not_read_fails_no_request() {
     let (_unread, unread_pipe) = pipe().unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
     for log in [full.into(), broken_pipe.into(), OwnedFd::from(unread_pipe)] {
-        let reserved = ReservedAddress::new();
-        let (public, admin) = (reserved.get(), free_address());
+        let (public, admin) = (free_address(), free_address());
         let mut command = Command::new("sh");
         // `Program` captures standard output and error, so the log is passed as standard input.
         command
@@ -39,7 +38,6 @@ async fn a_log_that_is_full_closed_or_not_read_fails_no_request() {
             ])
             .env("DATABASE_URL", &database.api)
             .env("LISTEN", public.to_string())
-            .env("REUSE_PORT", "true")
             .env("ADMIN_LISTEN", admin.to_string())
             .env("DRAIN_DELAY", "0s")
             .env("REQUEST_TIMEOUT", "50s")
@@ -48,16 +46,13 @@ async fn a_log_that_is_full_closed_or_not_read_fails_no_request() {
             .stdin(log);
         let mut program = Program::spawn(command);
         let (client, admin) = (Client::new(public), Client::new(admin));
-        let answered = eventually("it answers", async || {
+        eventually("it answers", async || {
             client
                 .try_get("/")
                 .await
                 .is_some_and(|reply| reply.status == 200)
-        });
-        tokio::select! {
-            () = answered => {}
-            status = program.wait() => panic!("it ended: {status}"),
-        }
+        })
+        .await;
         eventually("the log is full", async || {
             for _ in 0..500 {
                 assert_eq!(client.get("/").await.status, 200);

@@ -33,8 +33,8 @@ pub(crate) async fn read_until_closed(stream: &mut TcpStream) -> String {
 pub(crate) async fn kept_connection(address: SocketAddr) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(GET).await.unwrap();
-    // The body ends with the only `}` that a `}` follows, or with that after `null` or the time.
     let mut response = String::new();
+    // To the end of the body.
     while !(response.contains("\"timestamp\":") && response.ends_with('}')) {
         response.push(stream.read_u8().await.unwrap().into());
     }
