@@ -11,7 +11,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::raw::{GET, LAST_GET, kept_connection, read_until_closed, send_raw};
+use crate::raw::{GET, LAST_GET, query, read_until_closed, send_raw};
 use crate::{replica, round};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,7 +120,9 @@ async fn a_kept_connection_has_a_timeout_for_the_next_head_and_for_being_idle() 
         ];
         let (mut program, _client) = replica(&database, &environment).await;
         let began = Instant::now();
-        let mut stream = kept_connection(program.address("listen").await).await;
+        let address = program.address("listen").await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        query(&mut stream).await;
         stream.write_all(next.as_bytes()).await.unwrap();
         assert_eq!(read_until_closed(&mut stream).await, "");
         // It was not closed early, as when others wait for a slot.
@@ -144,7 +146,9 @@ async fn at_the_limit_of_connections_a_few_idle_ones_give_way() {
     let address = program.address("listen").await;
     let mut idle = Vec::new();
     for _ in 0..LIMIT {
-        idle.push(kept_connection(address).await);
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        query(&mut stream).await;
+        idle.push(stream);
     }
     let response = send_raw(address, LAST_GET).await;
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
