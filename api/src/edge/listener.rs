@@ -3,12 +3,13 @@
 use std::env;
 use std::future::poll_fn;
 use std::io;
-use std::net::{self, SocketAddr};
+use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
+use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
@@ -94,18 +95,30 @@ fn take_passed_sockets() -> anyhow::Result<(Vec<net::TcpListener>, Vec<net::TcpL
     Ok((public, admin))
 }
 
-/// Binds this address.
+/// Binds this address. `[::]` takes IPv4 as well, and alone where the kernel has no IPv6.
 fn bind(setting: &str, address: SocketAddr, reuse_port: bool) -> anyhow::Result<net::TcpListener> {
-    let bind = || -> io::Result<net::TcpListener> {
+    let bind = |address: SocketAddr| -> io::Result<net::TcpListener> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(reuse_port)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
         Ok(socket.into())
     };
-    bind().with_context(|| format!("{setting} {address} can't be used"))
+    let no_ipv6 = Some(Errno::EAFNOSUPPORT as i32);
+    bind(address)
+        .or_else(|error| {
+            if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == no_ipv6 {
+                bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
+            } else {
+                Err(error)
+            }
+        })
+        .with_context(|| format!("{setting} {address} can't be used"))
 }
 
 /// Sets what accepted sockets inherit.

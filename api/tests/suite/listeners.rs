@@ -1,11 +1,18 @@
-//! The sockets that a replica listens on: passed by systemd, or bound.
+//! The sockets that a replica listens on: passed by systemd or bound, of both IP families.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
+use std::thread;
 
+use nix::libc;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
 use tempfile::NamedTempFile;
-use testkit::{Client, TestDatabase, eventually};
+use testkit::{Client, Program, TestDatabase, eventually};
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 
 use crate::program;
 
@@ -81,6 +88,59 @@ async fn sockets_passed_by_systemd_are_known_by_their_names() {
         let log = std::fs::read_to_string(log).unwrap();
         assert!(log.contains("canary"), "{log}");
     }
+}
+
+/// Applies to a thread and what it starts: sockets of IPv6 fail as with a kernel that has none.
+fn without_ipv6() {
+    let is_ipv6 = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        libc::AF_INET6.unsigned_abs().into(),
+    );
+    let rule = SeccompRule::new(vec![is_ipv6.unwrap()]).unwrap();
+    let filter = SeccompFilter::new(
+        [(libc::SYS_socket, vec![rule])].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EAFNOSUPPORT.unsigned_abs()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let filter: BpfProgram = filter.unwrap().try_into().unwrap();
+    apply_filter(&filter).unwrap();
+}
+
+#[tokio::test]
+async fn all_addresses_of_ipv6_are_those_of_ipv4_too() {
+    let start = || {
+        program(
+            &[],
+            &[
+                ("DATABASE_URL", "postgres://nobody@localhost/nothing"),
+                ("LISTEN", "[::]:0"),
+                ("ADMIN_LISTEN", "[::]:0"),
+                ("DRAIN_DELAY", "0s"),
+            ],
+        )
+    };
+    let mut program = start();
+    for name in ["listen", "admin"] {
+        let port = program.address(name).await.port();
+        for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+            let client = Client::new(SocketAddr::new(ip, port));
+            assert_eq!(client.get("/livez").await.status, 200, "{name} {ip}");
+        }
+    }
+    let runtime = Handle::current();
+    let start_without_ipv6 = move || -> Program {
+        let _runtime = runtime.enter();
+        without_ipv6();
+        start()
+    };
+    let mut program = thread::spawn(start_without_ipv6).join().unwrap();
+    let mut address = program.address("listen").await;
+    assert_eq!(address.ip(), Ipv4Addr::UNSPECIFIED);
+    address.set_ip(Ipv4Addr::LOCALHOST.into());
+    assert_eq!(Client::new(address).get("/livez").await.status, 200);
 }
 
 // The filter shows that the program logs under its own target.
