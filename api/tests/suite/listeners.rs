@@ -5,10 +5,6 @@ use std::os::fd::OwnedFd;
 use std::thread;
 
 use nix::libc;
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, apply_filter,
-};
 use tempfile::NamedTempFile;
 use testkit::{Client, Program, TestDatabase, eventually};
 use tokio::process::{Child, Command};
@@ -90,8 +86,36 @@ async fn sockets_passed_by_systemd_are_known_by_their_names() {
     }
 }
 
+/// A replica on all addresses.
+fn replica_on_all_addresses() -> Program {
+    let environment = [
+        ("DATABASE_URL", "postgres://nobody@localhost/nothing"),
+        ("LISTEN", "[::]:0"),
+        ("ADMIN_LISTEN", "[::]:0"),
+    ];
+    program(&[], &environment)
+}
+
+#[tokio::test]
+async fn all_addresses_of_ipv6_are_those_of_ipv4_too() {
+    let mut program = replica_on_all_addresses();
+    for name in ["listen", "admin"] {
+        let port = program.address(name).await.port();
+        for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+            let client = Client::new(SocketAddr::new(ip, port));
+            assert_eq!(client.get("/livez").await.status, 200, "{name} {ip}");
+        }
+    }
+}
+
 /// Applies to a thread and what it starts: sockets of IPv6 fail as with a kernel that has none.
+#[cfg(target_os = "linux")]
 fn without_ipv6() {
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule, apply_filter,
+    };
+
     let is_ipv6 = SeccompCondition::new(
         0,
         SeccompCmpArgLen::Dword,
@@ -109,38 +133,22 @@ fn without_ipv6() {
     apply_filter(&filter).unwrap();
 }
 
+#[cfg(target_os = "linux")]
 #[tokio::test]
-async fn all_addresses_of_ipv6_are_those_of_ipv4_too() {
-    let start = || {
-        program(
-            &[],
-            &[
-                ("DATABASE_URL", "postgres://nobody@localhost/nothing"),
-                ("LISTEN", "[::]:0"),
-                ("ADMIN_LISTEN", "[::]:0"),
-                ("DRAIN_DELAY", "0s"),
-            ],
-        )
-    };
-    let mut program = start();
-    for name in ["listen", "admin"] {
-        let port = program.address(name).await.port();
-        for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
-            let client = Client::new(SocketAddr::new(ip, port));
-            assert_eq!(client.get("/livez").await.status, 200, "{name} {ip}");
-        }
-    }
+async fn without_ipv6_all_addresses_are_those_of_ipv4() {
     let runtime = Handle::current();
-    let start_without_ipv6 = move || -> Program {
+    let start = move || {
         let _runtime = runtime.enter();
         without_ipv6();
-        start()
+        replica_on_all_addresses()
     };
-    let mut program = thread::spawn(start_without_ipv6).join().unwrap();
-    let mut address = program.address("listen").await;
-    assert_eq!(address.ip(), Ipv4Addr::UNSPECIFIED);
-    address.set_ip(Ipv4Addr::LOCALHOST.into());
-    assert_eq!(Client::new(address).get("/livez").await.status, 200);
+    let mut program = thread::spawn(start).join().unwrap();
+    for name in ["listen", "admin"] {
+        let address = program.address(name).await;
+        assert_eq!(address.ip(), Ipv4Addr::UNSPECIFIED);
+        let client = Client::new((Ipv4Addr::LOCALHOST, address.port()).into());
+        assert_eq!(client.get("/livez").await.status, 200);
+    }
 }
 
 // The filter shows that the program logs under its own target.
