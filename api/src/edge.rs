@@ -72,8 +72,8 @@ where
         + Sync
         + 'static,
 {
-    /// Serves all `listeners`. After `closing` each connection ends with its next response, or once it
-    /// has been idle for a moment; new ones are still served. Returns when none is left.
+    /// Serves all `listeners`. After `closing` each connection ends with its next response, or once
+    /// it has been idle for a moment; new ones are still served. Returns when none is left.
     pub(crate) async fn serve(
         self,
         mut listeners: Vec<TcpListener>,
