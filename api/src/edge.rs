@@ -90,8 +90,8 @@ where
             never = Arc::clone(&server).accept(&mut listeners) => match never {},
             () = closed => {}
         }
-        // Dropping the listeners would reset the connections that the kernel has queued. So they are
-        // served as well, even above the limit.
+        // Dropping the listeners would reset the connections that the kernel has queued. So they
+        // are served as well, even above the limit.
         while let Some(Ok(stream)) = next_connection(&mut listeners).now_or_never() {
             Arc::clone(&server).spawn(stream, None);
         }
