@@ -24,7 +24,7 @@ async fn a_shutdown_drains_then_closes_connections_then_ends() {
     let database = TestDatabase::with_users(10).await;
     let environment = [
         ("DRAIN_DELAY", "5s"),
-        ("CLOSE_TIMEOUT", "1h"),
+        ("CLOSE_TIMEOUT", "30s"),
         ("IDLE_TIMEOUT", "1h"),
     ];
     let (mut program, client) = replica(&database, &environment).await;
