@@ -164,8 +164,8 @@ where
         mut request: Request<Incoming>,
         progress: &Progress,
     ) -> Result<Response, Infallible> {
-        // Content has no meaning here. It is read, because closing a connection with unread bytes
-        // resets it, and the client would lose the response.
+        // Content has no meaning here. hyper would end the connection where it has not arrived yet,
+        // and the client's next request would fail.
         while let Some(Ok(_)) = request.body_mut().frame().await {}
         progress.set(Stage::Answering);
         let mut response = if request.uri().path().starts_with('/') {
