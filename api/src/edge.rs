@@ -171,7 +171,7 @@ where
         let mut response = if request.uri().path().starts_with('/') {
             self.routes.clone().call(request).await?
         } else {
-            // `CONNECT host:443` or `OPTIONS *`, at which warp's path filters panic.
+            // `CONNECT host:443` or `OPTIONS *`, at which some of warp's path filters panic.
             Problem::MethodNotAllowed.response()
         };
         // hyper's own graceful shutdown would close an idle connection at once, and lose a request
