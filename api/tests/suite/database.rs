@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 
 use shared::db::close;
-use testkit::{Client, NetworkFault, Proxy, TestDatabase, eventually};
+use testkit::{Client, NetworkFault, Proxy, TEST_TIMEOUT, TestDatabase, eventually};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::raw::{assert_problem, send_raw};
 use crate::{admin, lock_last_query, replica, wait_until_ready};
@@ -76,7 +77,8 @@ async fn a_network_that_drops_everything_costs_a_request_no_more_than_its_timeou
     let (_program, client) = replica(&database, &environment).await;
     wait_for_answer(&client).await;
     proxy.set_fault(NetworkFault::Blackhole);
-    assert_eq!(client.get("/").await.status, 503);
+    let reply = timeout(TEST_TIMEOUT, client.get("/")).await;
+    assert_eq!(reply.unwrap().status, 503);
     proxy.set_fault(NetworkFault::None);
     wait_for_answer(&client).await;
 }
