@@ -5,6 +5,7 @@ pub mod backoff;
 pub mod cli;
 pub mod healthcheck;
 pub mod logs;
+pub mod metrics;
 pub mod shutdown;
 
 use std::fmt::Display;
