@@ -3,17 +3,22 @@
 use std::io;
 use std::time::Duration;
 
+/// Why there is no session with a server.
+#[derive(Debug, thiserror::Error)]
+#[error("{server}: {error}")]
+pub struct ConnectError {
+    /// Host and port, or the folder of its socket and the port.
+    pub server: String,
+    /// Why not.
+    pub error: Error,
+}
+
 /// Why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No session with this server.
-    #[error("{server}: {error}")]
-    Connect {
-        /// Host and port, or the folder of its socket.
-        server: String,
-        /// Why not.
-        error: Box<Error>,
-    },
+    /// No session with any of these servers, which are all that the URL names, in its order.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Connect(Vec<ConnectError>),
     /// The operation took longer than this.
     #[error("the database did not answer within {0:?}")]
     Timeout(Duration),
@@ -57,11 +62,11 @@ impl From<sqlx::Error> for Error {
 
 impl Error {
     /// True if the condition can pass by itself, so that a retry can succeed. Otherwise an operator
-    /// must act.
+    /// must act: of several servers, on one at least.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { error, .. } => error.is_transient(),
+            Self::Connect(errors) => errors.iter().all(|failed| failed.error.is_transient()),
             Self::Timeout(_) | Self::Standby | Self::ReadOnly => true,
             Self::Schema(_) | Self::RowMissing(_) | Self::Pooled | Self::CertificateVersion => {
                 false

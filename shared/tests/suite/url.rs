@@ -27,13 +27,19 @@ fn an_error_names_a_parameter_and_shows_no_value() {
         ("postgres://r:p@h/d?sslmode=canary", "sslmode"),
         ("postgres://r:p@h/d?port=canary", "port"),
         ("postgres://r:p@h/d?hostaddr=canary", "hostaddr"),
+        (
+            "postgres://r:p@h/d?host=canary,other",
+            "host takes one value",
+        ),
+        ("postgres://r:p@h,i:canary/d", "port"),
+        ("postgres://r:canary,x/y@h/d", "%2F"),
         ("postgres://r:p@h/d#canary", "%23"),
         // Unescaped characters in a password.
         ("postgres://r:/canary+r?E':x@h/d", "%3F"),
         ("postgres://r:1?canary=x@h/d", "%3F"),
         ("postgres://r:1/canary@h/d", "%2F"),
         ("postgres://r:1#canary@h/d", "%23"),
-        ("postgres://r:canary?x@h/d", "Postgres URL"),
+        ("postgres://r:canary?x@h/d", "%3F"),
         ("postgres://r:%ff%fecanary@h/d", "%"),
         ("mysql://r:canary@h/d", "postgres://"),
     ] {
