@@ -87,6 +87,13 @@ impl Error {
         }
     }
 
+    /// True if a server refuses sessions for a reason that lasts, such as a wrong password, a missing
+    /// database or a certificate. Each attempt is then a line in the server's log.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Connect(_)) && !self.is_transient()
+    }
+
     /// True if a statement ended because it did not get a lock within `lock_timeout`.
     #[must_use]
     pub fn is_lock_timeout(&self) -> bool {

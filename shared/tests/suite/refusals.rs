@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use shared::db::{Database, Error, Session};
+use shared::program::backoff::Backoff;
 use testkit::TestDatabase;
 
 /// Half a second for each of the servers in a URL of six.
@@ -78,19 +79,35 @@ async fn a_pooler_is_recognised_by_its_refusal() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_lasts_is_an_error_in_any_language_and_encoding() {
-    for message in [
-        "password authentication failed for user \"r\"".as_bytes(),
-        "Passwort-Authentifizierung für Benutzer »r« fehlgeschlagen".as_bytes(),
+async fn a_refusal_that_lasts_is_an_error_in_any_language_and_is_not_repeated_for_ten_seconds() {
+    let mut backoff = Backoff::new(Duration::from_millis(200));
+    let ten_seconds = Duration::from_secs(10);
+    for (code, message) in [
+        (
+            "28P01",
+            "password authentication failed for user \"r\"".as_bytes(),
+        ),
+        (
+            "28P01",
+            "Passwort-Authentifizierung für »r« fehlgeschlagen".as_bytes(),
+        ),
         // The same in Latin-1.
-        b"Passwort-Authentifizierung f\xfcr Benutzer \xbbr\xab fehlgeschlagen",
+        (
+            "28P01",
+            b"Passwort-Authentifizierung f\xfcr \xbbr\xab fehlgeschlagen",
+        ),
+        ("28000", b"no pg_hba.conf entry for host \"::1\""),
+        ("3D000", b"database \"d\" does not exist"),
+        ("42501", b"permission denied for database \"d\""),
     ] {
-        let error = refused("28P01", message).await;
+        let error = refused(code, message).await;
         assert!(!error.is_transient(), "{error}");
+        assert!(backoff.next_delay(&error) >= ten_seconds, "{error}");
     }
     let starting = "le système de bases de données se lance";
     let error = refused("57P03", starting.as_bytes()).await;
     assert!(error.is_transient(), "{error}");
+    assert!(backoff.next_delay(&error) < ten_seconds, "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
