@@ -10,7 +10,7 @@ use shared::db::{Database, Error, Session};
 use shared::program::backoff::Backoff;
 use testkit::TestDatabase;
 
-/// Half a second for each of the servers in a URL of six.
+/// Long enough for several servers, of which one is silent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The address of a server that refuses every session with these fields of Postgres'
@@ -122,7 +122,9 @@ async fn of_several_servers_the_first_writable_primary_is_used_whatever_the_othe
     // Accepts, and never answers.
     let silent_listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = silent_listener.local_addr().unwrap();
-    let others = format!("{silent},{closed},{starting},{full},127.0.0.1:{standby_port}");
+    let others = format!(
+        "{silent},{closed},nowhere.invalid:5432,{starting},{full},127.0.0.1:{standby_port}"
+    );
     let with_servers = |servers: &str| {
         let own = format!("127.0.0.1:{primary_port}");
         primary.api.replace(&own, servers)
@@ -137,8 +139,9 @@ async fn of_several_servers_the_first_writable_primary_is_used_whatever_the_othe
     let text = error.to_string();
     let mut reasons = text.split("; ");
     for (server, reason) in [
-        (silent.to_string(), "did not answer within 600ms"),
+        (silent.to_string(), "did not answer within 500ms"),
         (closed.to_string(), "refused"),
+        ("nowhere.invalid:5432".to_owned(), "lookup"),
         (starting.to_string(), "starting up"),
         (full.to_string(), "too many clients"),
         (format!("127.0.0.1:{standby_port}"), "standby"),
