@@ -41,12 +41,13 @@ pub enum Error {
          point DATABASE_URL at the server itself, this program needs one session only"
     )]
     Pooled,
-    /// The server's certificate is of X.509 version 1. Citus makes such, for a server without one.
+    /// The server's certificate can't be used whoever has signed it. Openssl's `req -x509` makes the
+    /// first kind, and Citus makes the last one for a server without `ssl`.
     #[error(
-        "the server's certificate is of X.509 version 1, which is not supported: replace it \
-         (Citus makes such a certificate where `ssl` is off)"
+        "the server's certificate {0}: it must be of X.509 version 3, have the host's name or address \
+         as subjectAltName, and be signed by an authority of sslrootcert without being one (CA:FALSE)"
     )]
-    CertificateVersion,
+    Certificate(&'static str),
     /// Any other error of the server or the driver. The message holds no values of ours: a server
     /// puts those into the detail, which `Display` leaves out.
     // Not a `source`: sqlx's message already includes its causes.
@@ -68,9 +69,7 @@ impl Error {
         match self {
             Self::Connect(errors) => errors.iter().all(|failed| failed.error.is_transient()),
             Self::Timeout(_) | Self::Standby | Self::ReadOnly => true,
-            Self::Schema(_) | Self::RowMissing(_) | Self::Pooled | Self::CertificateVersion => {
-                false
-            }
+            Self::Schema(_) | Self::RowMissing(_) | Self::Pooled | Self::Certificate(_) => false,
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => {
                     error.code().is_some_and(|code| is_transient_state(&code))
@@ -118,11 +117,20 @@ impl Error {
             error.message().contains(rejection)
         });
         if is_pooler {
-            Self::Pooled
-        } else if error.to_string().contains("UnsupportedCertVersion") {
-            Self::CertificateVersion
-        } else {
-            Self::Database(error)
+            return Self::Pooled;
+        }
+        let text = error.to_string();
+        let certificate = [
+            ("CaUsedAsEndEntity", "is an authority's own"),
+            ("is not valid for any names", "has no name"),
+            ("UnsupportedCertVersion", "is of X.509 version 1"),
+        ];
+        match certificate
+            .into_iter()
+            .find(|(part, _)| text.contains(part))
+        {
+            Some((_, problem)) => Self::Certificate(problem),
+            None => Self::Database(error),
         }
     }
 }
