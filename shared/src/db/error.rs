@@ -48,10 +48,16 @@ pub enum Error {
          as subjectAltName, and be signed by an authority of sslrootcert without being one (CA:FALSE)"
     )]
     Certificate(&'static str),
+    /// The connection was closed before a session began.
+    #[error(
+        "the connection was closed before a session began: a load balancer without a server behind \
+         it does so, or the port is not that of Postgres"
+    )]
+    Closed,
     /// Any other error of the server or the driver. The message holds no values of ours: a server
     /// puts those into the detail, which `Display` leaves out.
     // Not a `source`: sqlx's message already includes its causes.
-    #[error("{0}")]
+    #[error("{}", message(.0))]
     Database(sqlx::Error),
 }
 
@@ -68,7 +74,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect(errors) => errors.iter().all(|failed| failed.error.is_transient()),
-            Self::Timeout(_) | Self::Standby | Self::ReadOnly => true,
+            Self::Timeout(_) | Self::Standby | Self::ReadOnly | Self::Closed => true,
             Self::Schema(_) | Self::RowMissing(_) | Self::Pooled | Self::Certificate(_) => false,
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => {
@@ -120,6 +126,10 @@ impl Error {
             return Self::Pooled;
         }
         let text = error.to_string();
+        // With TLS, sqlx reads nothing as a byte of zero.
+        if text.contains("response from SSLRequest: 0x00") || text.contains("got 0 bytes at EOF") {
+            return Self::Closed;
+        }
         let certificate = [
             ("CaUsedAsEndEntity", "is an authority's own"),
             ("is not valid for any names", "has no name"),
@@ -132,6 +142,16 @@ impl Error {
             Some((_, problem)) => Self::Certificate(problem),
             None => Self::Database(error),
         }
+    }
+}
+
+/// The driver's message, without the line of Postgres' source that it appends to a server's.
+fn message(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => {
+            format!("error returned from database: {}", error.message())
+        }
+        error => error.to_string(),
     }
 }
 

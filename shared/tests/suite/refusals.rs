@@ -24,6 +24,8 @@ fn refusing_server(code: &str, message: &[u8]) -> SocketAddr {
         (b'V', b"FATAL"),
         (b'C', code.as_bytes()),
         (b'M', message),
+        // A line of Postgres' source.
+        (b'L', b"476"),
     ] {
         fields.push(field);
         fields.extend(text);
@@ -102,12 +104,30 @@ async fn a_refusal_that_lasts_is_an_error_in_any_language_and_is_not_repeated_fo
     ] {
         let error = refused(code, message).await;
         assert!(!error.is_transient(), "{error}");
+        assert!(!error.to_string().contains("476"), "{error}");
         assert!(backoff.next_delay(&error) >= ten_seconds, "{error}");
     }
     let starting = "le système de bases de données se lance";
     let error = refused("57P03", starting.as_bytes()).await;
     assert!(error.is_transient(), "{error}");
     assert!(backoff.next_delay(&error) < ten_seconds, "{error}");
+}
+
+#[tokio::test]
+async fn a_load_balancer_without_a_server_behind_it_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let _ = client.unwrap().read(&mut [0; 4096]);
+        }
+    });
+    for mode in ["prefer", "disable"] {
+        let url = format!("postgres://r:p@{address}/d?sslmode={mode}");
+        let error = connect(&url).await.unwrap_err();
+        assert!(error.to_string().contains("load balancer"), "{error}");
+        assert!(error.is_transient());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
