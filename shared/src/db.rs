@@ -1,8 +1,7 @@
-//! Database sessions: [`Database`] parses a URL and opens them.
+//! Database sessions: [`Database`] parses a URL, which may name several servers, and opens them.
 //!
 //! Nothing here retries: callers do, with [`Backoff`](crate::program::backoff::Backoff).
 
-mod connect;
 mod database_url;
 mod error;
 pub mod schema;
@@ -14,11 +13,11 @@ use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 pub use database_url::BadUrl;
-pub use error::Error;
+pub use error::{ConnectError, Error};
 pub use session::{Session, SessionId, close, ping, read_session_id};
 
 /// How long an attempt to open a session may take in a program that keeps retrying.
@@ -28,51 +27,46 @@ pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The address of a database, and the credentials for it. `Debug` hides the password.
 #[derive(Clone)]
-pub struct Database(PgConnectOptions);
+pub struct Database {
+    /// In the order in which they are tried. A name with several addresses is one server.
+    servers: Vec<PgConnectOptions>,
+}
 
 impl Database {
-    /// Parses a URL such as `postgres://role:password@host:5432/database?sslmode=verify-full`.
-    /// Sessions show up in `pg_stat_activity` under `application_name`.
+    /// Parses a URL such as `postgres://role:password@host:5432/database?sslmode=verify-full`, or
+    /// one with several servers, `postgres://role:password@one:5432,other:5432/database`. Sessions
+    /// show up in `pg_stat_activity` under `application_name`.
     ///
     /// # Errors
     /// When the URL is not valid, or a file of certificates that it names can't be read. The error
     /// repeats no value of the URL but the file's name.
     pub fn parse(url: &str, application_name: &str) -> Result<Self, BadUrl> {
-        let options = database_url::parse(url)?;
-        Ok(Self(
-            options
+        let servers = database_url::parse(url)?.into_iter().map(|server| {
+            server
                 .application_name(application_name)
                 .options(session::PARAMETERS)
-                .disable_statement_logging(),
-        ))
+                .disable_statement_logging()
+        });
+        Ok(Self {
+            servers: servers.collect(),
+        })
     }
 
     /// The same database, with a limit that the server enforces for every statement.
     #[must_use]
     pub fn with_statement_timeout(self, limit: Duration) -> Self {
-        Self(self.0.options([("statement_timeout", limit.as_millis())]))
+        let set =
+            |server: PgConnectOptions| server.options([("statement_timeout", limit.as_millis())]);
+        Self {
+            servers: self.servers.into_iter().map(set).collect(),
+        }
     }
 
     /// What is not secure about a connection to a server on another machine: only
     /// `sslmode=verify-full` encrypts and authenticates the server. `None` if there is no risk.
     #[must_use]
     pub fn tls_warning(&self) -> Option<&'static str> {
-        let host = self.0.get_host();
-        let is_loopback = |address: IpAddr| address.is_loopback();
-        let local = self.0.get_socket().is_some()
-            || host == "localhost"
-            || host.trim_matches(['[', ']']).parse().is_ok_and(is_loopback);
-        match self.0.get_ssl_mode() {
-            PgSslMode::VerifyFull => None,
-            _ if local => None,
-            PgSslMode::VerifyCa => {
-                Some("any server with a certificate of the same authority is accepted")
-            }
-            PgSslMode::Require => Some("it is encrypted, but any server is accepted"),
-            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => {
-                Some("passwords and answers may be sent in the clear, and any server is accepted")
-            }
-        }
+        self.servers.iter().find_map(tls_warning)
     }
 
     /// Logs [`Self::tls_warning`], if there is one.
@@ -86,37 +80,33 @@ impl Database {
         }
     }
 
-    /// Opens a session with a writable server, and verifies by their marker that the session has
-    /// its settings.
+    /// Opens a session with the first server that is writable, and verifies by their marker that
+    /// the session has its settings. Each server that is tried gets an equal share of the time that
+    /// is left of `limit`.
     ///
     /// # Errors
-    /// [`Error::Connect`] with [`Error::Timeout`] after `limit`; with [`Error::Standby`],
-    /// [`Error::ReadOnly`] or [`Error::Pooled`] if the server does not fit; otherwise with the
-    /// error of the network or the server.
+    /// [`Error::Connect`] with an error for each server: [`Error::Timeout`] after its share;
+    /// [`Error::Standby`], [`Error::ReadOnly`] or [`Error::Pooled`] if it does not fit; otherwise
+    /// the error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
-        let connecting = async {
-            let mut session = Box::pin(connect::open_session(&self.0, limit))
-                .await
-                .map_err(Error::on_connect)?;
-            session::initialize(&mut session).await?;
-            Ok(session)
-        };
-        with_timeout(limit, connecting)
-            .await
-            .map_err(|error| Error::Connect {
-                server: self.server(),
-                error: Box::new(error),
-            })
-    }
-
-    /// Host and port, or the folder of the Unix socket and the port.
-    fn server(&self) -> String {
-        let port = self.0.get_port();
-        match (self.0.get_socket(), self.0.get_host()) {
-            (Some(folder), _) => format!("{}:{port}", folder.display()),
-            (None, address) if address.contains(':') => format!("[{address}]:{port}"),
-            (None, host) => format!("{host}:{port}"),
+        let deadline = Instant::now() + limit;
+        let count = u32::try_from(self.servers.len()).unwrap_or(u32::MAX);
+        let mut errors = Vec::new();
+        for (tried, server) in (0..count).zip(&self.servers) {
+            let share = deadline.saturating_duration_since(Instant::now()) / (count - tried);
+            let error = match timeout(share, connect(server)).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(error)) => error,
+                // It had at least this long. Its share differs from attempt to attempt, and an
+                // error that repeats is logged once only if its text is the same.
+                Err(_) => Error::Timeout(limit / count),
+            };
+            errors.push(ConnectError {
+                server: name(server),
+                error,
+            });
         }
+        Err(Error::Connect(errors))
     }
 
     /// Cancels the running statement of another session of the same role, through a new session.
@@ -141,10 +131,50 @@ impl fmt::Debug for Database {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Database")
-            .field("host", &self.0.get_host())
-            .field("port", &self.0.get_port())
-            .field("database", &self.0.get_database())
+            .field(
+                "servers",
+                &self.servers.iter().map(name).collect::<Vec<_>>(),
+            )
+            .field("database", &self.servers[0].get_database())
             .finish_non_exhaustive()
+    }
+}
+
+/// Opens a session with a server, and initializes it.
+async fn connect(server: &PgConnectOptions) -> Result<Session, Error> {
+    let mut session = server.connect().await.map_err(Error::on_connect)?;
+    session::initialize(&mut session).await?;
+    Ok(session)
+}
+
+/// Host and port, or the folder of the Unix socket and the port.
+fn name(server: &PgConnectOptions) -> String {
+    let port = server.get_port();
+    match (server.get_socket(), server.get_host()) {
+        (Some(folder), _) => format!("{}:{port}", folder.display()),
+        (None, address) if address.contains(':') => format!("[{address}]:{port}"),
+        (None, host) => format!("{host}:{port}"),
+    }
+}
+
+/// See [`Database::tls_warning`].
+fn tls_warning(server: &PgConnectOptions) -> Option<&'static str> {
+    let host = server.get_host();
+    let is_loopback = |address: IpAddr| address.is_loopback();
+    let local = server.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || host.parse().is_ok_and(is_loopback);
+    match server.get_ssl_mode() {
+        PgSslMode::VerifyFull => None,
+        _ if local => None,
+        PgSslMode::VerifyCa => {
+            Some("any server with a certificate of the same authority is accepted")
+        }
+        PgSslMode::Require => Some("it is encrypted, but any server is accepted"),
+        PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => {
+            Some("passwords and answers may be sent in the clear, and any server is accepted")
+        }
     }
 }
 

@@ -34,7 +34,7 @@ pub(crate) enum Next {
     /// The database has decided: wait for the next tick or check.
     Wait,
     /// The attempt failed: retry after a delay.
-    Retry,
+    Retry(Error),
     /// The worker stops. A running round was rolled back or is done.
     Stop,
 }
@@ -116,7 +116,7 @@ impl RoundRunner {
             Err(error) => {
                 self.metrics.record_failure();
                 self.log.log_error(&error);
-                Next::Retry
+                Next::Retry(error)
             }
         }
     }

@@ -14,6 +14,7 @@ use shared::db::{Database, close};
 use shared::domain::rounds;
 use shared::program::shutdown::StopSignals;
 use shared::program::{cli, healthcheck, logs};
+use tokio::task::block_in_place;
 use tokio::time::sleep;
 use tracing::info;
 use worker::Schedule;
@@ -201,7 +202,7 @@ async fn wait_for_first_round(owner: &Database, schedule: &Schedule) -> anyhow::
 /// Waits until a replica is ready. It sends no query, because the very first query gets a special
 /// answer, which belongs to the user.
 async fn wait_until_ready(listen: SocketAddr) {
-    while healthcheck::check(listen, "/readyz").await.is_err() {
+    while block_in_place(|| healthcheck::check(listen, "/readyz")).is_err() {
         sleep(POLL_INTERVAL).await;
     }
 }

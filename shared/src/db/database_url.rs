@@ -11,28 +11,43 @@ use std::net::IpAddr;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tracing::subscriber::{NoSubscriber, with_default};
-use url::{Host, Position, Url};
+use url::{Host, Url};
 
 /// The URL is not valid, or a file that it names can't be used.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadUrl(String);
 
-pub(super) fn parse(text: &str) -> Result<PgConnectOptions, BadUrl> {
-    if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
+/// The servers of a URL, in its order.
+pub(super) fn parse(text: &str) -> Result<Vec<PgConnectOptions>, BadUrl> {
+    let Some(rest) = text
+        .strip_prefix("postgres://")
+        .or_else(|| text.strip_prefix("postgresql://"))
+    else {
         return bad("not a Postgres URL: it does not start with postgres://");
-    }
-    // Its errors are constant sentences, which quote no part of the URL.
-    let url = Url::parse(text).or_else(|error| bad(&format!("not a Postgres URL: {error}")))?;
-    if url[Position::BeforePath..].contains('@') {
+    };
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if rest.contains('@') {
         return bad(
             "it has an @ behind the host: write /, ? and # in a password as %2F, %3F and %23, \
              and an @ anywhere as %40",
         );
     }
-    if url.fragment().is_some() {
+    if rest.contains('#') {
         return bad("it has a fragment: write # as %23");
     }
+    let hosts_at = authority.rfind('@').map_or(0, |at| at + 1);
+    let (credentials, hosts) = authority.split_at(hosts_at);
+    hosts
+        .split(',')
+        .map(|host| parse_server(credentials, host, rest))
+        .collect()
+}
+
+fn parse_server(credentials: &str, host: &str, rest: &str) -> Result<PgConnectOptions, BadUrl> {
+    // Its errors are constant sentences, which quote no part of the URL.
+    let url = Url::parse(&format!("postgres://{credentials}{host}{rest}"))
+        .or_else(|error| bad(&format!("not a Postgres URL: {error}")))?;
     for (name, value) in url.query_pairs() {
         check_parameter(&name, &value)?;
     }
@@ -52,6 +67,14 @@ pub(super) fn parse(text: &str) -> Result<PgConnectOptions, BadUrl> {
 fn check_parameter(name: &str, value: &str) -> Result<(), BadUrl> {
     let is_valid = match name {
         "sslmode" | "ssl-mode" => value.parse::<PgSslMode>().is_ok(),
+        "host" | "hostaddr" | "port" if value.contains(',') => {
+            return bad(&format!(
+                "{name} takes one value: several servers stand before the database, as in \
+                 postgres://one.example:5432,other.example:5432/database"
+            ));
+        }
+        // What these programs want always. sqlx does not know it.
+        "target_session_attrs" => matches!(value, "any" | "read-write" | "primary"),
         "hostaddr" => value.parse::<IpAddr>().is_ok(),
         "port" => value.parse::<u16>().is_ok(),
         "statement-cache-capacity" => value.parse::<usize>().is_ok(),

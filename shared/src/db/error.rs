@@ -3,17 +3,22 @@
 use std::io;
 use std::time::Duration;
 
+/// Why there is no session with a server.
+#[derive(Debug, thiserror::Error)]
+#[error("{server}: {error}")]
+pub struct ConnectError {
+    /// Host and port, or the folder of its socket and the port.
+    pub server: String,
+    /// Why not.
+    pub error: Error,
+}
+
 /// Why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No session with this server.
-    #[error("{server}: {error}")]
-    Connect {
-        /// Host and port, or the folder of its socket.
-        server: String,
-        /// Why not.
-        error: Box<Error>,
-    },
+    /// No session with any of these servers, which are all that the URL names, in its order.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Connect(Vec<ConnectError>),
     /// The operation took longer than this.
     #[error("the database did not answer within {0:?}")]
     Timeout(Duration),
@@ -36,16 +41,23 @@ pub enum Error {
          point DATABASE_URL at the server itself, this program needs one session only"
     )]
     Pooled,
-    /// The server's certificate is of X.509 version 1. Citus makes such, for a server without one.
+    /// The server's certificate can't be used whoever has signed it. Openssl's `req -x509` makes the
+    /// first kind, and Citus makes the last one for a server without `ssl`.
     #[error(
-        "the server's certificate is of X.509 version 1, which is not supported: replace it \
-         (Citus makes such a certificate where `ssl` is off)"
+        "the server's certificate {0}: it must be of X.509 version 3, have the host's name or address \
+         as subjectAltName, and be signed by an authority of sslrootcert without being one (CA:FALSE)"
     )]
-    CertificateVersion,
+    Certificate(&'static str),
+    /// The connection was closed before a session began.
+    #[error(
+        "the connection was closed before a session began: a load balancer without a server behind \
+         it does so, or the port is not that of Postgres"
+    )]
+    Closed,
     /// Any other error of the server or the driver. The message holds no values of ours: a server
     /// puts those into the detail, which `Display` leaves out.
     // Not a `source`: sqlx's message already includes its causes.
-    #[error("{0}")]
+    #[error("{}", message(.0))]
     Database(sqlx::Error),
 }
 
@@ -57,15 +69,13 @@ impl From<sqlx::Error> for Error {
 
 impl Error {
     /// True if the condition can pass by itself, so that a retry can succeed. Otherwise an operator
-    /// must act.
+    /// must act: of several servers, on one at least.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { error, .. } => error.is_transient(),
-            Self::Timeout(_) | Self::Standby | Self::ReadOnly => true,
-            Self::Schema(_) | Self::RowMissing(_) | Self::Pooled | Self::CertificateVersion => {
-                false
-            }
+            Self::Connect(errors) => errors.iter().all(|failed| failed.error.is_transient()),
+            Self::Timeout(_) | Self::Standby | Self::ReadOnly | Self::Closed => true,
+            Self::Schema(_) | Self::RowMissing(_) | Self::Pooled | Self::Certificate(_) => false,
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => {
                     error.code().is_some_and(|code| is_transient_state(&code))
@@ -80,6 +90,13 @@ impl Error {
                 error => matches!(error, sqlx::Error::WorkerCrashed),
             },
         }
+    }
+
+    /// True if a server refuses sessions for a reason that lasts, such as a wrong password, a missing
+    /// database or a certificate. Each attempt is then a line in the server's log.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Connect(_)) && !self.is_transient()
     }
 
     /// True if a statement ended because it did not get a lock within `lock_timeout`.
@@ -106,12 +123,35 @@ impl Error {
             error.message().contains(rejection)
         });
         if is_pooler {
-            Self::Pooled
-        } else if error.to_string().contains("UnsupportedCertVersion") {
-            Self::CertificateVersion
-        } else {
-            Self::Database(error)
+            return Self::Pooled;
         }
+        let text = error.to_string();
+        // With TLS, sqlx reads nothing as a byte of zero.
+        if text.contains("response from SSLRequest: 0x00") || text.contains("got 0 bytes at EOF") {
+            return Self::Closed;
+        }
+        let certificate = [
+            ("CaUsedAsEndEntity", "is an authority's own"),
+            ("is not valid for any names", "has no name"),
+            ("UnsupportedCertVersion", "is of X.509 version 1"),
+        ];
+        match certificate
+            .into_iter()
+            .find(|(part, _)| text.contains(part))
+        {
+            Some((_, problem)) => Self::Certificate(problem),
+            None => Self::Database(error),
+        }
+    }
+}
+
+/// The driver's message, without the line of Postgres' source that it appends to a server's.
+fn message(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => {
+            format!("error returned from database: {}", error.message())
+        }
+        error => error.to_string(),
     }
 }
 

@@ -67,7 +67,7 @@ pub async fn migrate_within(session: &mut Session, limit: Duration) -> Result<()
                 "other sessions use a table that a migration changes, or migrate; retrying"
             );
         }
-        sleep(backoff.next_delay()).await;
+        sleep(backoff.next_delay(&error)).await;
     }
 }
 

@@ -14,8 +14,7 @@ pub type Session = PgConnection;
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Parameters that every session asks for, whatever the defaults of the server, the database and
-/// the role are. `deploy/postgres/roles.sql` has the same, without the marker and the timeout of
-/// idle transactions, and with `transaction_timeout`, which [`initialize`] sets.
+/// the role are. [`initialize`] adds `transaction_timeout`.
 ///
 /// These parameters stay as the operator has them: `search_path` (the tables may be in any schema),
 /// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`initialize`] rejects
