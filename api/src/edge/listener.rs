@@ -32,6 +32,7 @@ impl Listeners {
         public: SocketAddr,
         admin: SocketAddr,
         reuse_port: bool,
+        write_timeout: Duration,
     ) -> anyhow::Result<Self> {
         let mut passed = ListenFd::from_env();
         let mut take = |index: usize, setting: &str, address: SocketAddr, reuse_port: bool| {
@@ -45,6 +46,10 @@ impl Listeners {
                     let socket = SockRef::from(&listener);
                     // Accepted sockets inherit these.
                     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
+                    // The kernel closes a connection whose client has not acknowledged, or made room
+                    // for, what was sent for as long. Elsewhere there is no such timeout.
+                    #[cfg(target_os = "linux")]
+                    socket.set_tcp_user_timeout(Some(write_timeout))?;
                     socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
                     socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
                     listener.set_nonblocking(true)?;

@@ -9,9 +9,9 @@
 mod clients;
 mod contract;
 mod database;
-mod fuzz;
 mod logs;
-mod raw_http;
+mod raw;
+mod requests;
 mod settings;
 mod stop;
 
@@ -19,8 +19,10 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use shared::db::Session;
 use shared::domain::users::Layout;
 use shared::domain::{MinPoints, rounds};
+use sqlx::raw_sql;
 use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually};
 use tokio::time::sleep;
 
@@ -71,6 +73,16 @@ async fn round(database: &TestDatabase, minimum: &str) {
     )
     .await
     .unwrap();
+}
+
+/// A session that holds the row which every query moves, until it is closed.
+async fn lock_last_query(database: &TestDatabase) -> Session {
+    let mut session = database.superuser().await;
+    raw_sql("begin; select from last_query for update")
+        .execute(&mut session)
+        .await
+        .unwrap();
+    session
 }
 
 /// Signals a replica until it has ended. Only a signal that comes a second after the first stop

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use rand::RngExt;
+use serde::Serialize;
 
 use crate::db::{Error, Session};
 
@@ -10,8 +11,8 @@ use crate::db::{Error, Session};
 /// of possible values, as the literal 101.
 pub(crate) const MAX_POINTS: i32 = 100;
 
-/// A user as an answer shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A user as an answer shows it, as JSON too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct User {
     /// Positive.
     pub id: i64,
