@@ -6,9 +6,7 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
 use serde_json::Value;
-use testkit::{
-    Client, Program, ReservedAddress, TEST_TIMEOUT, TestDatabase, eventually, free_address,
-};
+use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually, free_address};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
@@ -107,8 +105,7 @@ async fn a_log_that_cannot_be_written_ends_no_replica() {
         .unwrap()
         .into();
     for log in [full, broken_pipe.into()] {
-        let reserved = ReservedAddress::new();
-        let (public, admin) = (reserved.get(), free_address());
+        let (public, admin) = (free_address(), free_address());
         let environment = [
             ("LISTEN", &*public.to_string()),
             ("REUSE_PORT", "true"),

@@ -6,8 +6,15 @@
     reason = "a test panics where it can't go on"
 )]
 
+mod chain;
+mod citus;
+mod clock;
 mod faults;
+mod full_disk;
+mod pooler;
+mod random_faults;
 mod refusals;
+mod service;
 mod settings;
 mod start;
 
