@@ -119,3 +119,8 @@ async fn a_duration_has_an_upper_bound() {
         }
     }
 }
+
+#[test]
+fn every_setting_is_documented_with_its_default() {
+    testkit::settings::assert_documented::<api::Settings>();
+}

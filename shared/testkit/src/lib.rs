@@ -13,6 +13,7 @@ mod client;
 mod database;
 mod program;
 mod proxy;
+pub mod settings;
 pub mod sql;
 
 pub use checker::{Checker, Observation, Report};

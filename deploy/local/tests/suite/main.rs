@@ -15,7 +15,6 @@ mod pooler;
 mod random_faults;
 mod refusals;
 mod service;
-mod settings;
 mod start;
 
 use std::path::Path;
