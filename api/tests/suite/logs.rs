@@ -5,7 +5,7 @@ use std::io::pipe;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
-use testkit::{Client, Program, ReservedAddress, TestDatabase, eventually, free_address};
+use testkit::{Client, Program, TestDatabase, eventually, free_address};
 use tokio::process::Command;
 
 use crate::program;
@@ -27,8 +27,7 @@ async fn a_log_that_is_full_closed_or_not_read_fails_no_request() {
     let (_unread, unread_pipe) = pipe().unwrap();
     let full = File::options().write(true).open("/dev/full").unwrap();
     for log in [full.into(), broken_pipe.into(), OwnedFd::from(unread_pipe)] {
-        let reserved = ReservedAddress::new();
-        let (public, admin) = (reserved.get(), free_address());
+        let (public, admin) = (free_address(), free_address());
         let mut command = Command::new("sh");
         // `Program` captures standard output and error, so the log is passed as standard input.
         command
@@ -39,7 +38,6 @@ async fn a_log_that_is_full_closed_or_not_read_fails_no_request() {
             ])
             .env("DATABASE_URL", &database.api)
             .env("LISTEN", public.to_string())
-            .env("REUSE_PORT", "true")
             .env("ADMIN_LISTEN", admin.to_string())
             .env("DRAIN_DELAY", "0s")
             .env("REQUEST_TIMEOUT", "50s")

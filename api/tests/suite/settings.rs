@@ -100,3 +100,8 @@ async fn the_exit_status_of_a_health_check_is_the_state_of_the_replica() {
         "{output}"
     );
 }
+
+#[test]
+fn every_setting_is_documented_with_its_default() {
+    testkit::settings::assert_documented::<api::Settings>();
+}

@@ -81,3 +81,11 @@ pub(crate) enum Subcommand {
     #[command(hide = true)]
     Worker(Box<worker::Settings>),
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_setting_is_documented_with_its_default() {
+        testkit::settings::assert_documented::<super::Settings>();
+    }
+}

@@ -88,9 +88,9 @@ impl TestDatabase {
     async fn copy(server: Arc<Mutex<Server>>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut session = connect(&server.lock().await.url("postgres", "postgres")).await;
         let owner = roles::OWNER;
         let create = format!("create database {name} template {TEMPLATE} owner {owner}");
+        let mut session = connect(&server.lock().await.url("postgres", "postgres")).await;
         sql::run(&mut session, &create).await;
         close(session).await;
         Self::on(server, name).await
@@ -110,6 +110,11 @@ impl TestDatabase {
             api,
             superuser,
         }
+    }
+
+    /// Its server's port.
+    pub async fn port(&self) -> u16 {
+        self.server.lock().await.port()
     }
 
     /// The database's name.
@@ -158,20 +163,13 @@ impl TestDatabase {
         values
     }
 
-    /// Ends its server at once, like a crash, and starts it again.
-    pub async fn crash_and_restart(&self) {
-        let mut server = self.server.lock().await;
-        tokio::task::block_in_place(|| {
-            server.crash();
-            server.start_again()
-        })
-        .unwrap_or_else(|error| panic!("{error}"));
-    }
-
     /// Starts a synchronous standby of its server, and returns this database on the standby. From
     /// now on every commit waits for it. The server's open sessions end, so it must not be the
     /// shared one.
     pub async fn standby(&self) -> Self {
+        // After a crash of the server, the standby would wait for 5 s before it tries again.
+        self.run("alter system set wal_retrieve_retry_interval = '100ms'")
+            .await;
         let mut server = self.server.lock().await;
         let standby = tokio::task::block_in_place(|| server.start_standby())
             .unwrap_or_else(|error| panic!("{error}"));

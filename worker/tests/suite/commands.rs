@@ -276,3 +276,8 @@ async fn a_worker_that_cannot_listen_logs_why_and_exits_with_status_1() {
     assert_eq!(program.count_events("worker_failed"), 1);
     assert!(program.output().contains(&address), "{}", program.output());
 }
+
+#[test]
+fn every_setting_is_documented_with_its_default() {
+    testkit::settings::assert_documented::<worker::Settings>();
+}

@@ -6,9 +6,15 @@
     reason = "a test panics where it can't go on"
 )]
 
+mod chain;
+mod citus;
+mod clock;
 mod faults;
+mod full_disk;
+mod pooler;
+mod random_faults;
 mod refusals;
-mod settings;
+mod service;
 mod start;
 
 use std::path::Path;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use testkit::{Client, Program, TestDatabase};
 
-use crate::{start_replica, start_worker};
+use crate::service::{replica, worker};
 
 /// Starts PgBouncer in front of the database. It can't listen on port 0, so it gets a listening
 /// socket, as from systemd: file 3, with variables that name the process that it is for.
@@ -63,8 +63,8 @@ async fn behind_a_pooler_both_programs_log_at_once_what_they_need() {
     ] {
         let (pooler, address, _folder) = start_pooler(&database, settings).await;
         let url = |role| format!("postgres://anybody@{address}/{role}");
-        let mut worker = start_worker(&url("worker"), &[]);
-        let mut replica = start_replica(&url("api"));
+        let mut worker = worker(&url("worker"), &[]);
+        let mut replica = replica(&url("api"));
         for program in [&mut worker, &mut replica] {
             program
                 .wait_for_output("the database is behind a pooler")

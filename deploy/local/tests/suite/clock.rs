@@ -2,20 +2,21 @@
 
 use std::fs;
 
-use testkit::{Checker, Client, TestDatabase, eventually};
+use testkit::{Checker, Client, Program, TestDatabase, eventually};
 
-use crate::{start_worker, wait_for_next_round};
+use crate::service::{wait_for_next_round, worker};
 
-/// The path of the library of Debian's package faketime.
-fn faketime_library() -> String {
-    let folders = fs::read_dir("/usr/lib").expect("every Debian has /usr/lib");
-    folders
-        .flatten()
+/// Starts a worker under faketime (Debian's package), with these settings of it.
+fn worker_with_clock(database: &TestDatabase, clock: &[(&str, &str)]) -> Program {
+    let library = (fs::read_dir("/usr/lib").unwrap().flatten())
         .map(|folder| folder.path().join("faketime/libfaketimeMT.so.1"))
         .find(|path| path.exists())
-        .expect("faketime is installed: sudo apt-get install -y faketime")
-        .display()
-        .to_string()
+        .expect("faketime is installed: sudo apt-get install -y faketime");
+    let common = [
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+    ];
+    worker(&database.worker, &[&common, clock].concat())
 }
 
 #[tokio::test]
@@ -23,15 +24,8 @@ fn faketime_library() -> String {
 async fn workers_whose_clocks_are_an_hour_wrong_do_each_tick_once() {
     let database = TestDatabase::with_users(1_000).await;
     let checker = Checker::install(&database).await;
-    let library = faketime_library();
-    let mut workers = ["+1h", "-1h"].map(|offset| {
-        let clock = [
-            ("LD_PRELOAD", &*library),
-            ("FAKETIME", offset),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-        ];
-        start_worker(&database.worker, &clock)
-    });
+    let mut workers =
+        ["+1h", "-1h"].map(|offset| worker_with_clock(&database, &[("FAKETIME", offset)]));
     eventually("twenty rounds", async || {
         database.value("select count(*) >= 20 from rounds").await
     })
@@ -41,9 +35,8 @@ async fn workers_whose_clocks_are_an_hour_wrong_do_each_tick_once() {
     }
     let report = checker.report(&database).await;
     assert!(report.is_clean(), "{report}");
-    let late: i64 = database
-        .value("select count(*) from rounds where started_at - tick_at > interval '1 minute'")
-        .await;
+    let late = "select count(*) from rounds where started_at - tick_at > interval '1 minute'";
+    let late: i64 = database.value(late).await;
     assert_eq!(late, 0, "ticks follow the database's clock");
 }
 
@@ -54,16 +47,10 @@ async fn when_a_clock_that_is_set_back_stops_the_scheduler_livez_fails_and_round
     let folder = tempfile::tempdir().unwrap();
     let clock = folder.path().join("clock");
     fs::write(&clock, "+0").unwrap();
-    let library = faketime_library();
-    let clock_settings = [
-        ("LD_PRELOAD", &*library),
-        ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
-        ("FAKETIME_NO_CACHE", "1"),
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
-    ];
-    let mut program = start_worker(&database.worker, &clock_settings);
-    program.wait_for_event("round_done").await;
-    let admin = Client::new(program.address("admin").await);
+    let file = ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap());
+    let mut worker = worker_with_clock(&database, &[file, ("FAKETIME_NO_CACHE", "1")]);
+    worker.wait_for_event("round_done").await;
+    let admin = Client::new(worker.address("admin").await);
     assert_eq!(admin.get("/livez").await.status, 200);
     fs::write(&clock, "-1h").unwrap();
     eventually("/livez fails", async || {
@@ -72,5 +59,5 @@ async fn when_a_clock_that_is_set_back_stops_the_scheduler_livez_fails_and_round
     })
     .await;
     wait_for_next_round(&database).await;
-    assert!(program.stop().await.success());
+    assert!(worker.stop().await.success());
 }
