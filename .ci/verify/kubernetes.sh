@@ -28,6 +28,9 @@ for overlay in local production; do
     render overlays/$overlay monitoring
 done
 
+# No release adds users.
+! grep -e --users "$work/production.yaml" || fail "each release seeds"
+
 echo "-- the PrometheusRule is a copy of deploy/monitoring/rules.yaml"
 rule=deploy/kubernetes/components/monitoring/prometheus-rule.yaml
 cp $rule "$work/prometheus-rule"
