@@ -27,7 +27,9 @@ for overlay in local production; do
     render overlays/$overlay
     render overlays/$overlay monitoring
 done
+render overlays/production openshift
 
+! grep -E 'runAs(User|Group)|fsGroup' "$work/production-openshift.yaml" || fail "OpenShift rejects these ids"
 # No release adds users.
 ! grep -e --users "$work/production.yaml" || fail "each release seeds"
 
