@@ -51,7 +51,8 @@ impl Programs {
             .context(env!("CARGO"))?;
         ensure!(status.success(), "the build failed");
         // The profile `bench` shares the folder of `release`. Benchmarks are in its folder `deps`.
-        let folder = current_exe()?.join("../..").canonicalize()?;
+        let executable = current_exe()?;
+        let folder = executable.ancestors().nth(2).unwrap_or(&executable);
         Self::find(&folder.to_string_lossy())
             .map_err(|error| anyhow::anyhow!("{}: {error}", folder.display()))
     }
