@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use testkit::{Program, ReservedAddress, TestDatabase};
+use testkit::{Program, TestDatabase};
 
 /// The executables of one commit.
 #[derive(Clone, Debug)]
@@ -59,20 +59,23 @@ impl Programs {
 
     /// Starts replicas on one address, and waits until they are connected to the database.
     pub(crate) async fn start_replicas(&self, count: usize, database: &TestDatabase) -> Servers {
-        let reserved = ReservedAddress::new();
-        let environment = [
-            ("DATABASE_URL", database.api.clone()),
-            ("LISTEN", reserved.get().to_string()),
-            ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
-            ("REUSE_PORT", "true".to_owned()),
-        ];
-        let start = || Program::start(&self.api, &[], environment.clone());
-        let mut programs: Vec<_> = std::iter::repeat_with(start).take(count).collect();
-        for program in &mut programs {
+        let mut address: SocketAddr = ([127, 0, 0, 1], 0).into();
+        let mut programs = Vec::new();
+        for _ in 0..count {
+            let environment = [
+                ("DATABASE_URL", database.api.clone()),
+                ("LISTEN", address.to_string()),
+                ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
+                ("REUSE_PORT", "true".to_owned()),
+            ];
+            let mut program = Program::start(&self.api, &[], environment);
+            // That of the first one, where the others listen too.
+            address = program.address("listen").await;
             program.wait_for_event("database_connected").await;
+            programs.push(program);
         }
         Servers {
-            address: reserved.get(),
+            address,
             _programs: programs,
         }
     }
