@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -18,8 +19,25 @@ use url::{Host, Url};
 #[error("{0}")]
 pub struct BadUrl(String);
 
+impl BadUrl {
+    /// The same error, naming the setting that the URL is from.
+    #[must_use]
+    pub fn of(self, setting: &str) -> Self {
+        Self(format!("{setting}: {self}"))
+    }
+}
+
+/// The servers of the URL that a file holds.
+pub(super) fn read(file: &Path) -> Result<Vec<PgConnectOptions>, BadUrl> {
+    let read = fs::read_to_string(file).or_else(|error| bad(&error.to_string()));
+    read.and_then(|text| parse(&text))
+        .map_err(|error| error.of(&format!("DATABASE_URL_FILE {}", file.display())))
+}
+
 /// The servers of a URL, in its order.
 pub(super) fn parse(text: &str) -> Result<Vec<PgConnectOptions>, BadUrl> {
+    // A file usually ends with a line break.
+    let text = text.trim();
     let Some(rest) = text
         .strip_prefix("postgres://")
         .or_else(|| text.strip_prefix("postgresql://"))

@@ -1,8 +1,7 @@
 //! Settings of a program, read once at its start. Each is a flag and an environment variable.
 
 use std::fmt::{self, Display};
-use std::fs;
-use std::io::{self, Write, stderr, stdout};
+use std::io::{Write, stderr, stdout};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -99,20 +98,12 @@ impl DatabaseArgs {
     /// # Errors
     /// When there is no valid URL. The error names the setting and shows no part of the URL.
     pub fn parse(&self, application_name: &str) -> Result<Database, DatabaseArgsError> {
-        let (setting, url) = match (&self.database_url, &self.database_url_file) {
-            (Some(url), _) => ("DATABASE_URL".to_owned(), url.clone()),
-            (None, Some(path)) => {
-                let setting = format!("DATABASE_URL_FILE {}", path.display());
-                match fs::read_to_string(path) {
-                    Ok(text) => (setting, text),
-                    Err(error) => return Err(DatabaseArgsError::File { setting, error }),
-                }
-            }
-            (None, None) => return Err(DatabaseArgsError::Unset),
-        };
-        // A file usually ends with a line break.
-        Database::parse(url.trim_end(), application_name)
-            .map_err(|error| DatabaseArgsError::Url { setting, error })
+        match (&self.database_url, &self.database_url_file) {
+            (Some(url), _) => Database::parse(url, application_name)
+                .map_err(|error| error.of("DATABASE_URL").into()),
+            (None, Some(file)) => Ok(Database::read(file.clone(), application_name)?),
+            (None, None) => Err(DatabaseArgsError::Unset),
+        }
     }
 }
 
@@ -130,20 +121,7 @@ pub enum DatabaseArgsError {
     /// Neither setting is set.
     #[error("neither DATABASE_URL nor DATABASE_URL_FILE is set")]
     Unset,
-    /// The file can't be read.
-    #[error("{setting}: {error}")]
-    File {
-        /// The setting's name and value.
-        setting: String,
-        /// Why it can't be read.
-        error: io::Error,
-    },
-    /// The value or the file's content is not a URL.
-    #[error("{setting}: {error}")]
-    Url {
-        /// The setting's name, and the file's path if it came from one.
-        setting: String,
-        /// What is wrong with it.
-        error: BadUrl,
-    },
+    /// The URL is not valid, or its file can't be read.
+    #[error("{0}")]
+    Url(#[from] BadUrl),
 }
