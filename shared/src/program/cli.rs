@@ -1,14 +1,18 @@
 //! Settings of a program, read once at its start. Each is a flag and an environment variable.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fmt::{self, Display};
 use std::io::{Write, stderr, stdout};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::Resettable;
 use clap::error::ErrorKind;
-use clap::{Args, Parser};
+use clap::{Args, Command, Parser};
 use humantime::format_duration;
 
 use crate::db::{BadUrl, Database};
@@ -34,13 +38,28 @@ pub fn duration(
     }
 }
 
-/// Parses the settings of a program from its arguments and environment.
+/// The value parser of an address to listen on. Its error has an example.
+///
+/// # Errors
+/// When it is not an IP address with a port.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "it must be an IP address and a port, such as 127.0.0.1:4000, or [::]:4000 for all \
+         addresses"
+            .to_owned()
+    })
+}
+
+/// Parses the settings of a program from its arguments and environment. An empty variable counts as
+/// one that is not set.
 ///
 /// # Errors
 /// The status to exit with: success after `--help` and `--version`; 2 after a bad setting, which
 /// has then been named in one line on standard error.
 pub fn parse<Settings: Parser>() -> Result<Settings, ExitCode> {
-    Settings::try_parse().map_err(|error| match error.kind() {
+    let matches = without_empty_variables(Settings::command()).try_get_matches();
+    let settings = matches.and_then(|matches| Settings::from_arg_matches(&matches));
+    settings.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // If standard output is closed, there is no other place for the text.
             let _ = error.print();
@@ -59,6 +78,17 @@ pub fn parse<Settings: Parser>() -> Result<Settings, ExitCode> {
             ExitCode::from(BAD_SETTING)
         }
     })
+}
+
+/// Orchestrators pass a variable that was left blank as an empty one.
+fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|argument| match argument.get_env() {
+            Some(name) if is_empty(name) => argument.env(Resettable::Reset),
+            _ => argument,
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// Names a bad setting in one line on standard error, and returns the status to exit with.

@@ -21,8 +21,8 @@ fn an_error_names_a_parameter_and_shows_no_value() {
     for (url, named) in [
         ("postgres://r:p@h/d?sslpassword=canary", "sslpassword"),
         (
-            "postgres://r:p@h/d?channel_binding=canary",
-            "channel_binding",
+            "postgres://r:p@h/d?channel_binding=require",
+            "channel_binding can only be prefer",
         ),
         ("postgres://r:p@h/d?canary%20=x", "parameter"),
         ("postgres://r:p@h/d?sslmode=canary", "sslmode"),
@@ -43,11 +43,40 @@ fn an_error_names_a_parameter_and_shows_no_value() {
         ("postgres://r:canary?x@h/d", "%3F"),
         ("postgres://r:%ff%fecanary@h/d", "%"),
         ("mysql://r:canary@h/d", "postgres://"),
+        ("\"postgres://r:canary@h/d\"", "quotes"),
+        ("postgres://r:p@h/d\nDATABASE_URL=canary", "line"),
     ] {
         let rejection = rejection(url);
         assert!(rejection.contains(named), "{url}: {rejection}");
         assert!(!rejection.contains("canary"), "{url}: {rejection}");
     }
+}
+
+#[test]
+fn what_psql_takes_is_taken() {
+    for (url, servers) in [
+        ("\u{feff}postgresql://r:p@h/d\r\n", "h:5432"),
+        (
+            "postgres://r:p@/d?host=/run/postgresql",
+            "/run/postgresql:5432",
+        ),
+        (
+            "postgres://r:p@:5433/d?host=h&connect_timeout=10&channel_binding=prefer",
+            "h:5433",
+        ),
+        (
+            "postgres://r:p@one,[::1]:5433/d?target_session_attrs=primary",
+            "one:5432\", \"[::1]:5433",
+        ),
+    ] {
+        let database = format!("{:?}", Database::parse(url, "test").unwrap());
+        assert!(
+            database.contains(&format!("[\"{servers}\"]")),
+            "{url}: {database}"
+        );
+    }
+    // Its own default, which is a folder or the local host.
+    Database::parse("postgres://r:p@/d", "test").unwrap();
 }
 
 #[test]
