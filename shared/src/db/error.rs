@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use super::BadUrl;
+
 /// Why there is no session with a server.
 #[derive(Debug, thiserror::Error)]
 #[error("{server}: {error}")]
@@ -16,6 +18,9 @@ pub struct ConnectError {
 /// Why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The file that holds the URL can't be used any more.
+    #[error("{0}")]
+    Url(#[from] BadUrl),
     /// No session with any of these servers, which are all that the URL names, in its order.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Connect(Vec<ConnectError>),
@@ -75,7 +80,11 @@ impl Error {
         match self {
             Self::Connect(errors) => errors.iter().all(|failed| failed.error.is_transient()),
             Self::Timeout(_) | Self::Standby | Self::ReadOnly | Self::Closed => true,
-            Self::Schema(_) | Self::RowMissing(_) | Self::Pooled | Self::Certificate(_) => false,
+            Self::Url(_)
+            | Self::Schema(_)
+            | Self::RowMissing(_)
+            | Self::Pooled
+            | Self::Certificate(_) => false,
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => {
                     error.code().is_some_and(|code| is_transient_state(&code))
