@@ -111,15 +111,7 @@ async fn no_response_metric_or_log_line_contains_the_minimum_or_the_password() {
     let (mut program, client) =
         replica(&database, &[("RUST_LOG", "trace"), ("LOG_FORMAT", "json")]).await;
     let mut replies = Vec::new();
-    for path in [
-        "/",
-        "/nope",
-        "/readyz",
-        "/livez",
-        "/openapi.json",
-        "/",
-        "/metrics",
-    ] {
+    for path in ["/", "/nope", "/readyz", "/openapi.json", "/metrics"] {
         replies.push(client.get(path).await);
     }
     replies.push(client.send(Method::POST, "/").await.unwrap());

@@ -46,16 +46,13 @@ async fn a_log_that_is_full_closed_or_not_read_fails_no_request() {
             .stdin(log);
         let mut program = Program::spawn(command);
         let (client, admin) = (Client::new(public), Client::new(admin));
-        let answered = eventually("it answers", async || {
+        eventually("it answers", async || {
             client
                 .try_get("/")
                 .await
                 .is_some_and(|reply| reply.status == 200)
-        });
-        tokio::select! {
-            () = answered => {}
-            status = program.wait() => panic!("it ended: {status}"),
-        }
+        })
+        .await;
         eventually("the log is full", async || {
             for _ in 0..500 {
                 assert_eq!(client.get("/").await.status, 200);

@@ -29,17 +29,15 @@ pub(crate) async fn read_until_closed(stream: &mut TcpStream) -> String {
     String::from_utf8(received).unwrap()
 }
 
-/// A connection over which a query has been answered.
-pub(crate) async fn kept_connection(address: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+/// Sends a query, and returns its response. The connection stays open.
+pub(crate) async fn query(stream: &mut TcpStream) -> String {
     stream.write_all(GET).await.unwrap();
-    // The body ends with the only `}` that a `}` follows, or with that after `null` or the time.
     let mut response = String::new();
     while !(response.contains("\"timestamp\":") && response.ends_with('}')) {
         response.push(stream.read_u8().await.unwrap().into());
     }
     assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
-    stream
+    response
 }
 
 /// Asserts that `response` is one complete problem (RFC 9457) with this status.

@@ -1,9 +1,8 @@
-//! Settings of the replica's program, and its health check.
+//! Settings of the replica's program.
 
-use nix::sys::signal::Signal;
 use testkit::TestDatabase;
 
-use crate::{program, replica, stop_at_once, wait_until_ready};
+use crate::program;
 
 #[tokio::test]
 async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
@@ -55,48 +54,14 @@ async fn the_url_can_come_from_a_file() {
     );
     replica.wait_for_event("database_connected").await;
 
-    let both = [
-        ("DATABASE_URL_FILE", path),
-        ("DATABASE_URL", &*database.api),
-    ];
     std::fs::write(path, "canary-password").unwrap();
-    for environment in [&both[..1], &both[..]] {
-        let mut program = program(&[], environment);
-        assert_eq!(program.wait().await.code(), Some(2));
-        let output = program.output();
-        assert!(
-            output.contains("DATABASE_URL_FILE") || output.contains("--database-url-file"),
-            "{output}"
-        );
-        assert!(
-            output.lines().count() == 1 && !output.contains("canary-password"),
-            "{output}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn the_exit_status_of_a_health_check_is_the_state_of_the_replica() {
-    let database = TestDatabase::new().await;
-    let (mut replica, client) = replica(&database, &[("DRAIN_DELAY", "1h")]).await;
-    wait_until_ready(&client).await;
-    let admin = replica.address("admin").await.to_string();
-    let check = async || {
-        let mut check = program(&["healthcheck"], &[("ADMIN_LISTEN", &admin)]);
-        (check.wait().await.code(), check.output())
-    };
-    assert_eq!(check().await, (Some(0), String::new()));
-    replica.signal(Signal::SIGTERM);
-    replica.wait_for_event("replica_draining").await;
-    let (status, output) = check().await;
+    let mut program = program(&[], &[("DATABASE_URL_FILE", path)]);
+    assert_eq!(program.wait().await.code(), Some(2));
+    let output = program.output();
     assert!(
-        status == Some(1) && output.starts_with("/readyz: "),
-        "{output}"
-    );
-    assert!(stop_at_once(&mut replica).await.success());
-    let (status, output) = check().await;
-    assert!(
-        status == Some(1) && output.starts_with("/livez: "),
+        output.contains("DATABASE_URL_FILE")
+            && output.lines().count() == 1
+            && !output.contains("canary-password"),
         "{output}"
     );
 }

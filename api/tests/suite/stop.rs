@@ -1,14 +1,16 @@
 //! How a replica stops: by one signal, by two, with connections open, queued or without end, and
 //! without a database.
 
-use hyper::Method;
-use nix::sys::signal::Signal;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
 use testkit::{Client, TestDatabase, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::sleep;
 
-use crate::raw::{GET, kept_connection, read_until_closed};
-use crate::{admin, replica, stop_at_once};
+use crate::raw::{GET, query, read_until_closed};
+use crate::{replica, wait_until_ready};
 
 async fn wait_until_draining(client: &Client) {
     eventually("it drains", async || {
@@ -26,35 +28,27 @@ async fn a_shutdown_drains_then_closes_connections_then_ends() {
         ("IDLE_TIMEOUT", "1h"),
     ];
     let (mut program, client) = replica(&database, &environment).await;
-    let mut idle = kept_connection(program.address("listen").await).await;
-    let admin = admin(&mut program).await;
-    assert_eq!(client.get("/").await.status, 200);
+    let mut stream = TcpStream::connect(program.address("listen").await)
+        .await
+        .unwrap();
+    let check_health = async |address: String| {
+        let mut check = crate::program(&["healthcheck"], &[("ADMIN_LISTEN", &address)]);
+        (check.wait().await.code(), check.output())
+    };
+    wait_until_ready(&client).await;
+    let admin_address = program.address("admin").await.to_string();
+    assert_eq!(check_health(admin_address.clone()).await.0, Some(0));
     program.signal(Signal::SIGTERM);
     wait_until_draining(&client).await;
-    assert_eq!(admin.get("/readyz").await.status, 503);
-    assert_eq!(admin.get("/livez").await.status, 200);
-    // It still serves, and keeps its connections open.
-    let reply = client.get("/").await;
-    assert_eq!(
-        (reply.status.as_u16(), reply.header("connection")),
-        (200, "")
-    );
-    // After the delay each response closes its connection. Until then none fails.
-    loop {
-        let reply = client.send(Method::GET, "/").await.unwrap();
-        assert_eq!(reply.status, 200);
-        if reply.header("connection") == "close" {
-            break;
-        }
-    }
-    // An idle connection is closed later, because its next request may be on its way.
-    idle.write_all(GET).await.unwrap();
-    let last = read_until_closed(&mut idle).await;
-    assert!(last.contains("connection: close\r\n"), "{last}");
-    // Health checks are answered as long as the program runs.
-    if let Ok(reply) = admin.send(Method::GET, "/livez").await {
-        assert_eq!(reply.status, 200);
-    }
+    let (status, output) = check_health(admin_address).await;
+    assert_eq!(status, Some(1), "{output}");
+    assert!(output.starts_with("/readyz: "), "{output}");
+    // It still serves, and keeps its connections open. After the delay each ends with its next
+    // response. No request fails until then, though the connection is idle between two of them.
+    let is_last = |response: &String| response.contains("connection: close\r\n");
+    assert!(!is_last(&query(&mut stream).await));
+    while !is_last(&query(&mut stream).await) {}
+    assert_eq!(read_until_closed(&mut stream).await, "");
     assert!(program.wait().await.success());
     assert_eq!(program.count_events("replica_stopped"), 1);
 }
@@ -66,7 +60,8 @@ async fn connections_that_are_queued_at_a_stop_are_served() {
     let (mut program, _client) = replica(&database, &environment).await;
     let address = program.address("listen").await;
     // It has the only slot.
-    let mut first = kept_connection(address).await;
+    let mut first = TcpStream::connect(address).await.unwrap();
+    query(&mut first).await;
     let mut queued = Vec::new();
     for _ in 0..20 {
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -93,7 +88,19 @@ async fn one_stop_that_arrives_twice_counts_once_and_a_second_one_stops_at_once(
     program.wait_for_event("stop_repeated").await;
     wait_until_draining(&client).await;
     assert_eq!(client.get("/").await.status, 200);
-    assert!(stop_at_once(&mut program).await.success());
+    // Only a signal that comes a second after the first stop counts as another one.
+    let id = program.id();
+    let signals = async {
+        loop {
+            // It fails once the replica has ended.
+            let _ = kill(id, Signal::SIGTERM);
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        status = program.wait() => assert!(status.success()),
+        () = signals => unreachable!("it signals for ever"),
+    }
 }
 
 #[tokio::test]
