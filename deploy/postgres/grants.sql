@@ -13,8 +13,9 @@ grant update (previous_at, queried_at) on last_query to max_two_api;
 
 grant select on users, settings, rounds to max_two_worker;
 grant update (points, updated_at) on users to max_two_worker;
-grant update (min_points, first_user_id, first_points, second_user_id, second_points)
-    on settings to max_two_worker;
+grant update (
+    min_points, shown_users, first_user_id, first_points, second_user_id, second_points
+) on settings to max_two_worker;
 grant insert, delete on rounds to max_two_worker;
 -- To notice a time in the future, from a clock that was ahead.
 grant select (only_row, queried_at) on last_query to max_two_worker;
