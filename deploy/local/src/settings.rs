@@ -68,7 +68,7 @@ impl Settings {
             Database::parse(url, "max-two").context("DATABASE_URL")?;
         }
         if let Some(folder) = &self.postgres_bin {
-            Binaries::find(Some(folder))?;
+            Binaries::named(folder)?;
         }
         Ok(())
     }
