@@ -36,6 +36,7 @@ use warp::http::{HeaderValue, Request, StatusCode};
 use warp::reply::Response;
 
 use crate::problem::Problem;
+use listener::next_connection;
 use progress::{CHECK_INTERVAL, Progress, Stage};
 
 /// Maximum number of headers in a request.
@@ -48,7 +49,7 @@ const MIN_IDLE_TIME: Duration = Duration::from_secs(1);
 /// descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// The server of one listener.
+/// The server of the listeners of one kind.
 pub(crate) struct Server<Routes> {
     pub(crate) max_connections: usize,
     /// For a request to arrive, from the start of the connection or of the request.
@@ -71,9 +72,13 @@ where
         + Sync
         + 'static,
 {
-    /// Serves `listener`. After `closing` each connection ends with its next response, or once it
-    /// has been idle for a moment; new ones are still served. Returns when none is left.
-    pub(crate) async fn serve(self, listener: TcpListener, closing: impl Future<Output = ()>) {
+    /// Serves all `listeners`. After `closing` each connection ends with its next response, or once
+    /// it has been idle for a moment; new ones are still served. Returns when none is left.
+    pub(crate) async fn serve(
+        self,
+        mut listeners: Vec<TcpListener>,
+        closing: impl Future<Output = ()>,
+    ) {
         let server = Arc::new(self);
         let closed = async {
             closing.await;
@@ -82,29 +87,29 @@ where
             server.connections.wait().await;
         };
         tokio::select! {
-            never = Arc::clone(&server).accept(&listener) => match never {},
+            never = Arc::clone(&server).accept(&mut listeners) => match never {},
             () = closed => {}
         }
-        // Dropping the listener would reset the connections that the kernel has queued. So they are
-        // served as well, even above the limit.
-        while let Some(Ok((stream, _))) = listener.accept().now_or_never() {
+        // Dropping the listeners would reset the connections that the kernel has queued. So they
+        // are served as well, even above the limit.
+        while let Some(Ok(stream)) = next_connection(&mut listeners).now_or_never() {
             Arc::clone(&server).spawn(stream, None);
         }
-        drop(listener);
+        drop(listeners);
         server.connections.wait().await;
     }
 
     /// Accepts connections for ever, as many at a time as the limit allows. The others wait in the
     /// kernel's queue.
-    async fn accept(self: Arc<Self>, listener: &TcpListener) -> Infallible {
+    async fn accept(self: Arc<Self>, listeners: &mut [TcpListener]) -> Infallible {
         // A permit for each connection that may be open.
         let slots = Arc::new(Semaphore::new(self.max_connections));
         let mut can_accept = true;
         loop {
             let slot = Arc::clone(&slots).acquire_owned().await;
             let slot = slot.expect("the semaphore is never closed");
-            match listener.accept().await {
-                Ok((stream, _)) => {
+            match next_connection(listeners).await {
+                Ok(stream) => {
                     can_accept = true;
                     Arc::clone(&self).spawn(stream, Some(slot));
                 }
@@ -159,14 +164,14 @@ where
         mut request: Request<Incoming>,
         progress: &Progress,
     ) -> Result<Response, Infallible> {
-        // Content has no meaning here. It is read, because closing a connection with unread bytes
-        // resets it, and the client would lose the response.
+        // Content has no meaning here. hyper would end the connection where it has not arrived yet,
+        // and the client's next request would fail.
         while let Some(Ok(_)) = request.body_mut().frame().await {}
         progress.set(Stage::Answering);
         let mut response = if request.uri().path().starts_with('/') {
             self.routes.clone().call(request).await?
         } else {
-            // `CONNECT host:443` or `OPTIONS *`, at which warp's path filters panic.
+            // `CONNECT host:443` or `OPTIONS *`, at which some of warp's path filters panic.
             Problem::MethodNotAllowed.response()
         };
         // hyper's own graceful shutdown would close an idle connection at once, and lose a request

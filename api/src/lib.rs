@@ -20,6 +20,7 @@ mod settings;
 pub use settings::Settings;
 
 use std::future::pending;
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,7 @@ use anyhow::{Context, bail};
 use shared::db::Database;
 use shared::program::shutdown::StopSignals;
 use shared::program::{self, Program, healthcheck};
+use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -64,16 +66,11 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     let signals = StopSignals::listen().context("registering signal handlers")?;
     let max_connections = edge::possible_connections(settings.max_connections as usize);
     let max_waiting = settings.max_waiting as usize;
-    let listeners = Listeners::open(
-        settings.listen,
-        settings.admin_listen,
-        settings.reuse_port,
-        settings.write_timeout.into(),
-    )?;
+    let listeners = Listeners::open(&settings)?;
     info!(
         event = "replica_starting",
-        listen = %listeners.public.local_addr()?,
-        admin = %listeners.admin.local_addr()?,
+        listen = %addresses(&listeners.public)?,
+        admin = %addresses(&listeners.admin)?,
         "replica starting"
     );
     let health = Arc::new(Health::default());
@@ -132,6 +129,15 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     }
     info!(event = "replica_stopped", "replica stopped");
     Ok(())
+}
+
+/// The addresses of these listeners, for the log.
+fn addresses(listeners: &[TcpListener]) -> io::Result<String> {
+    let addresses: io::Result<Vec<_>> = listeners
+        .iter()
+        .map(|listener| Ok(listener.local_addr()?.to_string()))
+        .collect();
+    Ok(addresses?.join(", "))
 }
 
 /// Waits for a stop signal, then has connections closed. Returns when those that are left must be

@@ -13,6 +13,9 @@ use shared::domain::users::User;
 
 use crate::problem::Problem;
 
+/// The format of a time, which is in UTC.
+const TIMESTAMP: &str = "%Y-%m-%d %H:%M:%S";
+
 /// A query, with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Query {
@@ -49,7 +52,12 @@ impl Query {
         match self {
             Self::TwoUsers => {
                 let answer = session.answer().await?;
-                let reply = |previous_at| Ok(encode(&TwoUsers::new(&answer.users, previous_at)));
+                let reply = |previous_at: Option<DateTime<Utc>>| {
+                    Ok(encode(&TwoUsers {
+                        users: &answer.users,
+                        timestamp: previous_at.map(|at| at.format(TIMESTAMP).to_string()),
+                    }))
+                };
                 // The first query gets the time of the last query before this message. The others
                 // get the message's own time, as if they had been answered one by one.
                 Ok(Replies {
@@ -66,15 +74,6 @@ impl Query {
 struct TwoUsers<'answer> {
     users: &'answer [User],
     timestamp: Option<String>,
-}
-
-impl<'answer> TwoUsers<'answer> {
-    fn new(users: &'answer [User], previous_at: Option<DateTime<Utc>>) -> Self {
-        Self {
-            users,
-            timestamp: previous_at.map(|at| at.format("%Y-%m-%d %H:%M:%S").to_string()),
-        }
-    }
 }
 
 fn encode(body: &impl Serialize) -> Bytes {

@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -142,22 +141,7 @@ fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
 
 /// The client's `traceparent` header; `None` if there is none, or an invalid or too long one.
 fn traceparent() -> impl Filter<Extract = (Option<String>,), Error = Rejection> + Copy {
-    warp::header::optional::<Traceparent>("traceparent")
-        .map(|header: Option<Traceparent>| header.map(|Traceparent(text)| text))
+    warp::header::optional::<String>("traceparent")
+        .map(|header: Option<String>| header.filter(|text| text.len() <= MAX_TRACEPARENT_LEN))
         .or_else(|_| ready(Ok::<_, Rejection>((None,))))
-}
-
-struct Traceparent(String);
-
-struct TooLong;
-
-impl FromStr for Traceparent {
-    type Err = TooLong;
-
-    fn from_str(text: &str) -> Result<Self, TooLong> {
-        if text.len() > MAX_TRACEPARENT_LEN {
-            return Err(TooLong);
-        }
-        Ok(Self(text.to_owned()))
-    }
 }

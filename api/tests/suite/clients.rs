@@ -66,7 +66,10 @@ async fn misbehave(kind: usize, address: SocketAddr) -> Duration {
             }
         }
         // or sends requests until the buffers are full, and reads no response.
-        _ => while stream.write_all(&GET.repeat(100)).await.is_ok() {},
+        _ => {
+            let request = b"GET /openapi.json HTTP/1.1\r\n\r\n";
+            while stream.write_all(request).await.is_ok() {}
+        }
     }
     if kind < 3 {
         assert_eq!(read_until_closed(&mut stream).await, "");
@@ -75,6 +78,10 @@ async fn misbehave(kind: usize, address: SocketAddr) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(
+    not(target_os = "linux"),
+    ignore = "the kernel has no timeout of what is not read"
+)]
 async fn four_thousand_bad_clients_are_disconnected_and_good_ones_answered() {
     let database = TestDatabase::with_users(100).await;
     round(&database, "10").await;
@@ -86,21 +93,15 @@ async fn four_thousand_bad_clients_are_disconnected_and_good_ones_answered() {
     for number in 0..4_000 {
         // One in eighty does not read.
         let kind = if number % 80 == 0 { 3 } else { number % 3 };
-        bad_clients.spawn(misbehave(kind, address));
+        bad_clients.spawn(async move { (kind, misbehave(kind, address).await) });
     }
-    let good_client = async {
-        let mut answers = 0_u64;
-        while !bad_clients.is_empty() {
-            assert_eq!(client.get("/").await.status, 200);
-            answers += 1;
-            while let Some(took) = bad_clients.try_join_next() {
-                let took = took.unwrap();
-                assert!(took < Duration::from_secs(12), "{took:?}");
-            }
+    while !bad_clients.is_empty() {
+        assert_eq!(client.get("/").await.status, 200);
+        while let Some(bad_client) = bad_clients.try_join_next() {
+            let (kind, took) = bad_client.unwrap();
+            assert!(took < Duration::from_secs(12), "{kind}: {took:?}");
         }
-        answers
-    };
-    assert!(good_client.await > 100);
+    }
     let status = std::fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap();
     let peak = status
         .lines()

@@ -4,7 +4,7 @@
 use hyper::Method;
 use serde_json::{Value, json};
 use shared::db::close;
-use testkit::{Client, Program, TestDatabase, eventually};
+use testkit::{TestDatabase, eventually};
 use tokio::task::JoinSet;
 
 use crate::{admin, lock_last_query, replica, round};
@@ -165,29 +165,6 @@ async fn metrics_are_on_the_admin_listener_only() {
     assert_eq!(admin.get("/livez").await.status, 200);
     assert_eq!(admin.get("/readyz").await.status, 200);
     assert_eq!(admin.get("/").await.status, 404);
-}
-
-#[tokio::test]
-async fn a_socket_passed_by_systemd_takes_the_place_of_listen() {
-    let database = TestDatabase::with_users(10).await;
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    let mut command = tokio::process::Command::new("sh");
-    // As systemd does it: the socket is file descriptor 3, and LISTEN_PID names its process.
-    command
-        .args([
-            "-c",
-            "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" 3<&0",
-            env!("CARGO_BIN_EXE_max-two-api"),
-        ])
-        .env("DATABASE_URL", &database.api)
-        .env("ADMIN_LISTEN", "127.0.0.1:0")
-        .env("DRAIN_DELAY", "0s")
-        .stdin(std::os::fd::OwnedFd::from(socket));
-    let mut program = Program::spawn(command);
-    assert_eq!(program.address("listen").await, address);
-    assert_eq!(Client::new(address).get("/").await.status, 200);
-    assert!(program.stop().await.success());
 }
 
 #[tokio::test]

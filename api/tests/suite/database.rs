@@ -85,7 +85,8 @@ async fn a_network_that_drops_everything_costs_a_request_no_more_than_its_timeou
 async fn a_request_that_finds_the_queue_full_gets_503_at_once() {
     let database = TestDatabase::with_users(100).await;
     let environment = [("MAX_WAITING", "3"), ("REQUEST_TIMEOUT", "1h")];
-    let (_program, client) = replica(&database, &environment).await;
+    let (mut program, client) = replica(&database, &environment).await;
+    let admin = admin(&mut program).await;
     assert_eq!(client.get("/").await.status, 200);
     let obstacle = lock_last_query(&database).await;
     let mut waiting = JoinSet::new();
@@ -99,6 +100,12 @@ async fn a_request_that_finds_the_queue_full_gets_503_at_once() {
         assert_eq!(reply.status, 503);
         assert_eq!(reply.header("retry-after"), "1");
     }
+    // The others still wait.
+    let metrics = admin.metrics().await;
+    assert!(
+        metrics.contains("max_two_api_waiting_queries 3\n"),
+        "{metrics}"
+    );
     close(obstacle).await;
     let replies = waiting.join_all().await;
     assert!(replies.iter().any(|reply| reply.status == 200));

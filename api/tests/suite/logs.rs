@@ -2,13 +2,10 @@
 
 use std::fs::File;
 use std::io::pipe;
-use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 
 use testkit::{Client, Program, TestDatabase, eventually, free_address};
 use tokio::process::Command;
-
-use crate::program;
 
 async fn dropped_lines(admin: &Client) -> u64 {
     let metrics = admin.metrics().await;
@@ -62,22 +59,4 @@ async fn a_log_that_is_full_closed_or_not_read_fails_no_request() {
         .await;
         assert!(program.stop().await.success());
     }
-}
-
-// The filter shows that the program logs under its own target.
-#[tokio::test]
-async fn a_replica_that_cannot_listen_logs_why_and_exits_with_status_1() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let mut program = program(
-        &[],
-        &[
-            ("DATABASE_URL", "postgres://nobody@localhost/nothing"),
-            ("LISTEN", &*address),
-            ("RUST_LOG", "api=info"),
-        ],
-    );
-    assert_eq!(program.wait().await.code(), Some(1));
-    assert_eq!(program.count_events("replica_failed"), 1);
-    assert!(program.output().contains(&address), "{}", program.output());
 }

@@ -1,7 +1,5 @@
 //! Settings of the replica's program.
 
-use testkit::TestDatabase;
-
 use crate::program;
 
 #[tokio::test]
@@ -36,34 +34,6 @@ async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
         );
         assert!(!output.contains("canary-password"), "{output}");
     }
-}
-
-#[tokio::test]
-async fn the_url_can_come_from_a_file() {
-    let database = TestDatabase::new().await;
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let path = file.path().to_str().unwrap();
-    std::fs::write(path, format!("{}\n", database.api)).unwrap();
-    let mut replica = program(
-        &[],
-        &[
-            ("DATABASE_URL_FILE", path),
-            ("LISTEN", "127.0.0.1:0"),
-            ("ADMIN_LISTEN", "127.0.0.1:0"),
-        ],
-    );
-    replica.wait_for_event("database_connected").await;
-
-    std::fs::write(path, "canary-password").unwrap();
-    let mut program = program(&[], &[("DATABASE_URL_FILE", path)]);
-    assert_eq!(program.wait().await.code(), Some(2));
-    let output = program.output();
-    assert!(
-        output.contains("DATABASE_URL_FILE")
-            && output.lines().count() == 1
-            && !output.contains("canary-password"),
-        "{output}"
-    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use nix::sys::signal::{Signal, kill};
 use testkit::{Client, TestDatabase, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::raw::{GET, query, read_until_closed};
@@ -24,13 +25,10 @@ async fn a_shutdown_drains_then_closes_connections_then_ends() {
     let database = TestDatabase::with_users(10).await;
     let environment = [
         ("DRAIN_DELAY", "5s"),
-        ("CLOSE_TIMEOUT", "1h"),
+        ("CLOSE_TIMEOUT", "30s"),
         ("IDLE_TIMEOUT", "1h"),
     ];
     let (mut program, client) = replica(&database, &environment).await;
-    let mut stream = TcpStream::connect(program.address("listen").await)
-        .await
-        .unwrap();
     let check_health = async |address: String| {
         let mut check = crate::program(&["healthcheck"], &[("ADMIN_LISTEN", &address)]);
         (check.wait().await.code(), check.output())
@@ -44,11 +42,21 @@ async fn a_shutdown_drains_then_closes_connections_then_ends() {
     assert_eq!(status, Some(1), "{output}");
     assert!(output.starts_with("/readyz: "), "{output}");
     // It still serves, and keeps its connections open. After the delay each ends with its next
-    // response. No request fails until then, though the connection is idle between two of them.
-    let is_last = |response: &String| response.contains("connection: close\r\n");
-    assert!(!is_last(&query(&mut stream).await));
-    while !is_last(&query(&mut stream).await) {}
-    assert_eq!(read_until_closed(&mut stream).await, "");
+    // response. No request fails until then, though the connections are mostly idle.
+    let address = program.address("listen").await;
+    let mut clients = JoinSet::new();
+    for _ in 0..8 {
+        clients.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let is_last = |response: String| response.contains("connection: close\r\n");
+            assert!(!is_last(query(&mut stream).await));
+            while !is_last(query(&mut stream).await) {
+                sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(read_until_closed(&mut stream).await, "");
+        });
+    }
+    clients.join_all().await;
     assert!(program.wait().await.success());
     assert_eq!(program.count_events("replica_stopped"), 1);
 }
