@@ -1,6 +1,6 @@
--- The three roles of Max Two. Run it as a superuser, once per server, before you create the
--- database. It can be repeated. The roles have no passwords: set them with `\password`, or
--- authenticate them in another way.
+-- The three roles of Max Two. Run it as a superuser or as a role with CREATEROLE, once per server,
+-- before you create the database. It can be repeated. The roles have no passwords: set them with
+-- `\password`, or authenticate them in another way.
 --
 -- The connection limits add up to the 97 that a server with default settings offers to roles other
 -- than superusers, so no role can use up another's. A limit that you change is kept

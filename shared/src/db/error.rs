@@ -46,6 +46,9 @@ pub enum Error {
          point DATABASE_URL at the server itself, this program needs one session only"
     )]
     Pooled,
+    /// The server is older than Postgres 15.
+    #[error("the database's Postgres is too old: Max Two needs 15 or newer")]
+    TooOld,
     /// The server's certificate can't be used whoever has signed it. Openssl's `req -x509` makes the
     /// first kind, and Citus makes the last one for a server without `ssl`.
     #[error(
@@ -84,6 +87,7 @@ impl Error {
             | Self::Schema(_)
             | Self::RowMissing(_)
             | Self::Pooled
+            | Self::TooOld
             | Self::Certificate(_) => false,
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => {
@@ -121,18 +125,21 @@ impl Error {
     }
 
     /// Classifies an error of connecting. A pooler rejects our session settings: PgBouncer with a
-    /// protocol violation, RDS Proxy with a feature that it does not support.
+    /// protocol violation, RDS Proxy with a feature that it does not support. Postgres 13 and older
+    /// do not know one of them.
     pub(super) fn on_connect(error: sqlx::Error) -> Self {
-        let is_pooler = error.as_database_error().is_some_and(|error| {
-            let rejection = match error.code().as_deref() {
-                Some("08P01") => "unsupported startup parameter",
-                Some("0A000") => "command-line options",
-                _ => return false,
-            };
-            error.message().contains(rejection)
-        });
-        if is_pooler {
+        let rejects = |code: &str, part: &str| {
+            error.as_database_error().is_some_and(|error| {
+                error.code().as_deref() == Some(code) && error.message().contains(part)
+            })
+        };
+        if rejects("08P01", "unsupported startup parameter")
+            || rejects("0A000", "command-line options")
+        {
             return Self::Pooled;
+        }
+        if rejects("42704", "\"idle_session_timeout\"") {
+            return Self::TooOld;
         }
         let text = error.to_string();
         // With TLS, sqlx reads nothing as a byte of zero.

@@ -1,7 +1,7 @@
 //! Health checks over HTTP: one GET on this machine, for container images that hold no HTTP client.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,10 +12,9 @@ use super::cli::print_error;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checks `/livez` and `/readyz` of the program whose admin listener has this address on this
-/// machine. Prints the first failure on standard error, and returns the status to exit with.
+/// machine. To connect to all addresses (`0.0.0.0`, `[::]`) is to connect to this machine. Prints the first failure on standard error, and returns the status to exit with.
 #[must_use]
 pub fn run(admin: SocketAddr) -> ExitCode {
-    let admin = connectable(admin);
     for path in ["/livez", "/readyz"] {
         if let Err(error) = check(admin, path) {
             print_error(&format_args!("{path}: {error}"));
@@ -52,16 +51,6 @@ fn start_of_response(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut start = [0; "HTTP/1.1 200".len()];
     stream.read_exact(&mut start)?;
     Ok(String::from_utf8_lossy(&start).into_owned())
-}
-
-/// The address to connect to, for a listener that may be bound to all addresses.
-fn connectable(mut address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-        _ => {}
-    }
-    address
 }
 
 /// Why a health check failed.
@@ -104,7 +93,7 @@ mod tests {
             ("127.0.0.1:0", "", Some("no response within 1s")),
         ] {
             let listener = TcpListener::bind(listen).expect("there is a free port");
-            let address = connectable(listener.local_addr().expect("it is bound"));
+            let address = listener.local_addr().expect("it is bound");
             thread::scope(|scope| {
                 let server = scope.spawn(move || {
                     let (mut stream, _) = listener.accept().expect("a client connects");

@@ -59,23 +59,30 @@ async fn refused(code: &str, message: &[u8]) -> Error {
 }
 
 #[tokio::test]
-async fn a_pooler_is_recognised_by_its_refusal() {
-    for (code, message) in [
+async fn a_pooler_and_an_old_server_are_recognised_by_their_refusals() {
+    let pooler = "the database is behind a pooler";
+    for (code, message, expected) in [
         // PgBouncer
-        ("08P01", "unsupported startup parameter in options: jit"),
+        (
+            "08P01",
+            "unsupported startup parameter in options: jit",
+            pooler,
+        ),
         // RDS Proxy
         (
             "0A000",
             "Feature not supported: RDS Proxy currently doesn’t support command-line options.",
+            pooler,
+        ),
+        // Postgres 13
+        (
+            "42704",
+            "unrecognized configuration parameter \"idle_session_timeout\"",
+            "needs 15 or newer",
         ),
     ] {
         let error = refused(code, message.as_bytes()).await;
-        assert!(
-            error
-                .to_string()
-                .contains("the database is behind a pooler"),
-            "{error}"
-        );
+        assert!(error.to_string().contains(expected), "{error}");
         assert!(!error.is_transient());
     }
 }
@@ -176,4 +183,25 @@ async fn of_several_servers_the_first_writable_primary_is_used_whatever_the_othe
     // So a program logs it once.
     let again = connect(&with_servers(&others)).await.unwrap_err();
     assert_eq!(again.to_string(), text);
+}
+
+// The role's search path finds this function before Postgres' own.
+#[tokio::test]
+async fn postgres_14_is_too_old() {
+    let database = TestDatabase::new().await;
+    database
+        .run(
+            "create function current_setting(text) returns text language sql as $$ \
+                 select case $1 when 'server_version_num' then '140010' \
+                        else pg_catalog.current_setting($1) end $$",
+        )
+        .await;
+    connect(&database.api).await.unwrap();
+    let name = database.name();
+    let path = "search_path = public, pg_catalog";
+    let alter = format!("alter role max_two_api in database {name} set {path}");
+    database.run(&alter).await;
+    let error = connect(&database.api).await.unwrap_err();
+    assert!(error.to_string().contains("needs 15 or newer"), "{error}");
+    assert!(!error.is_transient());
 }

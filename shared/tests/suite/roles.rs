@@ -4,11 +4,13 @@
 use std::fs;
 use std::sync::Arc;
 
-use sqlx::{Connection, PgConnection, raw_sql};
+use shared::db::schema::migrate;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, raw_sql};
 use tempfile::NamedTempFile;
 use testkit::TestDatabase;
 
 const ROLES: &str = include_str!("../../../deploy/postgres/roles.sql");
+const CREATE_DATABASE: &str = include_str!("../../../deploy/postgres/create-database.sql");
 const GRANTS: &str = include_str!("../../../deploy/postgres/grants.sql");
 
 /// Every privilege on a table or column that a role other than its owner has, and every role that
@@ -142,4 +144,75 @@ fn the_roles_connection_limits_fit_a_server_with_default_settings() {
     let (max_connections, superuser_reserved_connections) = (100, 3);
     let offered = max_connections - superuser_reserved_connections;
     assert!(limits.iter().sum::<u32>() <= offered, "{limits:?}");
+}
+
+/// Runs a script as `psql` does: what each query before a `\gexec` returns is executed.
+async fn run_generated(session: &mut PgConnection, script: &str) {
+    let (queries, rest) = script.rsplit_once("\\gexec").unwrap();
+    assert_eq!(rest.trim(), "");
+    for query in queries.split("\\gexec") {
+        let query = sqlx::query_scalar(AssertSqlSafe(query));
+        let statements: Vec<String> = query.fetch_all(&mut *session).await.unwrap();
+        for statement in statements {
+            let statement = raw_sql(AssertSqlSafe(statement));
+            statement.execute(&mut *session).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_scripts_work_without_a_superuser_and_where_public_has_no_rights() {
+    let database = TestDatabase::with_own_server().await;
+    let server = database.server.lock().await;
+    let (password, url) = (server.password().to_owned(), |role, name| {
+        server.url(role, name)
+    });
+    let mut superuser = PgConnection::connect(&url("postgres", "postgres"))
+        .await
+        .unwrap();
+    for statement in [
+        // As on a server without the roles, that a service manages.
+        "alter role max_two_owner rename to former_owner".to_owned(),
+        "alter role max_two_worker rename to former_worker".to_owned(),
+        "alter role max_two_api rename to former_api".to_owned(),
+        format!("create role administrator login createrole createdb password '{password}'"),
+    ] {
+        raw_sql(AssertSqlSafe(statement))
+            .execute(&mut superuser)
+            .await
+            .unwrap();
+    }
+    let mut administrator = PgConnection::connect(&url("administrator", "postgres"))
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        raw_sql(ROLES).execute(&mut administrator).await.unwrap();
+        run_generated(&mut administrator, CREATE_DATABASE).await;
+    }
+    for role in ["owner", "worker", "api"] {
+        let statement = format!("alter role max_two_{role} password '{password}'");
+        raw_sql(AssertSqlSafe(statement))
+            .execute(&mut administrator)
+            .await
+            .unwrap();
+    }
+    let mut owner = PgConnection::connect(&url("max_two_owner", "max_two"))
+        .await
+        .unwrap();
+    let hardening = "revoke all on database max_two from public; \
+                     revoke all on schema public from public";
+    raw_sql(hardening).execute(&mut owner).await.unwrap();
+    migrate(&mut owner).await.unwrap();
+    let mut administrator = PgConnection::connect(&url("administrator", "max_two"))
+        .await
+        .unwrap();
+    raw_sql(GRANTS).execute(&mut administrator).await.unwrap();
+    for (role, table) in [("max_two_worker", "users"), ("max_two_api", "settings")] {
+        let mut session = PgConnection::connect(&url(role, "max_two")).await.unwrap();
+        let read = format!("select from {table}");
+        raw_sql(AssertSqlSafe(read))
+            .execute(&mut session)
+            .await
+            .unwrap();
+    }
 }
