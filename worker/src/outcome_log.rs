@@ -29,6 +29,13 @@ impl OutcomeLog {
                          did not count, and are deleted"
                     );
                 }
+                if round.users_updated == 0 {
+                    warn!(
+                        event = "round_without_users",
+                        "the round has updated no user: there is none, or a trigger on users skips \
+                         all updates"
+                    );
+                }
                 info!(
                     event = "round_done",
                     tick_at = %round.tick_at,

@@ -7,7 +7,7 @@ use sqlx::raw_sql;
 use testkit::{Client, TestDatabase, eventually};
 use warp::http::Method;
 
-use crate::worker;
+use crate::{start, worker};
 
 /// One tick a year: the latest one is long past.
 const YEARLY: (&str, &str) = ("SCHEDULE", "0 0 0 1 1 *");
@@ -196,11 +196,28 @@ async fn a_worker_says_once_how_far_ahead_the_clock_was_and_goes_on() {
 }
 
 #[tokio::test]
-async fn the_admin_listener_answers_head_like_get_and_405_to_other_methods() {
+async fn a_round_that_updates_no_user_is_a_warning() {
+    let database = TestDatabase::with_users(100).await;
+    database
+        .run(
+            "create function skip() returns trigger language plpgsql as \
+                 $$ begin return null; end $$; \
+             create trigger skip before update on users for each row execute function skip()",
+        )
+        .await;
+    let mut program = worker(&database, &[], &[YEARLY]);
+    program.wait_for_event("round_without_users").await;
+    program.wait_for_event("round_done").await;
+    assert!(program.stop().await.success());
+}
+
+#[tokio::test]
+async fn the_admin_listener_and_the_health_check_answer() {
     let database = TestDatabase::with_users(10).await;
     let mut program = worker(&database, &[], &[YEARLY]);
     program.wait_for_event("round_done").await;
-    let admin = Client::new(program.address("admin").await);
+    let address = program.address("admin").await;
+    let admin = Client::new(address);
     for path in ["/livez", "/readyz", "/metrics"] {
         let head = admin.send(Method::HEAD, path).await.unwrap();
         assert_eq!((head.status.as_u16(), head.body.len()), (200, 0), "{path}");
@@ -214,4 +231,12 @@ async fn the_admin_listener_answers_head_like_get_and_405_to_other_methods() {
         let reply = admin.send(method.clone(), "/nope").await.unwrap();
         assert_eq!(reply.status, 404, "{method}");
     }
+    let address = address.to_string();
+    let environment = [("ADMIN_LISTEN", &*address)];
+    let mut check = start(&["healthcheck"], &environment);
+    assert!(check.wait().await.success(), "{}", check.output());
+    assert!(program.stop().await.success());
+    let mut check = start(&["healthcheck"], &environment);
+    assert_eq!(check.wait().await.code(), Some(1));
+    assert!(check.output().starts_with("/livez: "), "{}", check.output());
 }
