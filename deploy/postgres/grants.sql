@@ -17,8 +17,6 @@ grant update (
     min_points, shown_users, first_user_id, first_points, second_user_id, second_points
 ) on settings to max_two_worker;
 grant insert, delete on rounds to max_two_worker;
--- To notice a time in the future, from a clock that was ahead.
-grant select (only_row, queried_at) on last_query to max_two_worker;
 
 -- By default PUBLIC has these two, and a hardened server revokes them.
 do $$

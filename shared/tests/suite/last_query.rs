@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use shared::db::Error;
+use shared::db::schema::migrate;
 use shared::domain::MinPoints;
 use shared::domain::last_query::message::{self, HOLDING_ROW, RELEASING_EARLY, send};
 use shared::domain::last_query::{Answer, ChainSession};
@@ -317,6 +318,28 @@ async fn the_time_does_not_go_back_when_the_clock_does() {
     assert_eq!(Some(first.queried_at), first.previous_at);
     let second = api.answer().await.unwrap();
     assert_eq!(second.previous_at, Some(first.queried_at));
+}
+
+// The constraints reject such a time, once their migration has forgotten it.
+#[tokio::test]
+async fn a_time_that_no_answer_can_show_is_forgotten_by_the_migration() {
+    let database = TestDatabase::new().await;
+    for time in ["infinity", "-infinity", "10000-01-01Z", "0044-03-15 BC"] {
+        database
+            .run(&format!(
+                "alter table last_query \
+                     drop constraint last_query_queried_at_is_of_the_years_1_to_9999; \
+                 update last_query set previous_at = null, queried_at = '{time}'; \
+                 delete from _sqlx_migrations where version = 9"
+            ))
+            .await;
+        migrate(&mut database.connect(&database.owner).await)
+            .await
+            .unwrap();
+        let mut api = database.replica_session().await;
+        assert_eq!(api.answer().await.unwrap().previous_at, None, "{time}");
+        assert!(api.answer().await.unwrap().previous_at.is_some());
+    }
 }
 
 #[tokio::test]

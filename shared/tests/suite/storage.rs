@@ -178,6 +178,9 @@ settings_shown_points_are_0_to_100: update settings set shown_users = '{}'
 last_query_pkey: insert into last_query default values
 last_query_has_one_row: insert into last_query (only_row) values (false)
 last_query_never_goes_back: update last_query set queried_at = now(), previous_at = now() + interval '1 s'
+last_query_queried_at_is_of_the_years_1_to_9999: update last_query set queried_at = 'infinity'
+last_query_queried_at_is_of_the_years_1_to_9999: update last_query set queried_at = '10000-01-01Z'
+last_query_queried_at_is_of_the_years_1_to_9999: update last_query set queried_at = '0044-03-15 BC'
 rounds_start_not_before_their_tick: insert into rounds values (now(), true, now() - interval '1 s', now(), 0)
 rounds_finish_not_before_their_start: insert into rounds values (now(), true, now(), now() - interval '1 s', 0)
 rounds_users_updated_is_not_negative: insert into rounds values (now(), true, now(), now(), -1)"#;
