@@ -162,26 +162,24 @@ impl Server {
             return Ok(false);
         }
         let lines: Vec<_> = log.lines().collect();
-        Err(Error(format!(
-            "the Postgres server in {} did not start: {}",
-            self.cluster.pgdata.display(),
-            lines[lines.len().saturating_sub(5)..].join("; ")
-        )))
+        let last_lines = lines[lines.len().saturating_sub(5)..].join("; ");
+        Err(self.failed(&format!("did not start: {last_lines}")))
+    }
+
+    fn failed(&self, what: &str) -> Error {
+        let pgdata = self.cluster.pgdata.display();
+        Error(format!("the Postgres server in {pgdata} {what}"))
     }
 
     /// Starts the server's process, unless processes of an earlier server have to end first.
     fn spawn(&mut self) -> Result<Option<(Child, ParentDeathGuard)>, Error> {
         let cluster = &self.cluster;
         let Some(log) = cluster.lock_log()? else {
-            let since = self.waits_since.get_or_insert_with(Instant::now);
-            return if since.elapsed() < STOP_TIMEOUT {
-                Ok(None)
-            } else {
-                let pgdata = cluster.pgdata.display();
-                Err(Error(format!(
-                    "an earlier Postgres server still runs in {pgdata}"
-                )))
-            };
+            let since = *self.waits_since.get_or_insert_with(Instant::now);
+            let is_stopping = since.elapsed() < STOP_TIMEOUT;
+            return is_stopping
+                .then_some(None)
+                .ok_or_else(|| self.failed("was started earlier, and still runs"));
         };
         self.waits_since = None;
         cluster.remove_stale_pid_file()?;
@@ -194,6 +192,7 @@ impl Server {
             command.arg("-c").arg(setting);
         }
         let start = || {
+            log.set_len(0)?;
             let process = command
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)

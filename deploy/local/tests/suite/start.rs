@@ -15,15 +15,10 @@ use testkit::{Program, TEST_TIMEOUT, TestDatabase};
 use crate::{children, fake_postgres, folder, launcher, launcher_in, ready};
 
 /// An environment that is meant for another server: this one has neither TLS nor that setting.
-const FOREIGN_ENVIRONMENT: [(&str, &str); 8] = [
+const FOREIGN_ENVIRONMENT: [(&str, &str); 3] = [
     ("PGSSLMODE", "require"),
     ("PGOPTIONS", "-cno_such_setting=1"),
     ("PGHOST", "nowhere"),
-    ("PGHOSTADDR", "192.0.2.1"),
-    ("PGPORT", "1"),
-    ("PGUSER", "nobody"),
-    ("PGDATA", "/nowhere"),
-    ("PGDATESTYLE", "no such style"),
 ];
 
 /// The owner's URL stands in a file for the owner of the file alone, and the password nowhere else.
