@@ -289,3 +289,23 @@ fn free_port() -> Result<u16, Error> {
         .map(|address| address.port())
         .map_err(|error| Error(format!("no port is free: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_another_process_has_taken_is_replaced() {
+        let binaries = Binaries::of_environment().expect("Postgres is installed");
+        let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
+        server.stop();
+        let taken = TcpListener::bind(("127.0.0.1", server.port)).expect("it is free again");
+        // As at its first start.
+        server.port_tries = PORT_TRIES;
+        server.start_again().expect("another port is free");
+        assert_ne!(
+            server.port(),
+            taken.local_addr().expect("it is bound").port()
+        );
+    }
+}
