@@ -117,19 +117,18 @@ fn reserve(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
 
 /// Prints how to go on. A database's URL may hold a password, so it is not printed.
 fn print_ready(listen: SocketAddr, folder: Option<&Path>) {
-    cli::print(&format_args!("Max Two is ready: http://{listen}/"));
-    cli::print(&format_args!("    curl http://{listen}/"));
-    let Some(folder) = folder else {
-        cli::print(&"Ctrl-C stops it.");
-        cli::print(&"Its database: that of DATABASE_URL");
-        return;
-    };
-    cli::print(&format_args!(
-        "Ctrl-C stops it. The next start goes on with the data in {}",
-        folder.display()
-    ));
-    let file = shell_word(&folder.join(DATABASE_URL_FILE));
-    cli::print(&format_args!("Its database: psql \"$(cat {file})\""));
+    let ready = format_args!("Max Two is ready: http://{listen}/\n    curl http://{listen}/");
+    cli::print(&ready);
+    if let Some(folder) = folder {
+        let data = folder.display();
+        let file = shell_word(&folder.join(DATABASE_URL_FILE));
+        cli::print(&format_args!(
+            "Ctrl-C stops it. The next start goes on with the data in {data}\n\
+             Its database: psql \"$(cat {file})\""
+        ));
+    } else {
+        cli::print(&"Ctrl-C stops it.\nIts database: that of DATABASE_URL");
+    }
 }
 
 impl Running {

@@ -43,6 +43,7 @@ impl Postgres {
                 && !server.is_running()
             {
                 error!("Postgres died; starting it again");
+                server.stop();
                 if let Err(error) = until_ready(server).await {
                     error!("{error}");
                 }

@@ -135,10 +135,11 @@ impl Process {
     async fn stop(mut self, name: &str) {
         // It fails only when the process has already ended.
         let _ = kill(self.id, Signal::SIGTERM);
-        match timeout(STOP_TIMEOUT, self.wait()).await {
-            Ok(_) => info!("{name} has stopped"),
-            // Dropping it does.
-            Err(_) => warn!("{name} did not stop in {STOP_TIMEOUT:?}; killing it"),
+        if timeout(STOP_TIMEOUT, self.wait()).await.is_ok() {
+            info!("{name} has stopped");
+        } else {
+            // Dropping it kills it.
+            warn!("{name} did not stop in {STOP_TIMEOUT:?}; killing it");
         }
     }
 }

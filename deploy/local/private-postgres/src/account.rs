@@ -70,8 +70,8 @@ impl Account {
     }
 
     fn can_enter(&self, folder: &Path) -> bool {
-        let mut test = self.command(Path::new("test"));
-        test.arg("-x").arg(folder);
+        let mut test = self.command(Path::new("sh"));
+        test.args(["-c", "test -x \"$0\""]).arg(folder);
         self.0.is_none() || test.status().is_ok_and(|status| status.success())
     }
 

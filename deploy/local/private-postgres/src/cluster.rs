@@ -36,17 +36,17 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Takes a folder, which is created if it is missing.
     pub(crate) fn open(folder: &Path, binaries: &Binaries) -> Result<Self, Error> {
-        let folder = &absolute(folder).map_err(failed("finding", folder))?;
-        let account = Account::for_server(folder)?;
-        account.create_folder(folder)?;
-        let folder = folder.canonicalize().map_err(failed("finding", folder))?;
-        let lock = File::create(folder.join("lock")).map_err(failed("locking", &folder))?;
-        if !is_locked_now(&lock).map_err(failed("locking", &folder))? {
-            return Err(Error(format!(
+        let folder = absolute(folder).map_err(failed("finding", folder))?;
+        let account = Account::for_server(&folder)?;
+        account.create_folder(&folder)?;
+        let lock = lock(&folder.join("lock")).map_err(failed("locking", &folder))?;
+        let lock = lock.ok_or_else(|| {
+            Error(format!(
                 "the data directory {} is in use by another max-two; stop that one or name another --data-dir",
                 folder.display()
-            )));
-        }
+            ))
+        })?;
+        let folder = folder.canonicalize().map_err(failed("finding", &folder))?;
         Ok(Self {
             pgdata: folder.join("cluster"),
             folder,
@@ -67,23 +67,14 @@ impl Cluster {
         Ok(cluster)
     }
 
-    pub(crate) fn log_path(&self) -> PathBuf {
-        self.folder.join("postgres.log")
+    /// The server's log, locked. A server's processes inherit it for their output, so it stays
+    /// locked until the last of them has ended. `None` while those of an earlier server run.
+    pub(crate) fn lock_log(&self) -> Result<Option<File>, Error> {
+        lock(&self.log_path()).map_err(failed("locking", &self.folder))
     }
 
-    /// The server's log, empty and locked. A server's processes inherit it for their output, so it
-    /// stays locked until the last of them has ended. `None` while those of an earlier one run.
-    pub(crate) fn lock_log(&self) -> Result<Option<File>, Error> {
-        let path = self.log_path();
-        let lock = || {
-            let log = OpenOptions::new().create(true).append(true).open(&path)?;
-            if !is_locked_now(&log)? {
-                return Ok(None);
-            }
-            log.set_len(0)?;
-            Ok(Some(log))
-        };
-        lock().map_err(failed("locking", &path))
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.folder.join("postgres.log")
     }
 
     /// Removes the `postmaster.pid` of a server that was killed. Postgres would refuse to start if
@@ -94,15 +85,13 @@ impl Cluster {
         let Some(id) = text.lines().next() else {
             return Ok(());
         };
+        let path = self.pgdata.join("postmaster.pid");
         // A server's working directory is its cluster.
         let directory = fs::read_link(Path::new("/proc").join(id).join("cwd"));
         if directory.is_ok_and(|directory| directory == self.pgdata) {
-            return Err(Error(format!(
-                "a Postgres server that somebody has started runs in {}, as process {id}",
-                self.pgdata.display()
-            )));
+            let runs = io::Error::other(format!("a server that somebody has started runs as {id}"));
+            return Err(failed("removing", &path)(runs));
         }
-        let path = self.pgdata.join("postmaster.pid");
         fs::remove_file(&path).map_err(failed("removing", &path))
     }
 
@@ -121,13 +110,13 @@ impl Cluster {
         }
         let password = Alphanumeric.sample_string(&mut rand::rng(), 32);
         write_secret(&password_file, &password)?;
-        self.account.take_ownership(&password_file)?;
         let unfinished = self.folder.join("cluster.unfinished");
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished).map_err(failed("removing", &unfinished))?;
-        }
+        // A process that was killed may have left it.
+        let _ = fs::remove_dir_all(&unfinished);
         fs::create_dir(&unfinished).map_err(failed("creating", &unfinished))?;
-        self.account.take_ownership(&unfinished)?;
+        for path in [&password_file, &unfinished] {
+            self.account.take_ownership(path)?;
+        }
         let mut initdb = self.account.command(&self.binaries.program("initdb"));
         initdb
             .args(["--username=postgres", "--auth=scram-sha-256"])
@@ -148,39 +137,35 @@ impl Cluster {
         // Not with `pg_basebackup`, which a downloaded Postgres does not have.
         let mut cp = self.account.command(Path::new("cp"));
         run(cp.arg("-Rp").arg(&primary.pgdata).arg(&self.pgdata))?;
-        let settings = self.pgdata.join("postgresql.auto.conf");
-        let text = format!("primary_conninfo = '{url}'\n");
-        fs::write(&settings, text).map_err(failed("writing", &settings))?;
-        let signal = self.pgdata.join("standby.signal");
-        File::create(&signal).map_err(failed("creating", &signal))?;
-        self.account.take_ownership(&signal)
+        let connection = format!("primary_conninfo = '{url}'\n");
+        for (name, text) in [
+            ("postgresql.auto.conf", &*connection),
+            ("standby.signal", ""),
+        ] {
+            let path = self.pgdata.join(name);
+            fs::write(&path, text).map_err(failed("writing", &path))?;
+            self.account.take_ownership(&path)?;
+        }
+        Ok(())
     }
 }
 
-/// Locks a file, unless another process has locked it.
-fn is_locked_now(file: &File) -> io::Result<bool> {
+/// Opens and locks a file. `None` if another process has locked it.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
     match file.try_lock() {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
 }
 
 /// Writes a file that only the account of this process can read.
 pub(crate) fn write_secret(path: &Path, secret: &str) -> Result<(), Error> {
-    let write = || {
-        // Another account may own the last one.
-        if path.exists() {
-            fs::remove_file(path)?;
-        }
-        let options = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .clone();
-        let mut file = options.open(path)?;
-        file.write_all(secret.as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(failed("writing", path))
+    // Another account may own the last one.
+    let _ = fs::remove_file(path);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(secret.as_bytes()).and(file.sync_all()))
+        .map_err(failed("writing", path))
 }

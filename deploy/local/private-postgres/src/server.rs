@@ -18,7 +18,7 @@ use crate::{Binaries, Error, ParentDeathGuard, failed};
 /// The file that [`Server::write_url`] writes.
 pub const DATABASE_URL_FILE: &str = "database-url";
 
-/// How long a server may take to stop before it is killed.
+/// How long an earlier server, whose parent was killed, may take to stop.
 const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often to check the process and its files while waiting for a change.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
@@ -54,8 +54,8 @@ pub struct Server {
     port: u16,
     /// How many more ports may be tried. None, once the server has been ready on one.
     port_tries: usize,
-    /// None while the server is stopped.
-    postmaster: Option<Postmaster>,
+    /// The main process, and the guard that ends it with this one. None while it is stopped.
+    postmaster: Option<(Child, ParentDeathGuard)>,
     /// When the start began to wait for the end of an earlier server.
     waits_since: Option<Instant>,
 }
@@ -122,6 +122,9 @@ impl Server {
     /// # Errors
     /// As for [`Self::advance_start`].
     pub fn start_again(&mut self) -> Result<(), Error> {
+        if !self.is_running() {
+            self.stop();
+        }
         while !self.advance_start()? {
             sleep(POLL_INTERVAL);
         }
@@ -134,15 +137,15 @@ impl Server {
     /// # Errors
     /// When the server has ended, with the last lines of its log, or an earlier one does not end.
     pub fn advance_start(&mut self) -> Result<bool, Error> {
-        let Some(postmaster) = &mut self.postmaster else {
+        let Some((process, _)) = &self.postmaster else {
             self.postmaster = self.spawn()?;
             return Ok(false);
         };
-        if postmaster.is_running() {
+        let id = process.id().to_string();
+        if self.is_running() {
             // As `pg_ctl` does, look for `ready` in the last line.
             let text = self.cluster.pid_file();
-            let is_its_own = text.lines().next() == Some(&postmaster.process.id().to_string());
-            let is_ready = is_its_own && text.trim_end().ends_with("\nready");
+            let is_ready = text.lines().next() == Some(&id) && text.trim_end().ends_with("\nready");
             if is_ready {
                 self.port_tries = 0;
             }
@@ -159,26 +162,24 @@ impl Server {
             return Ok(false);
         }
         let lines: Vec<_> = log.lines().collect();
-        Err(Error(format!(
-            "the Postgres server in {} did not start: {}",
-            self.cluster.pgdata.display(),
-            lines[lines.len().saturating_sub(5)..].join("; ")
-        )))
+        let last_lines = lines[lines.len().saturating_sub(5)..].join("; ");
+        Err(self.failed(&format!("did not start: {last_lines}")))
+    }
+
+    fn failed(&self, what: &str) -> Error {
+        let pgdata = self.cluster.pgdata.display();
+        Error(format!("the Postgres server in {pgdata} {what}"))
     }
 
     /// Starts the server's process, unless processes of an earlier server have to end first.
-    fn spawn(&mut self) -> Result<Option<Postmaster>, Error> {
+    fn spawn(&mut self) -> Result<Option<(Child, ParentDeathGuard)>, Error> {
         let cluster = &self.cluster;
         let Some(log) = cluster.lock_log()? else {
-            let since = self.waits_since.get_or_insert_with(Instant::now);
-            return if since.elapsed() < STOP_TIMEOUT {
-                Ok(None)
-            } else {
-                let pgdata = cluster.pgdata.display();
-                Err(Error(format!(
-                    "an earlier Postgres server still runs in {pgdata}"
-                )))
-            };
+            let since = *self.waits_since.get_or_insert_with(Instant::now);
+            let is_stopping = since.elapsed() < STOP_TIMEOUT;
+            return is_stopping
+                .then_some(None)
+                .ok_or_else(|| self.failed("was started earlier, and still runs"));
         };
         self.waits_since = None;
         cluster.remove_stale_pid_file()?;
@@ -191,6 +192,7 @@ impl Server {
             command.arg("-c").arg(setting);
         }
         let start = || {
+            log.set_len(0)?;
             let process = command
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
@@ -202,10 +204,7 @@ impl Server {
                 None => ParentDeathGuard::new(process.id(), "INT", None),
                 Some(_) => ParentDeathGuard::new(process.id(), "QUIT", Some(&cluster.folder)),
             };
-            Ok(Some(Postmaster {
-                process,
-                guard: guard?,
-            }))
+            Ok(Some((process, guard?)))
         };
         start().map_err(failed("starting", &program))
     }
@@ -249,11 +248,12 @@ impl Server {
 
     /// Whether the server runs.
     pub fn is_running(&mut self) -> bool {
-        self.postmaster.as_mut().is_some_and(Postmaster::is_running)
+        let process = self.postmaster.as_mut().map(|(process, _)| process);
+        process.is_some_and(|process| matches!(process.try_wait(), Ok(None)))
     }
 
-    /// Stops the server: ends its sessions and writes a checkpoint. A server that takes longer than
-    /// a minute is killed, and recovers at the next start.
+    /// Stops the server: ends its sessions and writes a checkpoint. One that died leaves its guard,
+    /// which this ends.
     pub fn stop(&mut self) {
         self.end(Signal::SIGINT);
     }
@@ -264,8 +264,14 @@ impl Server {
     }
 
     fn end(&mut self, signal: Signal) {
-        if let Some(postmaster) = self.postmaster.take() {
-            postmaster.end(signal);
+        let is_running = self.is_running();
+        if let Some((mut process, guard)) = self.postmaster.take() {
+            if is_running {
+                // It fails only when the process has ended meanwhile.
+                let _ = kill(Pid::from_raw(process.id().cast_signed()), signal);
+            }
+            let _ = process.wait();
+            guard.dismiss();
         }
     }
 }
@@ -276,45 +282,30 @@ impl Drop for Server {
     }
 }
 
-/// A server's main process, and the guard that ends it with this process.
-#[derive(Debug)]
-struct Postmaster {
-    process: Child,
-    guard: ParentDeathGuard,
-}
-
-impl Postmaster {
-    fn is_running(&mut self) -> bool {
-        matches!(self.process.try_wait(), Ok(None))
-    }
-
-    /// Sends this signal, unless the process has ended already, and waits for its end. A process
-    /// that takes too long is killed.
-    fn end(mut self, signal: Signal) {
-        let deadline = Instant::now() + STOP_TIMEOUT;
-        if self.is_running() {
-            self.send(signal);
-        }
-        while self.is_running() {
-            if Instant::now() > deadline {
-                self.send(Signal::SIGKILL);
-            }
-            sleep(POLL_INTERVAL);
-        }
-        self.guard.dismiss();
-    }
-
-    fn send(&self, signal: Signal) {
-        let id = Pid::from_raw(self.process.id().cast_signed());
-        // It fails only when the process has already ended.
-        let _ = kill(id, signal);
-    }
-}
-
 /// A port that no process uses at this moment.
 fn free_port() -> Result<u16, Error> {
     let address = TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr());
     address
         .map(|address| address.port())
         .map_err(|error| Error(format!("no port is free: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_another_process_has_taken_is_replaced() {
+        let binaries = Binaries::of_environment().expect("Postgres is installed");
+        let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
+        server.stop();
+        let taken = TcpListener::bind(("127.0.0.1", server.port)).expect("it is free again");
+        // As at its first start.
+        server.port_tries = PORT_TRIES;
+        server.start_again().expect("another port is free");
+        assert_ne!(
+            server.port(),
+            taken.local_addr().expect("it is bound").port()
+        );
+    }
 }

@@ -1,6 +1,9 @@
 //! What keeps a launcher from starting: a bad setting, or another launcher.
 
-use testkit::free_address;
+use std::fs;
+
+use nix::unistd::{Uid, User};
+use testkit::{Program, free_address};
 
 use crate::{fake_postgres, folder, launcher, ready};
 
@@ -72,4 +75,32 @@ async fn of_two_launchers_that_start_at_once_on_a_port_one_is_refused() {
     assert_eq!(third.wait().await.code(), Some(1));
     assert!(third.output().contains(&reason), "{}", third.output());
     assert!(other.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_folder_of_another_account_is_named_with_its_owner() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    // What root has made is not for others. Only root can start this as another account.
+    let (data, account) = if Uid::effective().is_root() {
+        let mut first = launcher(folder.path(), &["--replicas", "1"]);
+        ready(&mut first).await;
+        assert!(first.stop().await.success());
+        (data, User::from_name("nobody").unwrap().unwrap().uid)
+    } else {
+        ("/".into(), Uid::effective())
+    };
+    let program = folder.path().join("max-two");
+    fs::copy(env!("CARGO_BIN_EXE_max-two"), &program).unwrap();
+    let mut command = tokio::process::Command::new(program);
+    command.uid(account.as_raw()).env_remove("DATABASE_URL");
+    command
+        .args(["--listen=127.0.0.1:0", "--data-dir"])
+        .arg(data);
+    let mut program = Program::spawn(command);
+    assert_eq!(program.wait().await.code(), Some(1));
+    let output = program.output();
+    let error = output.lines().last().unwrap();
+    assert!(error.contains("belongs to the account root"), "{output}");
+    assert!(!error.contains("denied"), "{output}");
 }

@@ -1,7 +1,9 @@
 //! What a start shows and leaves: from an empty folder, from the data of an earlier start, or with
 //! `DATABASE_URL`.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -13,15 +15,10 @@ use testkit::{Program, TEST_TIMEOUT, TestDatabase};
 use crate::{children, fake_postgres, folder, launcher, launcher_in, ready};
 
 /// An environment that is meant for another server: this one has neither TLS nor that setting.
-const FOREIGN_ENVIRONMENT: [(&str, &str); 8] = [
+const FOREIGN_ENVIRONMENT: [(&str, &str); 3] = [
     ("PGSSLMODE", "require"),
     ("PGOPTIONS", "-cno_such_setting=1"),
     ("PGHOST", "nowhere"),
-    ("PGHOSTADDR", "192.0.2.1"),
-    ("PGPORT", "1"),
-    ("PGUSER", "nobody"),
-    ("PGDATA", "/nowhere"),
-    ("PGDATESTYLE", "no such style"),
 ];
 
 /// The owner's URL stands in a file for the owner of the file alone, and the password nowhere else.
@@ -232,4 +229,34 @@ async fn with_a_database_url_no_server_starts() {
         database.value::<i64>("select count(*) from users").await,
         10_000
     );
+}
+
+/// With a strict umask, in a folder whose path holds a byte that is not UTF-8.
+#[tokio::test]
+async fn neither_the_umask_nor_the_bytes_of_a_path_keep_it_from_starting() {
+    let folder = folder();
+    let name = OsStr::from_bytes(b"strange \xff'");
+    let data = folder.path().join(name).join("data");
+    for _ in ["a new folder", "the same one again"] {
+        let mut command = tokio::process::Command::new("sh");
+        command
+            .args([
+                "-c",
+                "umask 077; exec \"$0\" \"$@\"",
+                env!("CARGO_BIN_EXE_max-two"),
+            ])
+            .args([
+                "--users=1000",
+                "--replicas=1",
+                "--listen=127.0.0.1:0",
+                "--data-dir",
+            ])
+            .arg(&data)
+            .env("SCHEDULE", "0 0 0 1 1 *")
+            .env_remove("DATABASE_URL");
+        let mut program = Program::spawn(command);
+        ready(&mut program).await;
+        assert_url_file(&program, &data).await;
+        assert!(program.stop().await.success());
+    }
 }
