@@ -92,31 +92,32 @@ impl Program {
     /// Everything that it has printed so far.
     #[must_use]
     pub fn output(&self) -> String {
-        self.output
-            .lock()
-            .expect("the reader does not panic")
-            .clone()
+        let output = self.output.lock().expect("the reader does not panic");
+        output.clone()
     }
 
     /// Waits until it has printed `text`.
     pub async fn wait_for_output(&mut self, text: &str) {
-        let output = Arc::clone(&self.output);
-        let printed = eventually(text, async || {
-            output
-                .lock()
-                .expect("the reader does not panic")
-                .contains(text)
-        });
-        tokio::select! {
-            () = printed => return,
-            status = self.child.wait() => drop(status),
+        eventually(text, async || {
+            self.has_ended() || self.output().contains(text)
+        })
+        .await;
+        if self.has_ended() {
+            self.wait().await;
         }
-        let status = self.wait().await;
         let output = self.output();
         assert!(
             output.contains(text),
-            "it ended ({status}) and never printed {text:?}:\n{output}"
+            "it ended, and never printed {text:?}:\n{output}"
         );
+    }
+
+    fn has_ended(&mut self) -> bool {
+        let status = self
+            .child
+            .try_wait()
+            .expect("it is a child of this process");
+        status.is_some()
     }
 
     /// Waits until it has logged this event (the field `event` of a JSON log line).
@@ -142,12 +143,9 @@ impl Program {
 
     /// The address in the field `name` of its log, for a program that listens on port 0.
     pub async fn address(&mut self, name: &str) -> SocketAddr {
-        let address = self.field(name).await;
-        address
-            .as_str()
-            .expect("an address is logged as a string")
-            .parse()
-            .expect("an address is logged as host:port")
+        let field = self.field(name).await;
+        let address = field.as_str().expect("an address is logged as a string");
+        address.parse().expect("an address is logged as host:port")
     }
 
     /// Sends a signal.

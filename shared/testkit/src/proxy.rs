@@ -100,7 +100,8 @@ pub fn url_through(url: &str, proxies: &[Proxy]) -> String {
     let (_, database) = after
         .split_once('/')
         .expect("a private server's URL names a database");
-    let hosts: Vec<_> = (proxies.iter())
+    let hosts: Vec<_> = proxies
+        .iter()
         .map(|proxy| proxy.address.to_string())
         .collect();
     format!("{before}@{}/{database}", hosts.join(","))

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use testkit::{Checker, Client, Program, TestDatabase, eventually};
+use testkit::{Checker, Program, TestDatabase, eventually};
 
+use crate::folder;
 use crate::service::{wait_for_next_round, worker};
 
 /// Starts a worker under faketime (Debian's package), with these settings of it.
@@ -42,22 +43,17 @@ async fn workers_whose_clocks_are_an_hour_wrong_do_each_tick_once() {
 
 #[tokio::test]
 #[ignore = "needs faketime"]
-async fn when_a_clock_that_is_set_back_stops_the_scheduler_livez_fails_and_rounds_continue() {
+async fn rounds_continue_when_the_clock_is_set_back() {
     let database = TestDatabase::with_users(1_000).await;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let clock = folder.path().join("clock");
     fs::write(&clock, "+0").unwrap();
     let file = ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap());
     let mut worker = worker_with_clock(&database, &[file, ("FAKETIME_NO_CACHE", "1")]);
     worker.wait_for_event("round_done").await;
-    let admin = Client::new(worker.address("admin").await);
-    assert_eq!(admin.get("/livez").await.status, 200);
     fs::write(&clock, "-1h").unwrap();
-    eventually("/livez fails", async || {
-        let reply = admin.get("/livez").await;
-        reply.status == 503 && reply.body.starts_with(b"the scheduler has stopped")
-    })
-    .await;
-    wait_for_next_round(&database).await;
+    for _ in 0..3 {
+        wait_for_next_round(&database).await;
+    }
     assert!(worker.stop().await.success());
 }

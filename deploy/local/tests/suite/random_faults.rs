@@ -9,6 +9,7 @@
 //! ```
 
 use std::env;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -19,29 +20,22 @@ use shared::db::close;
 use testkit::{Checker, NetworkFault, TestDatabase, sql};
 use tokio::time::sleep;
 
-use crate::service::{Load, Process, Service, wait_for_next_round};
+use crate::service::{Load, Process, wait_for_next_round};
 
-const USERS: i64 = 1_000;
-const WORKERS: usize = 2;
-const REPLICAS: usize = 4;
-const CLIENTS_PER_REPLICA: usize = 2;
+/// The numbers of the workers among the processes.
+const WORKERS: Range<usize> = 0..2;
+/// The numbers of the replicas.
+const REPLICAS: Range<usize> = 2..6;
 
-/// The process that a fault hits, by its number among those of its kind.
-#[derive(Clone, Copy, Debug)]
-enum Target {
-    Worker(usize),
-    Replica(usize),
-}
-
-/// A fault, and how long it lasts.
+/// A fault, the number of the process that it hits, and how long it lasts.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// Kills a process and starts another in its place.
-    Kill(Target),
+    Kill(usize),
     /// Stops a process (`SIGSTOP`) and continues it later.
-    Pause(Target, Duration),
+    Pause(usize, Duration),
     /// Breaks a process' connections to the database for a while.
-    Network(Target, NetworkFault, Duration),
+    Network(usize, NetworkFault, Duration),
     /// Another session locks the table `users` for a while.
     LockUsers(Duration),
     /// Ends the primary at once, and starts it again.
@@ -51,57 +45,43 @@ enum Fault {
     Promote(Duration),
 }
 
-/// Every kind of fault, in random order, on random targets.
+/// Every kind of fault, in random order, on random processes.
 fn draw_deck(random: &mut StdRng) -> Vec<Fault> {
+    // Faults that outlast the timeouts that end a session have tests of their own.
+    let duration = |random: &mut StdRng| Duration::from_millis(random.random_range(100..1_500));
     let mut faults = vec![
         Fault::CrashPrimary,
-        Fault::Promote(draw_duration(random)),
-        Fault::LockUsers(draw_duration(random)),
-        // A replica's one message is not cut in two: the server has it whole, or not at all.
+        Fault::Promote(duration(random)),
+        Fault::LockUsers(duration(random)),
+        // Only a worker sends such a message.
         Fault::Network(
-            draw_worker(random),
+            random.random_range(WORKERS),
             NetworkFault::CutAfterCommit,
-            draw_duration(random),
+            duration(random),
         ),
     ];
-    for draw_target in [draw_worker, draw_replica] {
-        faults.push(Fault::Kill(draw_target(random)));
-        faults.push(Fault::Pause(draw_target(random), draw_duration(random)));
-        for network in [
+    for processes in [WORKERS, REPLICAS] {
+        let process = |random: &mut StdRng| random.random_range(processes.clone());
+        faults.push(Fault::Kill(process(random)));
+        faults.push(Fault::Pause(process(random), duration(random)));
+        for fault in [
             NetworkFault::Blackhole,
             NetworkFault::Slow,
             NetworkFault::Cut,
         ] {
-            faults.push(Fault::Network(
-                draw_target(random),
-                network,
-                draw_duration(random),
-            ));
+            faults.push(Fault::Network(process(random), fault, duration(random)));
         }
     }
     faults.shuffle(random);
     faults
 }
 
-fn draw_worker(random: &mut StdRng) -> Target {
-    Target::Worker(random.random_range(0..WORKERS))
-}
-
-fn draw_replica(random: &mut StdRng) -> Target {
-    Target::Replica(random.random_range(0..REPLICAS))
-}
-
-/// Faults that outlast the timeouts that end a session have tests of their own.
-fn draw_duration(random: &mut StdRng) -> Duration {
-    Duration::from_millis(random.random_range(100..1_500))
-}
-
 impl Fault {
-    /// Whether the fault reaches the clients of this replica.
+    /// Whether the fault may reach the clients of this replica.
     fn affects(self, replica: usize) -> bool {
         match self {
-            Self::Kill(target) | Self::Pause(target, _) | Self::Network(target, ..) => {
-                matches!(target, Target::Replica(number) if number == replica)
+            Self::Kill(process) | Self::Pause(process, _) | Self::Network(process, ..) => {
+                process == replica
             }
             Self::LockUsers(_) => false,
             Self::CrashPrimary | Self::Promote(_) => true,
@@ -113,33 +93,49 @@ impl Fault {
 struct Run {
     primary: TestDatabase,
     standby: TestDatabase,
-    /// The primary's place in the programs' URLs.
+    /// The primary's place among the servers in the programs' URLs.
     primary_place: usize,
-    service: Service,
+    processes: Vec<Process>,
     load: Load,
 }
 
 impl Run {
-    fn process(&self, target: Target) -> &Process {
-        match target {
-            Target::Worker(number) => &self.service.workers[number],
-            Target::Replica(number) => &self.service.replicas[number],
+    async fn start(checker: &Checker, primary: TestDatabase) -> Self {
+        let standby = primary.standby().await;
+        let servers = [primary.port().await, standby.port().await];
+        let mut processes = Vec::new();
+        for _ in WORKERS {
+            processes.push(Process::worker(&primary, &servers).await);
         }
+        for _ in REPLICAS {
+            processes.push(Process::replica(&primary, &servers).await);
+        }
+        Self {
+            primary,
+            standby,
+            primary_place: 0,
+            load: Load::start(&processes, checker),
+            processes,
+        }
+    }
+
+    async fn wait_until_recovered(&self) {
+        self.load.wait_until_answered().await;
+        wait_for_next_round(&self.primary).await;
     }
 
     /// Injects the fault, and returns when it is over.
     async fn inject(&mut self, fault: Fault) {
         match fault {
-            Fault::Kill(Target::Worker(number)) => self.service.replace_worker(number).await,
-            Fault::Kill(Target::Replica(number)) => self.service.replace_replica(number).await,
-            Fault::Pause(target, duration) => {
-                let program = &self.process(target).program;
+            Fault::Kill(process) => self.processes[process].replace().await,
+            Fault::Pause(process, duration) => {
+                let program = &self.processes[process].program;
                 program.signal(Signal::SIGSTOP);
                 sleep(duration).await;
                 program.signal(Signal::SIGCONT);
             }
-            Fault::Network(target, network_fault, duration) => {
-                let process = self.process(target);
+            Fault::Network(process, network_fault, duration) => {
+                let process = &self.processes[process];
                 process.set_network_fault(network_fault);
                 sleep(duration).await;
                 process.set_network_fault(NetworkFault::None);
@@ -156,71 +152,58 @@ impl Run {
                 server.crash();
                 server.start_again().unwrap();
             }
-            Fault::Promote(delay) => self.promote(delay).await,
+            Fault::Promote(delay) => {
+                self.primary.server.lock().await.crash();
+                sleep(delay).await;
+                self.standby.promote().await;
+                std::mem::swap(&mut self.primary, &mut self.standby);
+                self.wait_until_recovered().await;
+                self.standby = self.primary.standby().await;
+                let port = self.standby.port().await;
+                for process in &self.processes {
+                    process.proxies[self.primary_place].redirect_to(port);
+                }
+                self.primary_place = 1 - self.primary_place;
+            }
         }
-    }
-
-    /// Ends the primary. The programs find the new one by themselves.
-    async fn promote(&mut self, delay: Duration) {
-        self.primary.server.lock().await.crash();
-        sleep(delay).await;
-        self.standby.promote().await;
-        self.load.wait_until_answered().await;
-        wait_for_next_round(&self.standby).await;
-        let standby = self.standby.standby().await;
-        let port = standby.port().await;
-        self.service.redirect(self.primary_place, port);
-        self.primary = std::mem::replace(&mut self.standby, standby);
-        self.primary_place = 1 - self.primary_place;
     }
 }
 
 fn setting(name: &str, default: u64) -> u64 {
-    let value = env::var(name);
-    value.map_or(default, |text| text.parse().unwrap())
+    env::var(name).map_or(default, |text| text.parse().unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_faults_break_no_promise() {
     let seed = setting("FAULT_SEED", 4_000);
-    println!("FAULT_SEED={seed}");
+    println!("FAULT_SEED={seed}; processes {WORKERS:?} are workers, {REPLICAS:?} replicas");
     let mut random = StdRng::seed_from_u64(seed);
-    let primary = TestDatabase::with_own_server().await;
-    primary.seed(USERS).await;
-    let checker = Checker::install(&primary).await;
-    let standby = primary.standby().await;
-    let ports = [primary.port().await, standby.port().await];
-    let service = Service::start(&primary, &ports, WORKERS, REPLICAS).await;
-    let load = Load::start(&service, &checker, CLIENTS_PER_REPLICA);
-    let mut run = Run {
-        primary,
-        standby,
-        primary_place: 0,
-        service,
-        load,
-    };
-    run.load.wait_until_answered().await;
-    wait_for_next_round(&run.primary).await;
-
-    let began = Instant::now();
-    let mut faults = 0;
+    let database = TestDatabase::with_own_server().await;
+    database.seed(1_000).await;
+    let checker = Checker::install(&database).await;
+    let mut run = Run::start(&checker, database).await;
+    run.wait_until_recovered().await;
+    let (began, mut faults) = (Instant::now(), 0);
     for _ in 0..setting("FAULT_DECKS", 1) {
         for fault in draw_deck(&mut random) {
             println!("{:>6.1} s  {fault:?}", began.elapsed().as_secs_f64());
             let before = run.load.counts();
             run.inject(fault).await;
-            run.load
-                .assert_unaffected(&before, |replica| fault.affects(replica))
-                .await;
-            run.load.wait_until_answered().await;
-            wait_for_next_round(&run.primary).await;
+            let is_affected = |replica| fault.affects(replica);
+            run.load.assert_others_answered(&before, is_affected).await;
+            run.wait_until_recovered().await;
             faults += 1;
         }
     }
     drop(run.load);
-    run.service.stop().await;
+    for process in &mut run.processes {
+        let status = process.program.stop().await;
+        assert!(status.success(), "{status}: {}", process.program.output());
+    }
     let report = checker.report(&run.primary).await;
     println!("{report}");
-    assert!(report.is_clean(), "FAULT_SEED={seed}: {report}");
-    assert!(report.rounds > faults, "FAULT_SEED={seed}: {report}");
+    assert!(
+        report.is_clean() && report.rounds > faults,
+        "FAULT_SEED={seed}: {report}"
+    );
 }

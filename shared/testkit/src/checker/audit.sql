@@ -3,27 +3,20 @@
 create schema audit;
 
 -- When a transaction began to write users. By then a round holds the worker's lock.
-create table audit.begins (
+create table audit.renewals (
     transaction_id xid8 not null default pg_current_xact_id(),
     at timestamptz not null default clock_timestamp()
 );
-create table audit.renewals (
-    transaction_id xid8 not null default pg_current_xact_id(),
-    -- Users that were left out, or did not get the time of their round.
-    stale bigint not null
-);
+-- The users that a transaction chose, in the format of an answer.
 create table audit.choices (
     number bigserial primary key,
     transaction_id xid8 not null default pg_current_xact_id(),
-    -- The chosen users, in the format of an answer.
-    users jsonb not null,
-    -- Whether all of them qualify, and there are as many as qualify, up to two.
-    valid boolean not null
+    users jsonb not null
 );
 create table audit.rounds (
     transaction_id xid8 not null default pg_current_xact_id(),
-    tick_at timestamptz not null,
-    at timestamptz not null default clock_timestamp()
+    at timestamptz not null default clock_timestamp(),
+    tick_at timestamptz not null
 );
 -- The moves of the chain. Each message of a replica makes one, for all queries that it answers.
 create table audit.moves (
@@ -35,35 +28,21 @@ create table audit.moves (
     choice bigint not null
 );
 
-create function audit.begin() returns trigger language plpgsql security definer as $$
-begin
-    insert into audit.begins default values;
-    return null;
-end
-$$;
-create trigger audit_begin before update on users
-    for each statement execute function audit.begin();
-
 create function audit.renewal() returns trigger language plpgsql security definer as $$
 begin
-    insert into audit.renewals (stale)
-    select (select count(*) from public.users) - count(*) filter (where updated_at = now())
-    from renewed;
+    insert into audit.renewals default values;
     return null;
 end
 $$;
-create trigger audit after update on users
-    referencing new table as renewed for each statement execute function audit.renewal();
+create trigger audit before update on users
+    for each statement execute function audit.renewal();
 
 create function audit.choice() returns trigger language plpgsql security definer as $$
 begin
-    insert into audit.choices (users, valid)
-    select
-        coalesce(jsonb_agg(jsonb_build_object('id', id, 'points', points) order by id), '[]'),
-        coalesce(bool_and(points > new.min_points), true)
-            and count(*) = (select count(*) from (select from public.users where points > new.min_points limit 2) as two)
+    insert into audit.choices (users)
+    select coalesce(jsonb_agg(jsonb_build_object('id', id, 'points', points) order by id), '[]')
     from public.users
-    where id in (new.first_user_id, new.second_user_id);
+    where id in (new.first_user_id, new.second_user_id) and points > new.min_points;
     return null;
 end
 $$;
