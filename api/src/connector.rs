@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::db::{CONNECT_TIMEOUT, Database, Error, with_timeout};
+use shared::domain::last_query::ChainSession;
 use shared::program::backoff::Backoff;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::query::PreparedSession;
+use crate::query;
 
 /// The longest delay between two attempts to connect, without its jitter.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
@@ -51,7 +52,7 @@ impl Connector {
     }
 
     /// Connects, and tries again until that succeeds.
-    pub(crate) async fn connect_with_backoff(&mut self) -> PreparedSession {
+    pub(crate) async fn connect_with_backoff(&mut self) -> ChainSession {
         loop {
             sleep(self.delay).await;
             match connect_and_prepare(&self.database).await {
@@ -128,7 +129,7 @@ impl Connector {
 }
 
 /// Connects, and prepares the session for every kind of query.
-async fn connect_and_prepare(database: &Database) -> Result<PreparedSession, Error> {
+async fn connect_and_prepare(database: &Database) -> Result<ChainSession, Error> {
     let session = database.connect(CONNECT_TIMEOUT).await?;
-    with_timeout(CONNECT_TIMEOUT, PreparedSession::new(session)).await
+    with_timeout(CONNECT_TIMEOUT, query::prepare(session)).await
 }

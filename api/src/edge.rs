@@ -1,147 +1,197 @@
 //! The edge serves connections with the limits and timeouts that warp's own server lacks.
 //! Connections come in, requests go to a warp service.
 //!
-//! Each connection has timeouts: for receiving a head, for idling between requests, and for a
-//! client that stops reading. The number of connections is limited, invalid requests get a problem
-//! before routing, and a shutdown has phases and a deadline. The edge knows of a request only
-//! that it is a GET or HEAD without content.
+//! hyper limits a request's head, and answers by itself what it can't parse. The kernel ends
+//! connections whose client does not read (`TCP_USER_TIMEOUT`, set in `listener`). What is left is
+//! here: the limit of connections, the timeouts of a client that does not send, and a shutdown that
+//! loses no request.
 
-mod acceptor;
-mod checks;
-mod connection;
-mod connection_state;
 mod listener;
 mod open_files;
-mod reaper;
-mod socket;
+mod progress;
 
 pub(crate) use listener::Listeners;
 pub(crate) use open_files::possible_connections;
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use tokio::net::TcpListener;
-use tokio::sync::watch;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
+use tokio_util::io::InspectReader;
 use tokio_util::task::TaskTracker;
-use warp::Filter;
-use warp::http::StatusCode;
+use tower_service::Service;
+use tracing::warn;
+use warp::http::header::CONNECTION;
+use warp::http::{HeaderValue, Request, StatusCode};
 use warp::reply::Response;
 
-use acceptor::Acceptor;
-use connection::ConnectionHandler;
-use reaper::Reaper;
+use crate::problem::Problem;
+use listener::next_connection;
+use progress::{CHECK_INTERVAL, Progress, Stage};
 
 /// Maximum number of headers in a request.
 const MAX_HEADERS: usize = 64;
 /// Maximum bytes of a request's head, and so of the buffer that a connection may fill.
 const MAX_HEAD_LEN: usize = 16 * 1024;
-/// How long a connection must have been idle before it is closed, in a shutdown or to free its slot
-/// for a new connection. A busy connection gets `Connection: close` in a shutdown, and stays open
-/// at the connection limit.
-const MIN_IDLE_BEFORE_EVICTION: Duration = Duration::from_secs(1);
+/// How long a connection must have been idle before it is closed early.
+const MIN_IDLE_TIME: Duration = Duration::from_secs(1);
+/// How long to wait after a connection could not be accepted, as when there are no more file
+/// descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Called once for each response, with its status.
-pub(crate) type CountResponse = Arc<dyn Fn(StatusCode) + Send + Sync>;
-
-/// The limits of a listener's connections.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+/// The server of the listeners of one kind.
+pub(crate) struct Server<Routes> {
     pub(crate) max_connections: usize,
-    /// For the head of a request, from the start of the connection or of the request.
+    /// For a request to arrive, from the start of the connection or of the request.
     pub(crate) header_timeout: Duration,
     /// Between two requests.
     pub(crate) idle_timeout: Duration,
-    /// For a client that does not read its response.
-    pub(crate) write_timeout: Duration,
+    /// The tasks of the open connections. Once it is closed, a connection ends with its next
+    /// response.
+    pub(crate) connections: TaskTracker,
+    /// Called once for each response, with its status.
+    pub(crate) count_response: Box<dyn Fn(StatusCode) + Send + Sync>,
+    pub(crate) routes: Routes,
 }
 
-impl Limits {
-    /// These limits, with an idle timeout that evicts idle connections.
-    fn evicting_idle(self) -> Self {
-        Self {
-            idle_timeout: self.idle_timeout.min(MIN_IDLE_BEFORE_EVICTION),
-            ..self
+impl<Routes> Server<Routes>
+where
+    Routes: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+{
+    /// Serves all `listeners`. After `closing` each connection ends with its next response, or once
+    /// it has been idle for a moment; new ones are still served. Returns when none is left.
+    pub(crate) async fn serve(
+        self,
+        mut listeners: Vec<TcpListener>,
+        closing: impl Future<Output = ()>,
+    ) {
+        let server = Arc::new(self);
+        let closed = async {
+            closing.await;
+            // A closed tracker still takes tasks.
+            server.connections.close();
+            server.connections.wait().await;
+        };
+        tokio::select! {
+            never = Arc::clone(&server).accept(&mut listeners) => match never {},
+            () = closed => {}
+        }
+        // Dropping the listeners would reset the connections that the kernel has queued. So they
+        // are served as well, even above the limit.
+        while let Some(Ok(stream)) = next_connection(&mut listeners).now_or_never() {
+            Arc::clone(&server).spawn(stream, None);
+        }
+        drop(listeners);
+        server.connections.wait().await;
+    }
+
+    /// Accepts connections for ever, as many at a time as the limit allows. The others wait in the
+    /// kernel's queue.
+    async fn accept(self: Arc<Self>, listeners: &mut [TcpListener]) -> Infallible {
+        // A permit for each connection that may be open.
+        let slots = Arc::new(Semaphore::new(self.max_connections));
+        let mut can_accept = true;
+        loop {
+            let slot = Arc::clone(&slots).acquire_owned().await;
+            let slot = slot.expect("the semaphore is never closed");
+            match next_connection(listeners).await {
+                Ok(stream) => {
+                    can_accept = true;
+                    Arc::clone(&self).spawn(stream, Some(slot));
+                }
+                Err(error) => {
+                    // One line until connections are accepted again.
+                    if can_accept {
+                        warn!(event = "accept_failed", %error, "cannot accept connections");
+                    }
+                    can_accept = false;
+                    sleep(ACCEPT_RETRY_DELAY).await;
+                }
+            }
         }
     }
-}
 
-/// What a listener does with its connections. The phases follow each other in this order; `Closing`
-/// may be left out. `lib.rs` sets them, the acceptor acts on `Closing`, and [`Server::serve`] on
-/// `Aborting`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
-    /// It keeps them open.
-    Serving,
-    /// It closes each with its next response, or once it has been idle for a moment.
-    Closing,
-    /// It cuts off those that are left.
-    Aborting,
-}
-
-/// The connections of a listener.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Connections(TaskTracker);
-
-impl Connections {
-    /// How many are open.
-    pub(crate) fn open_count(&self) -> usize {
-        self.0.len()
+    /// Serves a connection in a task of its own, until either side closes it or its time is up.
+    fn spawn(self: Arc<Self>, stream: TcpStream, slot: Option<OwnedSemaphorePermit>) {
+        self.connections.clone().spawn(async move {
+            self.serve_connection(stream).await;
+            drop(slot);
+        });
     }
 
-    /// Serves a connection in a task of its own.
-    fn spawn(&self, connection: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(connection);
+    async fn serve_connection(&self, stream: TcpStream) {
+        // Without TCP_NODELAY a response could wait for the acknowledgement of the one before. It
+        // fails when the client is gone.
+        let _ = stream.set_nodelay(true);
+        let progress = Progress::new();
+        let stream = TokioIo::new(InspectReader::new(stream, |_| progress.on_read()));
+        let service = service_fn(|request| self.respond(request, &progress));
+        let mut connection = protocol().serve_connection(stream, service);
+        // Requests do not set the timer anew, which would cost each of them. When it fires, it
+        // looks at their progress.
+        let mut timer = pin!(sleep(CHECK_INTERVAL));
+        loop {
+            tokio::select! {
+                biased;
+                // Not logged: the error of one client concerns no other.
+                _ = &mut connection => break,
+                () = &mut timer => {
+                    match progress.next_check(self.header_timeout, self.current_idle_timeout()) {
+                        Some(next) => timer.as_mut().reset(next),
+                        None => break,
+                    }
+                }
+            }
+        }
     }
 
-    /// Waits until none is open.
-    async fn wait_until_ended(&self) {
-        // A tracker's wait ends only once the tracker is closed. It still takes new tasks then.
-        self.0.close();
-        self.0.wait().await;
-    }
-}
-
-/// The server of one listener.
-pub(crate) struct Server {
-    pub(crate) limits: Limits,
-    /// The connections that it has open.
-    pub(crate) connections: Connections,
-    pub(crate) count_response: CountResponse,
-    pub(crate) phase: watch::Receiver<Phase>,
-}
-
-impl Server {
-    /// Serves `routes` on `listener` until all connections have ended in [`Phase::Closing`], or
-    /// until [`Phase::Aborting`].
-    pub(crate) async fn serve<Routes>(self, listener: TcpListener, routes: Routes)
-    where
-        Routes: Filter<Extract = (Response,), Error = Infallible>
-            + Clone
-            + Send
-            + Sync
-            + Unpin
-            + 'static,
-        Routes::Future: Send,
-    {
-        let reaper = Arc::new(Reaper::default());
-        let handler = ConnectionHandler {
-            protocol: protocol(),
-            routes: warp::service(routes),
-            limits: self.limits,
-            reaper: Arc::clone(&reaper),
-            closing: Arc::default(),
-            count_response: self.count_response,
+    async fn respond(
+        &self,
+        mut request: Request<Incoming>,
+        progress: &Progress,
+    ) -> Result<Response, Infallible> {
+        // Content has no meaning here. hyper would end the connection where it has not arrived yet,
+        // and the client's next request would fail.
+        while let Some(Ok(_)) = request.body_mut().frame().await {}
+        progress.set(Stage::Answering);
+        let mut response = if request.uri().path().starts_with('/') {
+            self.routes.clone().call(request).await?
+        } else {
+            // `CONNECT host:443` or `OPTIONS *`, at which some of warp's path filters panic.
+            Problem::MethodNotAllowed.response()
         };
-        let acceptor = Acceptor::new(handler, self.connections);
-        let mut phase = self.phase.clone();
-        tokio::select! {
-            () = acceptor.serve_until_closed(listener, self.phase) => {}
-            never = reaper.run(self.limits, || acceptor.idle_to_evict()) => match never {},
-            // Fails when the sender is gone, which ends the process as well.
-            _ = phase.wait_for(|&phase| phase == Phase::Aborting) => {}
+        // hyper's own graceful shutdown would close an idle connection at once, and lose a request
+        // that is on its way.
+        if self.connections.is_closed() {
+            let headers = response.headers_mut();
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        progress.set(Stage::Idle);
+        (self.count_response)(response.status());
+        Ok(response)
+    }
+
+    /// Idle connections are closed early in a shutdown, and when no slot is free for a new one.
+    fn current_idle_timeout(&self) -> Duration {
+        let is_full = self.connections.len() >= self.max_connections;
+        if is_full || self.connections.is_closed() {
+            self.idle_timeout.min(MIN_IDLE_TIME)
+        } else {
+            self.idle_timeout
         }
     }
 }
@@ -149,11 +199,13 @@ impl Server {
 fn protocol() -> http1::Builder {
     let mut protocol = http1::Builder::new();
     protocol
-        // The reaper has this timeout, with one timer for all connections.
+        // It would set a timer for each request.
         .header_read_timeout(None)
         // A client may close its side after its request and still read the response.
         .half_close(true)
         .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD_LEN);
+        .max_buf_size(MAX_HEAD_LEN)
+        // Copying a small response into one buffer is cheaper than two of them in a system call.
+        .writev(false);
     protocol
 }

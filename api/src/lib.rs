@@ -19,6 +19,8 @@ mod settings;
 
 pub use settings::Settings;
 
+use std::future::pending;
+use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,12 +29,14 @@ use anyhow::{Context, bail};
 use shared::db::Database;
 use shared::program::shutdown::StopSignals;
 use shared::program::{self, Program, healthcheck};
+use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::sync::watch;
+use tokio::sync::oneshot;
 use tokio::time::sleep;
+use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
-use edge::{Connections, Limits, Listeners, Phase, Server};
+use edge::{Listeners, Server};
 use health::Health;
 use metrics::Metrics;
 use routes::AppState;
@@ -62,11 +66,11 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     let signals = StopSignals::listen().context("registering signal handlers")?;
     let max_connections = edge::possible_connections(settings.max_connections as usize);
     let max_waiting = settings.max_waiting as usize;
-    let listeners = Listeners::open(settings.listen, settings.admin_listen, settings.reuse_port)?;
+    let listeners = Listeners::open(&settings)?;
     info!(
         event = "replica_starting",
-        listen = %listeners.public.local_addr()?,
-        admin = %listeners.admin.local_addr()?,
+        listen = %addresses(&listeners.public)?,
+        admin = %addresses(&listeners.admin)?,
         "replica starting"
     );
     let health = Arc::new(Health::default());
@@ -84,72 +88,80 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         queue,
         health: Arc::clone(&health),
         metrics: Arc::clone(&metrics),
-        connections: Connections::default(),
+        connections: TaskTracker::new(),
     }));
-    let limits = Limits {
+    let admin_server = Server {
+        max_connections: MAX_ADMIN_CONNECTIONS,
+        header_timeout: settings.header_timeout.into(),
+        idle_timeout: settings.idle_timeout.into(),
+        connections: TaskTracker::new(),
+        count_response: Box::new(|_| {}),
+        routes: warp::service(routes::admin(state)),
+    };
+    let public_server = Server {
         max_connections,
         header_timeout: settings.header_timeout.into(),
         idle_timeout: settings.idle_timeout.into(),
-        write_timeout: settings.write_timeout.into(),
-    };
-    // Held, and never sends: health checks and metrics are answered until the process ends.
-    let (_admin_phase, always_serving) = watch::channel(Phase::Serving);
-    let admin_server = Server {
-        limits: Limits {
-            max_connections: MAX_ADMIN_CONNECTIONS,
-            ..limits
-        },
-        connections: Connections::default(),
-        count_response: Arc::new(|_| {}),
-        phase: always_serving,
-    };
-    let admin_task = tokio::spawn(admin_server.serve(listeners.admin, routes::admin(state)));
-    let (phase_sender, phase) = watch::channel(Phase::Serving);
-    let public_server = Server {
-        limits,
         connections: state.connections.clone(),
-        count_response: Arc::new(move |status| metrics.count_response(status)),
-        phase,
+        count_response: Box::new(move |status| metrics.count_response(status)),
+        routes: warp::service(routes::public(state)),
     };
-    let serve_public = public_server.serve(listeners.public, routes::public(state));
-    tokio::spawn(shut_down(
+    // Health checks and metrics are answered until the process ends.
+    let serve_admin = tokio::spawn(admin_server.serve(listeners.admin, pending()));
+    let (close, closing) = oneshot::channel();
+    let serve_public = public_server.serve(listeners.public, async {
+        let _ = closing.await;
+    });
+    let stop = shut_down(
         signals,
-        health,
-        phase_sender,
+        &health,
+        close,
         settings.drain_delay.into(),
         settings.close_timeout.into(),
-    ));
+    );
     tokio::select! {
-        // Its last connection has ended after a stop signal.
+        // Its last connection has ended after a stop signal,
         () = serve_public => {}
-        outcome = admin_task => bail!("the admin listener has ended: {outcome:?}"),
+        // or may not take longer.
+        () = stop => {}
+        outcome = serve_admin => bail!("the admin listener has ended: {outcome:?}"),
         outcome = coalescer_task => bail!("the coalescer has ended: {outcome:?}"),
     }
     info!(event = "replica_stopped", "replica stopped");
     Ok(())
 }
 
-/// Waits for a stop signal, then takes the public listener through its phases.
+/// The addresses of these listeners, for the log.
+fn addresses(listeners: &[TcpListener]) -> io::Result<String> {
+    let addresses: io::Result<Vec<_>> = listeners
+        .iter()
+        .map(|listener| Ok(listener.local_addr()?.to_string()))
+        .collect();
+    Ok(addresses?.join(", "))
+}
+
+/// Waits for a stop signal, then has connections closed. Returns when those that are left must be
+/// cut off: after the timeout, or at a second signal.
 async fn shut_down(
     mut signals: StopSignals,
-    health: Arc<Health>,
-    phase_sender: watch::Sender<Phase>,
+    health: &Health,
+    close: oneshot::Sender<()>,
     drain_delay: Duration,
     close_timeout: Duration,
 ) {
     let signal = signals.next().await;
     info!(event = "replica_draining", signal, "replica draining");
     health.set_draining();
-    let close_then_wait = async {
+    let drain = async {
         sleep(drain_delay).await;
-        phase_sender.send_replace(Phase::Closing);
+        // Fails if all connections have ended already.
+        let _ = close.send(());
         sleep(close_timeout).await;
     };
     tokio::select! {
-        () = close_then_wait => {}
+        () = drain => {}
         signal = signals.next() => {
             info!(event = "stop_forced", signal, "second signal: stopping at once");
         }
     }
-    phase_sender.send_replace(Phase::Aborting);
 }

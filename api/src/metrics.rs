@@ -4,7 +4,6 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -18,7 +17,7 @@ use warp::http::StatusCode;
 /// A replica's metrics.
 pub(crate) struct Metrics {
     registry: Registry,
-    responses: Family<StatusLabels, Counter>,
+    responses: Family<StatusLabel, Counter>,
     /// The counter of that family for status 200, looked up once.
     ok_responses: Counter,
     query_duration: Histogram,
@@ -29,24 +28,18 @@ pub(crate) struct Metrics {
     log_lines_dropped: Counter,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StatusLabels {
-    status: u16,
-}
+/// The label `status`.
+type StatusLabel = [(&'static str, u16); 1];
 
-impl From<StatusCode> for StatusLabels {
-    fn from(status: StatusCode) -> Self {
-        Self {
-            status: status.as_u16(),
-        }
-    }
+fn status_label(status: StatusCode) -> StatusLabel {
+    [("status", status.as_u16())]
 }
 
 impl Metrics {
     /// Metrics of a replica with these limits.
     pub(crate) fn new(max_waiting: usize, max_connections: usize) -> Self {
         let mut registry = Registry::with_prefix("max_two_api");
-        let responses = Family::<StatusLabels, Counter>::default();
+        let responses = Family::<StatusLabel, Counter>::default();
         let query_duration = Histogram::new(exponential_buckets(0.000_25, 2.0, 14));
         let batch_queries = Histogram::new(exponential_buckets(1.0, 2.0, 14));
         let waiting_queries = Gauge::default();
@@ -102,8 +95,8 @@ impl Metrics {
         registry.register("build", "The running program", Info::new(BUILD_LABELS));
         // The series of 200 and 503 exist from the start, because a rate misses the first increment
         // of a new series.
-        let ok_responses = responses.get_or_create_owned(&StatusCode::OK.into());
-        drop(responses.get_or_create(&StatusCode::SERVICE_UNAVAILABLE.into()));
+        let ok_responses = responses.get_or_create_owned(&status_label(StatusCode::OK));
+        drop(responses.get_or_create(&status_label(StatusCode::SERVICE_UNAVAILABLE)));
         Self {
             registry,
             responses,
@@ -137,7 +130,7 @@ impl Metrics {
             self.ok_responses.inc();
             return;
         }
-        self.responses.get_or_create(&status.into()).inc();
+        self.responses.get_or_create(&status_label(status)).inc();
     }
 
     pub(crate) fn set_database_up(&self, up: bool) {

@@ -7,11 +7,14 @@
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use shared::db::{self, Error, Session};
+use shared::db::{Error, Session};
 use shared::domain::last_query::ChainSession;
-use shared::domain::users;
+use shared::domain::users::User;
 
 use crate::problem::Problem;
+
+/// The format of a time, which is in UTC.
+const TIMESTAMP: &str = "%Y-%m-%d %H:%M:%S";
 
 /// A query, with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,41 +35,29 @@ pub(crate) struct Replies {
     pub(crate) others: Reply,
 }
 
-/// The replica's session with the database, prepared for every kind of query.
-pub(crate) struct PreparedSession(ChainSession);
+/// Prepares a new session, and checks that it can answer every kind of query.
+///
+/// # Errors
+/// When it can't, or the connection breaks. The session is dropped.
+pub(crate) async fn prepare(session: Session) -> Result<ChainSession, Error> {
+    ChainSession::new(session).await
+}
 
-impl PreparedSession {
-    /// Prepares a session, and checks that every kind of query can be answered.
-    ///
-    /// # Errors
-    /// When one can't, or the connection breaks. The session is dropped.
-    pub(crate) async fn new(session: Session) -> Result<Self, Error> {
-        Ok(Self(ChainSession::new(session).await?))
-    }
-
-    /// Checks that the database still responds.
-    ///
-    /// # Errors
-    /// When it does not. Drop the session.
-    pub(crate) async fn ping(&mut self) -> Result<(), Error> {
-        db::ping(self.0.session()).await
-    }
-
-    /// Whether other replicas move the chain too, as far as the last answer tells.
-    pub(crate) fn is_chain_shared(&self) -> bool {
-        self.0.is_chain_shared()
-    }
-
+impl Query {
     /// Answers all queries that equal this one, with one message to the database.
     ///
     /// # Errors
     /// When the database can't be reached or a statement fails. Drop the session.
-    pub(crate) async fn answer(&mut self, query: Query) -> Result<Replies, Error> {
-        match query {
-            Query::TwoUsers => {
-                let answer = self.0.answer().await?;
-                let reply =
-                    |previous_at| Ok(encode(&TwoUsersBody::new(&answer.users, previous_at)));
+    pub(crate) async fn answer(self, session: &mut ChainSession) -> Result<Replies, Error> {
+        match self {
+            Self::TwoUsers => {
+                let answer = session.answer().await?;
+                let reply = |previous_at: Option<DateTime<Utc>>| {
+                    Ok(encode(&TwoUsers {
+                        users: &answer.users,
+                        timestamp: previous_at.map(|at| at.format(TIMESTAMP).to_string()),
+                    }))
+                };
                 // The first query gets the time of the last query before this message. The others
                 // get the message's own time, as if they had been answered one by one.
                 Ok(Replies {
@@ -80,44 +71,9 @@ impl PreparedSession {
 
 /// The body of an answer.
 #[derive(Serialize)]
-#[cfg_attr(test, derive(utoipa::ToSchema), schema(as = Answer, title = "Answer"))]
-pub(crate) struct TwoUsersBody {
-    /// At most two users whose points are above the minimum, in the order of their ids.
-    #[cfg_attr(test, schema(max_items = 2))]
-    users: Vec<UserBody>,
-    /// The time of the previous query, in UTC; null for the very first.
-    #[cfg_attr(
-        test,
-        schema(
-            example = "2020-07-30 17:09:33",
-            pattern = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"
-        )
-    )]
+struct TwoUsers<'answer> {
+    users: &'answer [User],
     timestamp: Option<String>,
-}
-
-/// A user.
-#[derive(Serialize)]
-#[cfg_attr(test, derive(utoipa::ToSchema), schema(as = User))]
-pub(crate) struct UserBody {
-    /// Positive.
-    #[cfg_attr(test, schema(minimum = 1))]
-    id: i64,
-    /// Renewed by every round.
-    #[cfg_attr(test, schema(minimum = 0, maximum = 100))]
-    points: i32,
-}
-
-impl TwoUsersBody {
-    fn new(users: &[users::User], previous_at: Option<DateTime<Utc>>) -> Self {
-        Self {
-            users: users
-                .iter()
-                .map(|&users::User { id, points }| UserBody { id, points })
-                .collect(),
-            timestamp: previous_at.map(|at| at.format("%Y-%m-%d %H:%M:%S").to_string()),
-        }
-    }
 }
 
 fn encode(body: &impl Serialize) -> Bytes {

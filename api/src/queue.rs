@@ -186,27 +186,4 @@ mod tests {
             Ok(Err(Problem::Unavailable))
         ));
     }
-
-    #[test]
-    fn the_first_query_of_a_message_gets_a_body_of_its_own() {
-        let (queries, replies): (Vec<_>, Vec<_>) = (0..3).map(|_| queued(Duration::ZERO)).unzip();
-        let mut batch = Batch(queries);
-        let to_all = Replies {
-            first: Ok(Bytes::from_static(b"first")),
-            others: Ok(Bytes::from_static(b"others")),
-        };
-        assert_eq!(batch.queued_times(Query::TwoUsers).count(), 3);
-        batch.reply(Query::TwoUsers, &to_all);
-        assert!(batch.next_query().is_none());
-        let replies: Vec<_> = replies
-            .into_iter()
-            .map(|mut reply| {
-                reply
-                    .try_recv()
-                    .expect("it was sent")
-                    .expect("it is a body")
-            })
-            .collect();
-        assert_eq!(replies, [&b"first"[..], b"others", b"others"]);
-    }
 }

@@ -2,14 +2,11 @@
 
 use bytes::Bytes;
 use warp::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use warp::http::{HeaderValue, Response, StatusCode};
+use warp::http::{HeaderValue, StatusCode};
+use warp::reply::Response;
 
 /// A response that is not cached, and whose type browsers do not guess.
-pub(crate) fn response<Body: From<Bytes>>(
-    status: StatusCode,
-    content_type: &'static str,
-    body: Bytes,
-) -> Response<Body> {
+pub(crate) fn response(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();

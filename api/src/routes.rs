@@ -1,25 +1,19 @@
 //! The routing tables of both listeners, and their handlers.
 //!
-//! A public endpoint is a handler with its description (`utoipa::path`), a line in the routing
-//! table, and a name in `description.rs`. The descriptions are for tests alone, which compare them
-//! with the document that is served. A handler that needs the database returns the [`Query`] to
-//! ask.
-
-#[cfg(test)]
-mod description;
+//! A public endpoint is a handler, a line in the routing table, and its description in
+//! `openapi.json`. A handler that needs the database returns the [`Query`] to ask.
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio_util::task::TaskTracker;
 use warp::http::StatusCode;
 use warp::reject::{MethodNotAllowed, Rejection};
 use warp::reply::Response;
 use warp::{Filter, get, head, path};
 
-use crate::edge::Connections;
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
@@ -43,14 +37,15 @@ pub(crate) struct AppState {
     pub(crate) queue: Queue,
     pub(crate) health: Arc<Health>,
     pub(crate) metrics: Arc<Metrics>,
-    pub(crate) connections: Connections,
+    /// The tasks of the public listener's open connections.
+    pub(crate) connections: TaskTracker,
 }
 
-/// The routes of the public listener. A test counts the calls of `…_route`.
+/// The routes of the public listener.
 pub(crate) fn public(
     state: &'static AppState,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + use<> {
-    database_route(path::end().map(two_users), state)
+    database_route(path::end().map(|| Query::TwoUsers), state)
         .or(local_route(path!("livez"), livez, state))
         .unify()
         .or(local_route(path!("readyz"), readyz, state))
@@ -74,32 +69,12 @@ pub(crate) fn admin(
         .unify()
 }
 
-/// At most two users who qualify, and when the previous query was
-///
-/// The users stay the same until the next round; a user who is deleted is shown until then. All
-/// queries have one order. A query that got 503 may have its place in it all the same, so the next
-/// `timestamp` may be one at which nobody got an answer.
-#[cfg_attr(test, utoipa::path(get, path = "/", operation_id = "query", responses(
-    (status = 200, body = crate::query::TwoUsersBody),
-    (status = 503)
-)))]
-fn two_users() -> Query {
-    Query::TwoUsers
-}
-
-/// Whether the process is alive
-#[cfg_attr(test, utoipa::path(get, path = "/livez", operation_id = "live", responses(
-    (status = 200, body = String)
-)))]
+/// Whether the process is alive.
 fn livez(_: &AppState) -> Response {
     ok_response(TEXT, Bytes::from_static(b"ok\n"))
 }
 
-/// Whether this replica wants requests
-#[cfg_attr(test, utoipa::path(get, path = "/readyz", operation_id = "ready", responses(
-    (status = 200, body = String),
-    (status = 503)
-)))]
+/// Whether this replica wants requests.
 fn readyz(state: &AppState) -> Response {
     if state.health.is_ready() {
         ok_response(TEXT, Bytes::from_static(b"ok\n"))
@@ -108,10 +83,6 @@ fn readyz(state: &AppState) -> Response {
     }
 }
 
-/// This description
-#[cfg_attr(test, utoipa::path(get, path = "/openapi.json", operation_id = "describe", responses(
-    (status = 200, body = Object, content_type = "application/json")
-)))]
 fn openapi(_: &AppState) -> Response {
     ok_response(JSON, Bytes::from_static(OPENAPI))
 }
@@ -119,7 +90,7 @@ fn openapi(_: &AppState) -> Response {
 fn metrics(state: &AppState) -> Response {
     let text = state
         .metrics
-        .encode(state.queue.len(), state.connections.open_count());
+        .encode(state.queue.len(), state.connections.len());
     ok_response(OPEN_METRICS, text.into())
 }
 
@@ -170,22 +141,7 @@ fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
 
 /// The client's `traceparent` header; `None` if there is none, or an invalid or too long one.
 fn traceparent() -> impl Filter<Extract = (Option<String>,), Error = Rejection> + Copy {
-    warp::header::optional::<Traceparent>("traceparent")
-        .map(|header: Option<Traceparent>| header.map(|Traceparent(text)| text))
+    warp::header::optional::<String>("traceparent")
+        .map(|header: Option<String>| header.filter(|text| text.len() <= MAX_TRACEPARENT_LEN))
         .or_else(|_| ready(Ok::<_, Rejection>((None,))))
-}
-
-struct Traceparent(String);
-
-struct TooLong;
-
-impl FromStr for Traceparent {
-    type Err = TooLong;
-
-    fn from_str(text: &str) -> Result<Self, TooLong> {
-        if text.len() > MAX_TRACEPARENT_LEN {
-            return Err(TooLong);
-        }
-        Ok(Self(text.to_owned()))
-    }
 }

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand};
-use shared::program::cli::{DAY, DatabaseArgs, duration};
+use shared::program::cli::{DAY, DatabaseArgs, address, duration};
 use shared::program::logs::LogFormat;
 
 /// A shorter one would leave too little time for the database.
@@ -23,16 +24,16 @@ pub struct Settings {
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
 
-    /// Address for queries; a socket passed by systemd takes its place.
-    #[arg(long, env, default_value = "127.0.0.1:4000")]
+    /// Address for queries; sockets that systemd passes by the name `http` take its place.
+    #[arg(long, env, default_value = "127.0.0.1:4000", value_parser = address)]
     pub(crate) listen: SocketAddr,
 
-    /// Address for /livez, /readyz and /metrics; a second socket passed by systemd takes its place.
-    #[arg(long, env, default_value = "127.0.0.1:9000", global = true)]
+    /// Address for /livez, /readyz and /metrics; sockets named `admin` take its place.
+    #[arg(long, env, default_value = "127.0.0.1:9000", global = true, value_parser = address)]
     pub(crate) admin_listen: SocketAddr,
 
     /// Share the port with other replicas on this machine (`SO_REUSEPORT`).
-    #[arg(long, env)]
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
     pub(crate) reuse_port: bool,
 
     /// Maximum number of open connections; further ones wait, and idle ones are closed for them.
@@ -47,7 +48,7 @@ pub struct Settings {
     #[arg(long, env, default_value = "1s", value_parser = duration(MIN_REQUEST_TIMEOUT..=DAY))]
     pub(crate) request_timeout: humantime::Duration,
 
-    /// How long the head of a request may take, from the start of the connection or the request.
+    /// How long a request may take to arrive, from the start of the connection or the request.
     #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=DAY))]
     pub(crate) header_timeout: humantime::Duration,
 
@@ -55,7 +56,7 @@ pub struct Settings {
     #[arg(long, env, default_value = "75s", value_parser = duration(MIN_TIMEOUT..=DAY))]
     pub(crate) idle_timeout: humantime::Duration,
 
-    /// How long a client may leave a response unread.
+    /// How long a client may leave a response unread (on Linux).
     #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=DAY))]
     pub(crate) write_timeout: humantime::Duration,
 

@@ -9,6 +9,7 @@ mod session;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
@@ -30,6 +31,10 @@ pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Database {
     /// In the order in which they are tried. A name with several addresses is one server.
     servers: Vec<PgConnectOptions>,
+    /// The file that holds the URL. It is read anew for each session.
+    file: Option<PathBuf>,
+    application_name: String,
+    statement_timeout: Option<Duration>,
 }
 
 impl Database {
@@ -41,24 +46,33 @@ impl Database {
     /// When the URL is not valid, or a file of certificates that it names can't be read. The error
     /// repeats no value of the URL but the file's name.
     pub fn parse(url: &str, application_name: &str) -> Result<Self, BadUrl> {
-        let servers = database_url::parse(url)?.into_iter().map(|server| {
-            server
-                .application_name(application_name)
-                .options(session::PARAMETERS)
-                .disable_statement_logging()
-        });
         Ok(Self {
-            servers: servers.collect(),
+            servers: database_url::parse(url)?,
+            file: None,
+            application_name: application_name.to_owned(),
+            statement_timeout: None,
+        })
+    }
+
+    /// Reads the URL from a file, now and for each new session, so that a password can be changed.
+    ///
+    /// # Errors
+    /// As for [`Self::parse`], or when the file can't be read. The error names it.
+    pub fn read(file: PathBuf, application_name: &str) -> Result<Self, BadUrl> {
+        Ok(Self {
+            servers: database_url::read(&file)?,
+            file: Some(file),
+            application_name: application_name.to_owned(),
+            statement_timeout: None,
         })
     }
 
     /// The same database, with a limit that the server enforces for every statement.
     #[must_use]
     pub fn with_statement_timeout(self, limit: Duration) -> Self {
-        let set =
-            |server: PgConnectOptions| server.options([("statement_timeout", limit.as_millis())]);
         Self {
-            servers: self.servers.into_iter().map(set).collect(),
+            statement_timeout: Some(limit),
+            ..self
         }
     }
 
@@ -85,16 +99,21 @@ impl Database {
     /// is left of `limit`.
     ///
     /// # Errors
-    /// [`Error::Connect`] with an error for each server: [`Error::Timeout`] after its share;
+    /// [`Error::Url`] if its file has become bad; else [`Error::Connect`] with an error for each server: [`Error::Timeout`] after its share;
     /// [`Error::Standby`], [`Error::ReadOnly`] or [`Error::Pooled`] if it does not fit; otherwise
     /// the error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
         let deadline = Instant::now() + limit;
-        let count = u32::try_from(self.servers.len()).unwrap_or(u32::MAX);
+        let servers = match &self.file {
+            Some(file) => database_url::read(file)?,
+            None => self.servers.clone(),
+        };
+        let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
         let mut errors = Vec::new();
-        for (tried, server) in (0..count).zip(&self.servers) {
+        for (tried, server) in (0..count).zip(servers) {
+            let name = name(&server);
             let share = deadline.saturating_duration_since(Instant::now()) / (count - tried);
-            let error = match timeout(share, connect(server)).await {
+            let error = match timeout(share, self.connect_to(server)).await {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(error)) => error,
                 // It had at least this long. Its share differs from attempt to attempt, and an
@@ -102,11 +121,25 @@ impl Database {
                 Err(_) => Error::Timeout(limit / count),
             };
             errors.push(ConnectError {
-                server: name(server),
+                server: name,
                 error,
             });
         }
         Err(Error::Connect(errors))
+    }
+
+    /// Opens a session with a server, and initializes it.
+    async fn connect_to(&self, server: PgConnectOptions) -> Result<Session, Error> {
+        let mut server = server
+            .application_name(&self.application_name)
+            .options(session::PARAMETERS)
+            .disable_statement_logging();
+        if let Some(limit) = self.statement_timeout {
+            server = server.options([("statement_timeout", limit.as_millis())]);
+        }
+        let mut session = server.connect().await.map_err(Error::on_connect)?;
+        session::initialize(&mut session).await?;
+        Ok(session)
     }
 
     /// Cancels the running statement of another session of the same role, through a new session.
@@ -138,13 +171,6 @@ impl fmt::Debug for Database {
             .field("database", &self.servers[0].get_database())
             .finish_non_exhaustive()
     }
-}
-
-/// Opens a session with a server, and initializes it.
-async fn connect(server: &PgConnectOptions) -> Result<Session, Error> {
-    let mut session = server.connect().await.map_err(Error::on_connect)?;
-    session::initialize(&mut session).await?;
-    Ok(session)
 }
 
 /// Host and port, or the folder of the Unix socket and the port.

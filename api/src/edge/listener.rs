@@ -1,13 +1,20 @@
-//! The listening sockets: bound here, or passed by systemd.
+//! The listening sockets: bound here, or passed by systemd, and the connections that they accept.
 
+use std::env;
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::Poll;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use listenfd::ListenFd;
+use nix::errno::Errno;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tracing::warn;
+
+use crate::settings::Settings;
 
 /// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -17,59 +24,129 @@ const SOCKET_BUFFER_BYTES: usize = 64 * 1024;
 /// How long a connection is silent before the kernel probes whether its client is still there.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
 
-/// The two sockets of a replica.
+/// The sockets of a replica, at least one of each kind.
 pub(crate) struct Listeners {
-    pub(crate) public: TcpListener,
-    pub(crate) admin: TcpListener,
+    pub(crate) public: Vec<TcpListener>,
+    pub(crate) admin: Vec<TcpListener>,
 }
 
 impl Listeners {
-    /// Takes the sockets that systemd passes, the public one first, and binds the others.
+    /// Takes the sockets that systemd passes. Binds an address if there is none of its kind.
     ///
     /// # Errors
-    /// When an address can't be bound; names the setting.
-    pub(crate) fn open(
-        public: SocketAddr,
-        admin: SocketAddr,
-        reuse_port: bool,
-    ) -> anyhow::Result<Self> {
-        let mut passed = ListenFd::from_env();
-        let mut take = |index: usize, setting: &str, address: SocketAddr, reuse_port: bool| {
-            let listener = match passed.take_tcp_listener(index) {
-                Ok(Some(listener)) => Ok(listener),
-                Ok(None) => bind(address, reuse_port),
-                Err(error) => Err(error),
-            };
-            listener
-                .and_then(|listener| {
-                    let socket = SockRef::from(&listener);
-                    // Accepted sockets inherit these.
-                    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
-                    socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
-                    socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
-                    listener.set_nonblocking(true)?;
-                    TcpListener::from_std(listener)
-                })
-                .with_context(|| format!("{setting} {address} can't be used"))
+    /// When an address can't be bound, and names its setting; when a passed socket is not known.
+    pub(crate) fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let (mut public, mut admin) = take_passed_sockets()?;
+        if public.is_empty() {
+            public.push(bind("LISTEN", settings.listen, settings.reuse_port)?);
+        }
+        if admin.is_empty() {
+            // Each replica has an admin address of its own.
+            admin.push(bind("ADMIN_LISTEN", settings.admin_listen, false)?);
+        }
+        let configure = |sockets: Vec<net::TcpListener>| -> io::Result<Vec<_>> {
+            sockets
+                .into_iter()
+                .map(|socket| configure(socket, settings.write_timeout.into()))
+                .collect()
         };
-        // Each replica has an admin address of its own.
-        let reuse_admin_port = false;
         Ok(Self {
-            public: take(0, "LISTEN", public, reuse_port)?,
-            admin: take(1, "ADMIN_LISTEN", admin, reuse_admin_port)?,
+            public: configure(public)?,
+            admin: configure(admin)?,
         })
     }
 }
 
-fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(reuse_port)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+/// The public sockets and the admin sockets that systemd passes. `FileDescriptorName=` of their
+/// units tells them apart, `http` and `admin`.
+fn take_passed_sockets() -> anyhow::Result<(Vec<net::TcpListener>, Vec<net::TcpListener>)> {
+    let (mut public, mut admin) = (Vec::new(), Vec::new());
+    let mut passed = ListenFd::from_env();
+    let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
+    let names: Vec<_> = names.split(':').collect();
+    // Without that setting all sockets of a unit have its name.
+    let unnamed = names.iter().all(|name| *name == names[0])
+        && (names[0].is_empty() || names[0].ends_with(".socket"));
+    if unnamed && passed.len() > 0 {
+        warn!(
+            event = "sockets_unnamed",
+            "the sockets passed by systemd are taken by their order, which the next release will \
+             refuse: use a unit with FileDescriptorName=http, and another one with \
+             FileDescriptorName=admin"
+        );
+    }
+    for index in 0..passed.len() {
+        let name = names.get(index).copied().unwrap_or_default();
+        let socket = passed
+            .take_tcp_listener(index)
+            .with_context(|| format!("socket {} ({name}) passed by systemd", index + 1))?
+            .expect("each is taken once");
+        match (name, index) {
+            ("http", _) => public.push(socket),
+            ("admin", _) => admin.push(socket),
+            (_, 0) if unnamed => public.push(socket),
+            (_, 1) if unnamed => admin.push(socket),
+            _ => bail!(
+                "systemd passes a socket {name:?} at {}: FileDescriptorName must be http or admin",
+                socket.local_addr()?
+            ),
+        }
+    }
+    Ok((public, admin))
+}
+
+/// Binds this address. `[::]` takes IPv4 as well, and alone where the kernel has no IPv6.
+fn bind(setting: &str, address: SocketAddr, reuse_port: bool) -> anyhow::Result<net::TcpListener> {
+    let bind = |address: SocketAddr| -> io::Result<net::TcpListener> {
+        let domain = Domain::for_address(address);
+        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(reuse_port)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    let no_ipv6 = Some(Errno::EAFNOSUPPORT as i32);
+    bind(address)
+        .or_else(|error| {
+            if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == no_ipv6 {
+                bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
+            } else {
+                Err(error)
+            }
+        })
+        .with_context(|| format!("{setting} {address} can't be used"))
+}
+
+/// Sets what accepted sockets inherit.
+fn configure(socket: net::TcpListener, write_timeout: Duration) -> io::Result<TcpListener> {
+    let options = SockRef::from(&socket);
+    options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
+    // The kernel closes a connection whose client does not acknowledge, or make room for, what was
+    // sent. There is no such timeout elsewhere.
+    #[cfg(target_os = "linux")]
+    options.set_tcp_user_timeout(Some(write_timeout))?;
+    options.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+    options.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
+/// Accepts a connection from the first of the listeners that has one, and puts that one last, so
+/// that no listener waits while another is flooded. Cancel safe.
+pub(super) async fn next_connection(listeners: &mut [TcpListener]) -> io::Result<TcpStream> {
+    let (index, accepted) = poll_fn(|context| {
+        listeners
+            .iter()
+            .enumerate()
+            .map(|(index, listener)| listener.poll_accept(context).map(|result| (index, result)))
+            .find(Poll::is_ready)
+            .unwrap_or(Poll::Pending)
+    })
+    .await;
+    listeners[index..].rotate_left(1);
+    accepted.map(|(stream, _)| stream)
 }

@@ -1,15 +1,13 @@
 //! What a replica's clients and operators rely on: answers, their headers and order, secrecy,
-//! metrics, the description and readiness.
-
-use std::collections::BTreeMap;
-use std::time::Instant;
+//! metrics and the description.
 
 use hyper::Method;
 use serde_json::{Value, json};
-use testkit::{Client, Program, TestDatabase};
+use shared::db::close;
+use testkit::{TestDatabase, eventually};
 use tokio::task::JoinSet;
 
-use crate::{admin, replica, round, wait_until_ready};
+use crate::{admin, lock_last_query, replica, round};
 
 #[tokio::test]
 async fn an_answer_is_two_users_in_order_and_the_time_of_the_previous_query() {
@@ -41,74 +39,18 @@ async fn an_answer_is_two_users_in_order_and_the_time_of_the_previous_query() {
         .await;
     let second = client.get("/?x=y").await.json();
     assert_eq!(second, json!({"users": users, "timestamp": previous}));
+    // HEAD is the same without the body.
+    let head = client.send(Method::HEAD, "/").await.unwrap();
+    assert_eq!((head.status, head.body.len()), (first.status, 0));
+    let length = second.to_string().len();
+    assert_eq!(head.header("content-length"), length.to_string());
     assert!(program.stop().await.success());
 }
 
+/// A trigger moves the chain's time by one second per message, so that a timestamp tells which
+/// message answered.
 #[tokio::test]
-async fn head_is_get_without_the_body_and_a_query_of_the_chain() {
-    let database = TestDatabase::with_users(10).await;
-    let (_program, client) = replica(&database, &[]).await;
-    let head = client.send(Method::HEAD, "/").await.unwrap();
-    let get = client.get("/").await;
-    assert_eq!(head.status, 200);
-    assert_eq!(head.body.len(), 0);
-    assert_eq!(head.header("content-type"), get.header("content-type"));
-    // The HEAD was the very first query, and its timestamp null.
-    assert_eq!(
-        head.header("content-length"),
-        r#"{"users":[],"timestamp":null}"#.len().to_string()
-    );
-    assert!(get.json()["timestamp"].is_string());
-}
-
-#[tokio::test]
-async fn at_minimum_100_and_before_the_first_round_no_user_qualifies() {
-    let database = TestDatabase::with_users(1_000).await;
-    let (_program, client) = replica(&database, &[]).await;
-    assert_eq!(client.get("/").await.json()["users"], json!([]));
-    round(&database, "100").await;
-    assert_eq!(client.get("/").await.json()["users"], json!([]));
-    round(&database, "0").await;
-    assert_eq!(
-        client.get("/").await.json()["users"]
-            .as_array()
-            .unwrap()
-            .len(),
-        2
-    );
-}
-
-#[tokio::test]
-async fn an_answer_is_durable_before_it_is_sent() {
-    let database = TestDatabase::with_users(10).await;
-    // The session that commits records whether it waits for the disk.
-    database
-        .run(
-            "create table commits (synchronous_commit text); \
-             grant insert on commits to max_two_api; \
-             create function note() returns trigger language plpgsql as $$ begin \
-                 insert into commits values (current_setting('synchronous_commit')); \
-                 return new; \
-             end $$; \
-             create trigger note before update on last_query for each row execute function note()",
-        )
-        .await;
-    let (_program, client) = replica(&database, &[]).await;
-    client.get("/").await;
-    assert_eq!(
-        database
-            .value::<String>("select min(synchronous_commit) from commits")
-            .await,
-        "on"
-    );
-}
-
-/// A trigger advances the chain by one second per message, so that a timestamp identifies its
-/// batch. Then answers can be checked one by one from outside, however they were coalesced.
-#[tokio::test]
-async fn answers_of_two_replicas_form_the_chain_of_answering_one_by_one() {
-    const CLIENTS: usize = 24;
-    const QUERIES: usize = 150;
+async fn queries_of_one_message_are_answered_as_one_by_one() {
     let database = TestDatabase::with_users(10).await;
     database
         .run(
@@ -121,81 +63,38 @@ async fn answers_of_two_replicas_form_the_chain_of_answering_one_by_one() {
              create trigger step before update on last_query for each row execute function step()",
         )
         .await;
-    let (_first, first) = replica(&database, &[]).await;
-    let (_second, second) = replica(&database, &[]).await;
-    let mut clients = JoinSet::new();
-    for number in 0..CLIENTS {
-        let client = if number % 2 == 0 {
-            first.clone()
-        } else {
-            second.clone()
-        };
-        clients.spawn(async move {
-            let mut seen = Vec::new();
-            for _ in 0..QUERIES {
-                let sent = Instant::now();
-                let reply = client.get("/").await;
-                assert_eq!(reply.status, 200);
-                let timestamp = reply.json()["timestamp"].as_str().map(ToOwned::to_owned);
-                seen.push((timestamp, sent, Instant::now()));
-            }
-            seen
-        });
-    }
-    let mut answers = clients.join_all().await.concat();
-    let mut times = BTreeMap::<_, usize>::new();
-    for (timestamp, ..) in &answers {
-        *times.entry(timestamp.clone()).or_default() += 1;
-    }
-    let batches: i64 = database
-        .value(
-            "select extract(epoch from queried_at - '2000-01-01 00:00:00 UTC')::bigint \
-             from last_query",
-        )
-        .await;
-    assert!(
-        batches < i64::try_from(CLIENTS * QUERIES).unwrap(),
-        "nothing was coalesced"
-    );
-    // Exactly one query had no previous one, and the first query of each batch shows the time of
-    // the batch before. So every batch's time but the last is shown, and no other time.
-    assert_eq!(times.get(&None), Some(&1));
-    let shown: Vec<_> = times.keys().flatten().cloned().collect();
-    let expected: Vec<String> = {
-        let mut session = database.superuser().await;
-        sqlx::query_scalar(
-            "select to_char( \
-                 timestamp '2000-01-01' + number * interval '1 second', 'YYYY-MM-DD HH24:MI:SS' \
-             ) \
-             from generate_series(1, $1) as number",
-        )
-        .bind(batches)
-        .fetch_all(&mut session)
-        .await
-        .unwrap()
+    let (mut program, client) = replica(&database, &[]).await;
+    let admin = admin(&mut program).await;
+    assert_eq!(client.get("/").await.json()["timestamp"], Value::Null);
+    let obstacle = lock_last_query(&database).await;
+    let mut queries = JoinSet::new();
+    let mut send = || {
+        let client = client.clone();
+        queries.spawn(async move { client.get("/").await.json()["timestamp"].take() });
     };
-    // The last batch's time is shown only if that batch had more than one query.
-    assert_eq!(shown[..], expected[..shown.len()]);
-    assert!(
-        expected.len() - shown.len() <= 1,
-        "{} batches, {} times",
-        expected.len(),
-        shown.len()
-    );
-    // An answer that arrived before a request was sent comes before it in the chain.
-    answers.sort();
-    // When the last request with an earlier time was sent.
-    let mut last_sent = None;
-    for same_time in answers.chunk_by(|(one, ..), (other, ..)| one == other) {
-        for (_, _, arrived) in same_time {
-            assert!(
-                Some(*arrived) >= last_sent,
-                "a later request was answered with an earlier time"
-            );
-        }
-        let sent = same_time.iter().map(|&(_, sent, _)| sent).max();
-        last_sent = last_sent.max(sent);
+    send();
+    eventually("its message waits for the row", async || {
+        database
+            .value(
+                "select exists (select from pg_stat_activity where wait_event_type = 'Lock' \
+                 and datname = current_database() and application_name = 'max-two-api')",
+            )
+            .await
+    })
+    .await;
+    for _ in 0..3 {
+        send();
     }
+    eventually("the others wait for the next message", async || {
+        let metrics = admin.metrics().await;
+        metrics.contains("max_two_api_waiting_queries 3\n")
+    })
+    .await;
+    close(obstacle).await;
+    let mut timestamps = queries.join_all().await;
+    timestamps.sort_by_key(Value::to_string);
+    let expected = [1, 2, 3, 3].map(|second| json!(format!("2000-01-01 00:00:0{second}")));
+    assert_eq!(timestamps, expected);
 }
 
 #[tokio::test]
@@ -212,15 +111,7 @@ async fn no_response_metric_or_log_line_contains_the_minimum_or_the_password() {
     let (mut program, client) =
         replica(&database, &[("RUST_LOG", "trace"), ("LOG_FORMAT", "json")]).await;
     let mut replies = Vec::new();
-    for path in [
-        "/",
-        "/nope",
-        "/readyz",
-        "/livez",
-        "/openapi.json",
-        "/",
-        "/metrics",
-    ] {
+    for path in ["/", "/nope", "/readyz", "/openapi.json", "/metrics"] {
         replies.push(client.get(path).await);
     }
     replies.push(client.send(Method::POST, "/").await.unwrap());
@@ -277,46 +168,6 @@ async fn metrics_are_on_the_admin_listener_only() {
 }
 
 #[tokio::test]
-async fn a_replica_is_ready_once_it_has_connected_to_a_database_with_the_right_schema() {
-    let database = TestDatabase::new().await;
-    database
-        .run("alter table settings rename column first_user_id to something_else")
-        .await;
-    let (_program, client) = replica(&database, &[]).await;
-    assert_eq!(client.get("/livez").await.status, 200);
-    assert_eq!(client.get("/readyz").await.status, 503);
-    assert_eq!(client.get("/").await.status, 503);
-    database
-        .run("alter table settings rename column something_else to first_user_id")
-        .await;
-    wait_until_ready(&client).await;
-    assert_eq!(client.get("/").await.status, 200);
-}
-
-#[tokio::test]
-async fn a_socket_passed_by_systemd_takes_the_place_of_listen() {
-    let database = TestDatabase::with_users(10).await;
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = socket.local_addr().unwrap();
-    let mut command = tokio::process::Command::new("sh");
-    // As systemd does it: the socket is file descriptor 3, and LISTEN_PID names its process.
-    command
-        .args([
-            "-c",
-            "LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" 3<&0",
-            env!("CARGO_BIN_EXE_max-two-api"),
-        ])
-        .env("DATABASE_URL", &database.api)
-        .env("ADMIN_LISTEN", "127.0.0.1:0")
-        .env("DRAIN_DELAY", "0s")
-        .stdin(std::os::fd::OwnedFd::from(socket));
-    let mut program = Program::spawn(command);
-    assert_eq!(program.address("listen").await, address);
-    assert_eq!(Client::new(address).get("/").await.status, 200);
-    assert!(program.stop().await.success());
-}
-
-#[tokio::test]
 async fn the_description_is_the_committed_one_and_its_paths_exist() {
     let database = TestDatabase::new().await;
     let (_program, client) = replica(&database, &[]).await;
@@ -326,24 +177,4 @@ async fn the_description_is_the_committed_one_and_its_paths_exist() {
     for path in reply.json()["paths"].as_object().unwrap().keys() {
         assert_ne!(client.get(path).await.status, 404, "{path}");
     }
-}
-
-#[tokio::test]
-async fn a_replica_without_its_grants_is_not_ready() {
-    let database = TestDatabase::new().await;
-    database
-        .run(
-            "revoke update on last_query from max_two_api; \
-             revoke update (previous_at, queried_at) on last_query from max_two_api",
-        )
-        .await;
-    let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
-    program.wait_for_event("database_refused").await;
-    assert_eq!(client.get("/readyz").await.status, 503);
-    assert_eq!(client.get("/").await.status, 503);
-    database
-        .run("grant update (previous_at, queried_at) on last_query to max_two_api")
-        .await;
-    wait_until_ready(&client).await;
-    assert_eq!(client.get("/").await.status, 200);
 }

@@ -9,20 +9,19 @@
 mod clients;
 mod contract;
 mod database;
-mod fuzz;
+mod environment;
+mod listeners;
 mod logs;
-mod raw_http;
+mod raw;
+mod requests;
 mod settings;
 mod stop;
 
-use std::process::ExitStatus;
-use std::time::Duration;
-
-use nix::sys::signal::{Signal, kill};
+use shared::db::Session;
 use shared::domain::users::Layout;
 use shared::domain::{MinPoints, rounds};
+use sqlx::raw_sql;
 use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually};
-use tokio::time::sleep;
 
 /// A replica under its own role, on ports of its own, and a client of it. Its request timeout is
 /// long, because other tests use the server at the same time; `environment` may set another.
@@ -73,19 +72,12 @@ async fn round(database: &TestDatabase, minimum: &str) {
     .unwrap();
 }
 
-/// Signals a replica until it has ended. Only a signal that comes a second after the first stop
-/// counts as another one.
-async fn stop_at_once(program: &mut Program) -> ExitStatus {
-    let id = program.id();
-    let signals = async {
-        loop {
-            // It fails once the replica has ended.
-            let _ = kill(id, Signal::SIGTERM);
-            sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::select! {
-        status = program.wait() => status,
-        () = signals => unreachable!("it signals for ever"),
-    }
+/// A session that holds the row which every query moves, until it is closed.
+async fn lock_last_query(database: &TestDatabase) -> Session {
+    let mut session = database.superuser().await;
+    raw_sql("begin; select from last_query for update")
+        .execute(&mut session)
+        .await
+        .unwrap();
+    session
 }

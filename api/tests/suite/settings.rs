@@ -1,9 +1,6 @@
-//! Settings of the replica's program, and its health check.
+//! Settings of the replica's program.
 
-use nix::sys::signal::Signal;
-use testkit::TestDatabase;
-
-use crate::{program, replica, stop_at_once, wait_until_ready};
+use crate::program;
 
 #[tokio::test]
 async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
@@ -12,6 +9,9 @@ async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
         ("MAX_CONNECTIONS", "0", "--max-connections"),
         ("REQUEST_TIMEOUT", "0s", "--request-timeout"),
         ("IDLE_TIMEOUT", "long", "--idle-timeout"),
+        ("HEADER_TIMEOUT", "25h", "--header-timeout"),
+        ("WRITE_TIMEOUT", "1000y", "--write-timeout"),
+        ("CLOSE_TIMEOUT", "200000000000y", "--close-timeout"),
         ("LOG_FORMAT", "xml", "--log-format"),
         (
             "DATABASE_URL",
@@ -33,90 +33,6 @@ async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
             "{name}={value}: {output}"
         );
         assert!(!output.contains("canary-password"), "{output}");
-    }
-}
-
-#[tokio::test]
-async fn the_url_can_come_from_a_file() {
-    let database = TestDatabase::new().await;
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let path = file.path().to_str().unwrap();
-    std::fs::write(path, format!("{}\n", database.api)).unwrap();
-    let mut replica = program(
-        &[],
-        &[
-            ("DATABASE_URL_FILE", path),
-            ("LISTEN", "127.0.0.1:0"),
-            ("ADMIN_LISTEN", "127.0.0.1:0"),
-        ],
-    );
-    replica.wait_for_event("database_connected").await;
-
-    let both = [
-        ("DATABASE_URL_FILE", path),
-        ("DATABASE_URL", &*database.api),
-    ];
-    std::fs::write(path, "canary-password").unwrap();
-    for environment in [&both[..1], &both[..]] {
-        let mut program = program(&[], environment);
-        assert_eq!(program.wait().await.code(), Some(2));
-        let output = program.output();
-        assert!(
-            output.contains("DATABASE_URL_FILE") || output.contains("--database-url-file"),
-            "{output}"
-        );
-        assert!(
-            output.lines().count() == 1 && !output.contains("canary-password"),
-            "{output}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn the_exit_status_of_a_health_check_is_the_state_of_the_replica() {
-    let database = TestDatabase::new().await;
-    let (mut replica, client) = replica(&database, &[("DRAIN_DELAY", "1h")]).await;
-    wait_until_ready(&client).await;
-    let admin = replica.address("admin").await.to_string();
-    let check = async || {
-        let mut check = program(&["healthcheck"], &[("ADMIN_LISTEN", &admin)]);
-        (check.wait().await.code(), check.output())
-    };
-    assert_eq!(check().await, (Some(0), String::new()));
-    replica.signal(Signal::SIGTERM);
-    replica.wait_for_event("replica_draining").await;
-    let (status, output) = check().await;
-    assert!(
-        status == Some(1) && output.starts_with("/readyz: "),
-        "{output}"
-    );
-    assert!(stop_at_once(&mut replica).await.success());
-    let (status, output) = check().await;
-    assert!(
-        status == Some(1) && output.starts_with("/livez: "),
-        "{output}"
-    );
-}
-
-#[tokio::test]
-async fn a_duration_has_an_upper_bound() {
-    for setting in [
-        "request-timeout",
-        "header-timeout",
-        "idle-timeout",
-        "write-timeout",
-        "drain-delay",
-        "close-timeout",
-    ] {
-        for value in ["25h", "1000y", "200000000000y"] {
-            let mut program = program(&[&format!("--{setting}={value}")], &[] as &[(&str, &str)]);
-            assert_eq!(program.wait().await.code(), Some(2), "{setting} {value}");
-            let output = program.output();
-            assert!(
-                output.contains(&format!("--{setting} ")) && output.lines().count() == 1,
-                "{setting} {value}: {output}"
-            );
-        }
     }
 }
 

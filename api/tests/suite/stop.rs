@@ -1,11 +1,17 @@
-//! How a replica stops: by one signal, by two, with connections open, and without a database.
+//! How a replica stops: by one signal, by two, with connections open, queued or without end, and
+//! without a database.
 
-use hyper::Method;
-use nix::sys::signal::Signal;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
 use testkit::{Client, TestDatabase, eventually};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
-use crate::{admin, replica, stop_at_once};
+use crate::raw::{GET, query, read_until_closed};
+use crate::{replica, wait_until_ready};
 
 async fn wait_until_draining(client: &Client) {
     eventually("it drains", async || {
@@ -17,83 +23,108 @@ async fn wait_until_draining(client: &Client) {
 #[tokio::test]
 async fn a_shutdown_drains_then_closes_connections_then_ends() {
     let database = TestDatabase::with_users(10).await;
-    let (mut program, client) =
-        replica(&database, &[("DRAIN_DELAY", "5s"), ("CLOSE_TIMEOUT", "1h")]).await;
-    let admin = admin(&mut program).await;
-    assert_eq!(client.get("/").await.status, 200);
+    let environment = [
+        ("DRAIN_DELAY", "5s"),
+        ("CLOSE_TIMEOUT", "30s"),
+        ("IDLE_TIMEOUT", "1h"),
+    ];
+    let (mut program, client) = replica(&database, &environment).await;
+    let check_health = async |address: String| {
+        let mut check = crate::program(&["healthcheck"], &[("ADMIN_LISTEN", &address)]);
+        (check.wait().await.code(), check.output())
+    };
+    wait_until_ready(&client).await;
+    let admin_address = program.address("admin").await.to_string();
+    assert_eq!(check_health(admin_address.clone()).await.0, Some(0));
     program.signal(Signal::SIGTERM);
     wait_until_draining(&client).await;
-    assert_eq!(admin.get("/readyz").await.status, 503);
-    assert_eq!(admin.get("/livez").await.status, 200);
-    // It still serves, and keeps its connections open.
-    let reply = client.get("/").await;
-    assert_eq!(
-        (reply.status.as_u16(), reply.header("connection")),
-        (200, "")
-    );
-    // After the delay each response closes its connection. New connections are still served.
-    let mut closed = false;
-    while let Ok(reply) = client.send(Method::GET, "/").await {
-        assert_eq!(reply.status, 200);
-        if reply.header("connection") == "close" {
-            closed = true;
-            break;
-        }
+    let (status, output) = check_health(admin_address).await;
+    assert_eq!(status, Some(1), "{output}");
+    assert!(output.starts_with("/readyz: "), "{output}");
+    // It still serves, and keeps its connections open. After the delay each ends with its next
+    // response. No request fails until then, though the connections are mostly idle.
+    let address = program.address("listen").await;
+    let mut clients = JoinSet::new();
+    for _ in 0..8 {
+        clients.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let is_last = |response: String| response.contains("connection: close\r\n");
+            assert!(!is_last(query(&mut stream).await));
+            while !is_last(query(&mut stream).await) {
+                sleep(Duration::from_millis(20)).await;
+            }
+            assert_eq!(read_until_closed(&mut stream).await, "");
+        });
     }
-    assert!(closed, "the connection ended without `Connection: close`");
-    // Health checks are answered as long as the program runs.
-    if let Ok(reply) = admin.send(Method::GET, "/livez").await {
-        assert_eq!(reply.status, 200);
-    }
+    clients.join_all().await;
     assert!(program.wait().await.success());
     assert_eq!(program.count_events("replica_stopped"), 1);
 }
 
 #[tokio::test]
-async fn a_second_signal_stops_the_replica_at_once() {
-    let database = TestDatabase::with_users(10).await;
-    let (mut program, client) = replica(&database, &[("DRAIN_DELAY", "1h")]).await;
-    assert_eq!(client.get("/").await.status, 200);
+async fn connections_that_are_queued_at_a_stop_are_served() {
+    let database = TestDatabase::new().await;
+    let environment = [("MAX_CONNECTIONS", "1"), ("CLOSE_TIMEOUT", "1h")];
+    let (mut program, _client) = replica(&database, &environment).await;
+    let address = program.address("listen").await;
+    // It has the only slot.
+    let mut first = TcpStream::connect(address).await.unwrap();
+    query(&mut first).await;
+    let mut queued = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(GET).await.unwrap();
+        queued.push(stream);
+    }
     program.signal(Signal::SIGTERM);
-    wait_until_draining(&client).await;
-    assert!(stop_at_once(&mut program).await.success());
+    for mut stream in queued {
+        let response = read_until_closed(&mut stream).await;
+        assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    }
+    assert_eq!(read_until_closed(&mut first).await, "");
+    assert!(program.wait().await.success());
 }
 
-/// As when a supervisor stops its process group and then each process.
+/// A supervisor may stop its process group and then each process.
 #[tokio::test]
-async fn one_stop_that_arrives_twice_counts_once() {
+async fn one_stop_that_arrives_twice_counts_once_and_a_second_one_stops_at_once() {
     let database = TestDatabase::with_users(10).await;
     let environment = [("DRAIN_DELAY", "1h"), ("RUST_LOG", "debug")];
     let (mut program, client) = replica(&database, &environment).await;
-    assert_eq!(client.get("/").await.status, 200);
     program.signal(Signal::SIGTERM);
     program.signal(Signal::SIGINT);
     program.wait_for_event("stop_repeated").await;
+    wait_until_draining(&client).await;
     assert_eq!(client.get("/").await.status, 200);
-    assert!(stop_at_once(&mut program).await.success());
+    // Only a signal that comes a second after the first stop counts as another one.
+    let id = program.id();
+    let signals = async {
+        loop {
+            // It fails once the replica has ended.
+            let _ = kill(id, Signal::SIGTERM);
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::select! {
+        status = program.wait() => assert!(status.success()),
+        () = signals => unreachable!("it signals for ever"),
+    }
 }
 
 #[tokio::test]
-async fn open_connections_have_a_deadline() {
-    let database = TestDatabase::with_users(10).await;
-    let environment = [("CLOSE_TIMEOUT", "1s"), ("HEADER_TIMEOUT", "1h")];
+async fn a_shutdown_waits_for_no_silent_client_and_no_database() {
+    let database = TestDatabase::new().await;
+    let nowhere = database.api.replace(database.name(), "nowhere");
+    let environment = [
+        ("DATABASE_URL", &*nowhere),
+        ("REQUEST_TIMEOUT", "1s"),
+        ("CLOSE_TIMEOUT", "1s"),
+        ("HEADER_TIMEOUT", "1h"),
+    ];
     let (mut program, client) = replica(&database, &environment).await;
-    assert_eq!(client.get("/").await.status, 200);
+    assert_eq!(client.get("/").await.status, 503);
     let address = program.address("listen").await;
     let silent = TcpStream::connect(address).await.unwrap();
     assert!(program.stop().await.success());
     drop(silent);
-}
-
-#[tokio::test]
-async fn a_shutdown_does_not_wait_for_a_database_that_is_away() {
-    let database = TestDatabase::new().await;
-    let nowhere = database.api.replace(database.name(), "nowhere");
-    let (mut program, client) = replica(
-        &database,
-        &[("DATABASE_URL", &nowhere), ("REQUEST_TIMEOUT", "1s")],
-    )
-    .await;
-    assert_eq!(client.get("/").await.status, 503);
-    assert!(program.stop().await.success());
 }

@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
@@ -18,8 +19,31 @@ use url::{Host, Url};
 #[error("{0}")]
 pub struct BadUrl(String);
 
+impl BadUrl {
+    /// The same error, naming the setting that the URL is from.
+    #[must_use]
+    pub fn of(self, setting: &str) -> Self {
+        Self(format!("{setting}: {self}"))
+    }
+}
+
+/// The servers of the URL that a file holds.
+pub(super) fn read(file: &Path) -> Result<Vec<PgConnectOptions>, BadUrl> {
+    let read = fs::read_to_string(file).or_else(|error| bad(&error.to_string()));
+    read.and_then(|text| parse(&text))
+        .map_err(|error| error.of(&format!("DATABASE_URL_FILE {}", file.display())))
+}
+
 /// The servers of a URL, in its order.
 pub(super) fn parse(text: &str) -> Result<Vec<PgConnectOptions>, BadUrl> {
+    // A file usually ends with a line break, and some editors begin it with a byte order mark.
+    let text = text.trim_start_matches('\u{feff}').trim();
+    if text.starts_with(['"', '\'']) {
+        return bad("it is in quotes, which `docker run --env-file` keeps: write it without");
+    }
+    if text.contains(['\n', '\r']) {
+        return bad("it has more than one line");
+    }
     let Some(rest) = text
         .strip_prefix("postgres://")
         .or_else(|| text.strip_prefix("postgresql://"))
@@ -45,9 +69,14 @@ pub(super) fn parse(text: &str) -> Result<Vec<PgConnectOptions>, BadUrl> {
 }
 
 fn parse_server(credentials: &str, host: &str, rest: &str) -> Result<PgConnectOptions, BadUrl> {
+    // The url crate takes no credentials and no port without a host, which may be a parameter.
+    let is_host_missing = host.is_empty() || host.starts_with(':');
+    let placeholder = if is_host_missing { "localhost" } else { "" };
     // Its errors are constant sentences, which quote no part of the URL.
-    let url = Url::parse(&format!("postgres://{credentials}{host}{rest}"))
-        .or_else(|error| bad(&format!("not a Postgres URL: {error}")))?;
+    let url = Url::parse(&format!(
+        "postgres://{credentials}{placeholder}{host}{rest}"
+    ))
+    .or_else(|error| bad(&format!("not a Postgres URL: {error}")))?;
     for (name, value) in url.query_pairs() {
         check_parameter(&name, &value)?;
     }
@@ -59,12 +88,35 @@ fn parse_server(credentials: &str, host: &str, rest: &str) -> Result<PgConnectOp
         Some(Host::Ipv6(address)) if Some(options.get_host()) == url.host_str() => {
             options.host(&address.to_string())
         }
+        _ if is_host_missing && !url.query_pairs().any(|(name, _)| name.starts_with("host")) => {
+            options.host(PgConnectOptions::new_without_pgpass().get_host())
+        }
         _ => options,
     })
 }
 
-/// Checks a parameter. The names are those that sqlx knows.
+/// Parameters of libpq that sqlx does not know, and the values with which sqlx does the same. Of
+/// several servers these programs always want one for reading and writing.
+const WITHOUT_EFFECT: [(&str, &[&str]); 8] = [
+    ("channel_binding", &["prefer", "disable"]),
+    ("client_encoding", &["utf8", "UTF8"]),
+    ("gssencmode", &["prefer", "disable"]),
+    ("load_balance_hosts", &["disable"]),
+    ("sslcompression", &["0"]),
+    ("sslnegotiation", &["postgres"]),
+    ("sslsni", &["1"]),
+    ("target_session_attrs", &["read-write", "primary", "any"]),
+];
+
+/// Checks a parameter. The other names are those that sqlx knows.
 fn check_parameter(name: &str, value: &str) -> Result<(), BadUrl> {
+    if let Some((_, values)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
+        return if values.contains(&value) {
+            Ok(())
+        } else {
+            bad(&format!("{name} can only be {}", values.join(" or ")))
+        };
+    }
     let is_valid = match name {
         "sslmode" | "ssl-mode" => value.parse::<PgSslMode>().is_ok(),
         "host" | "hostaddr" | "port" if value.contains(',') => {
@@ -73,11 +125,11 @@ fn check_parameter(name: &str, value: &str) -> Result<(), BadUrl> {
                  postgres://one.example:5432,other.example:5432/database"
             ));
         }
-        // What these programs want always. sqlx does not know it.
-        "target_session_attrs" => matches!(value, "any" | "read-write" | "primary"),
         "hostaddr" => value.parse::<IpAddr>().is_ok(),
         "port" => value.parse::<u16>().is_ok(),
         "statement-cache-capacity" => value.parse::<usize>().is_ok(),
+        // An attempt to connect has a limit anyway.
+        "connect_timeout" => value.parse::<u32>().is_ok(),
         "sslrootcert" | "ssl-root-cert" | "ssl-ca" if value == "system" => {
             return bad(&format!(
                 "{name}=system is not supported: without {name} this machine's certificate \

@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use super::BadUrl;
+
 /// Why there is no session with a server.
 #[derive(Debug, thiserror::Error)]
 #[error("{server}: {error}")]
@@ -16,6 +18,9 @@ pub struct ConnectError {
 /// Why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The file that holds the URL can't be used any more.
+    #[error("{0}")]
+    Url(#[from] BadUrl),
     /// No session with any of these servers, which are all that the URL names, in its order.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Connect(Vec<ConnectError>),
@@ -41,16 +46,26 @@ pub enum Error {
          point DATABASE_URL at the server itself, this program needs one session only"
     )]
     Pooled,
-    /// The server's certificate is of X.509 version 1. Citus makes such, for a server without one.
+    /// The server is older than Postgres 15.
+    #[error("the database's Postgres is too old: Max Two needs 15 or newer")]
+    TooOld,
+    /// The server's certificate can't be used whoever has signed it. Openssl's `req -x509` makes the
+    /// first kind, and Citus makes the last one for a server without `ssl`.
     #[error(
-        "the server's certificate is of X.509 version 1, which is not supported: replace it \
-         (Citus makes such a certificate where `ssl` is off)"
+        "the server's certificate {0}: it must be of X.509 version 3, have the host's name or address \
+         as subjectAltName, and be signed by an authority of sslrootcert without being one (CA:FALSE)"
     )]
-    CertificateVersion,
+    Certificate(&'static str),
+    /// The connection was closed before a session began.
+    #[error(
+        "the connection was closed before a session began: a load balancer without a server behind \
+         it does so, or the port is not that of Postgres"
+    )]
+    Closed,
     /// Any other error of the server or the driver. The message holds no values of ours: a server
     /// puts those into the detail, which `Display` leaves out.
     // Not a `source`: sqlx's message already includes its causes.
-    #[error("{0}")]
+    #[error("{}", message(.0))]
     Database(sqlx::Error),
 }
 
@@ -67,10 +82,13 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect(errors) => errors.iter().all(|failed| failed.error.is_transient()),
-            Self::Timeout(_) | Self::Standby | Self::ReadOnly => true,
-            Self::Schema(_) | Self::RowMissing(_) | Self::Pooled | Self::CertificateVersion => {
-                false
-            }
+            Self::Timeout(_) | Self::Standby | Self::ReadOnly | Self::Closed => true,
+            Self::Url(_)
+            | Self::Schema(_)
+            | Self::RowMissing(_)
+            | Self::Pooled
+            | Self::TooOld
+            | Self::Certificate(_) => false,
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => {
                     error.code().is_some_and(|code| is_transient_state(&code))
@@ -107,23 +125,49 @@ impl Error {
     }
 
     /// Classifies an error of connecting. A pooler rejects our session settings: PgBouncer with a
-    /// protocol violation, RDS Proxy with a feature that it does not support.
+    /// protocol violation, RDS Proxy with a feature that it does not support. Postgres 13 and older
+    /// do not know one of them.
     pub(super) fn on_connect(error: sqlx::Error) -> Self {
-        let is_pooler = error.as_database_error().is_some_and(|error| {
-            let rejection = match error.code().as_deref() {
-                Some("08P01") => "unsupported startup parameter",
-                Some("0A000") => "command-line options",
-                _ => return false,
-            };
-            error.message().contains(rejection)
-        });
-        if is_pooler {
-            Self::Pooled
-        } else if error.to_string().contains("UnsupportedCertVersion") {
-            Self::CertificateVersion
-        } else {
-            Self::Database(error)
+        let rejects = |code: &str, part: &str| {
+            error.as_database_error().is_some_and(|error| {
+                error.code().as_deref() == Some(code) && error.message().contains(part)
+            })
+        };
+        if rejects("08P01", "unsupported startup parameter")
+            || rejects("0A000", "command-line options")
+        {
+            return Self::Pooled;
         }
+        if rejects("42704", "\"idle_session_timeout\"") {
+            return Self::TooOld;
+        }
+        let text = error.to_string();
+        // With TLS, sqlx reads nothing as a byte of zero.
+        if text.contains("response from SSLRequest: 0x00") || text.contains("got 0 bytes at EOF") {
+            return Self::Closed;
+        }
+        let certificate = [
+            ("CaUsedAsEndEntity", "is an authority's own"),
+            ("is not valid for any names", "has no name"),
+            ("UnsupportedCertVersion", "is of X.509 version 1"),
+        ];
+        match certificate
+            .into_iter()
+            .find(|(part, _)| text.contains(part))
+        {
+            Some((_, problem)) => Self::Certificate(problem),
+            None => Self::Database(error),
+        }
+    }
+}
+
+/// The driver's message, without the line of Postgres' source that it appends to a server's.
+fn message(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => {
+            format!("error returned from database: {}", error.message())
+        }
+        error => error.to_string(),
     }
 }
 

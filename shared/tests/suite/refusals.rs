@@ -10,7 +10,7 @@ use shared::db::{Database, Error, Session};
 use shared::program::backoff::Backoff;
 use testkit::TestDatabase;
 
-/// Half a second for each of the servers in a URL of six.
+/// Long enough for several servers, of which one is silent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The address of a server that refuses every session with these fields of Postgres'
@@ -24,6 +24,8 @@ fn refusing_server(code: &str, message: &[u8]) -> SocketAddr {
         (b'V', b"FATAL"),
         (b'C', code.as_bytes()),
         (b'M', message),
+        // A line of Postgres' source.
+        (b'L', b"476"),
     ] {
         fields.push(field);
         fields.extend(text);
@@ -57,23 +59,30 @@ async fn refused(code: &str, message: &[u8]) -> Error {
 }
 
 #[tokio::test]
-async fn a_pooler_is_recognised_by_its_refusal() {
-    for (code, message) in [
+async fn a_pooler_and_an_old_server_are_recognised_by_their_refusals() {
+    let pooler = "the database is behind a pooler";
+    for (code, message, expected) in [
         // PgBouncer
-        ("08P01", "unsupported startup parameter in options: jit"),
+        (
+            "08P01",
+            "unsupported startup parameter in options: jit",
+            pooler,
+        ),
         // RDS Proxy
         (
             "0A000",
             "Feature not supported: RDS Proxy currently doesn’t support command-line options.",
+            pooler,
+        ),
+        // Postgres 13
+        (
+            "42704",
+            "unrecognized configuration parameter \"idle_session_timeout\"",
+            "needs 15 or newer",
         ),
     ] {
         let error = refused(code, message.as_bytes()).await;
-        assert!(
-            error
-                .to_string()
-                .contains("the database is behind a pooler"),
-            "{error}"
-        );
+        assert!(error.to_string().contains(expected), "{error}");
         assert!(!error.is_transient());
     }
 }
@@ -102,12 +111,30 @@ async fn a_refusal_that_lasts_is_an_error_in_any_language_and_is_not_repeated_fo
     ] {
         let error = refused(code, message).await;
         assert!(!error.is_transient(), "{error}");
+        assert!(!error.to_string().contains("476"), "{error}");
         assert!(backoff.next_delay(&error) >= ten_seconds, "{error}");
     }
     let starting = "le système de bases de données se lance";
     let error = refused("57P03", starting.as_bytes()).await;
     assert!(error.is_transient(), "{error}");
     assert!(backoff.next_delay(&error) < ten_seconds, "{error}");
+}
+
+#[tokio::test]
+async fn a_load_balancer_without_a_server_behind_it_is_named() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let _ = client.unwrap().read(&mut [0; 4096]);
+        }
+    });
+    for mode in ["prefer", "disable"] {
+        let url = format!("postgres://r:p@{address}/d?sslmode={mode}");
+        let error = connect(&url).await.unwrap_err();
+        assert!(error.to_string().contains("load balancer"), "{error}");
+        assert!(error.is_transient());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,7 +149,9 @@ async fn of_several_servers_the_first_writable_primary_is_used_whatever_the_othe
     // Accepts, and never answers.
     let silent_listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = silent_listener.local_addr().unwrap();
-    let others = format!("{silent},{closed},{starting},{full},127.0.0.1:{standby_port}");
+    let others = format!(
+        "{silent},{closed},nowhere.invalid:5432,{starting},{full},127.0.0.1:{standby_port}"
+    );
     let with_servers = |servers: &str| {
         let own = format!("127.0.0.1:{primary_port}");
         primary.api.replace(&own, servers)
@@ -137,8 +166,9 @@ async fn of_several_servers_the_first_writable_primary_is_used_whatever_the_othe
     let text = error.to_string();
     let mut reasons = text.split("; ");
     for (server, reason) in [
-        (silent.to_string(), "did not answer within 600ms"),
+        (silent.to_string(), "did not answer within 500ms"),
         (closed.to_string(), "refused"),
+        ("nowhere.invalid:5432".to_owned(), "lookup"),
         (starting.to_string(), "starting up"),
         (full.to_string(), "too many clients"),
         (format!("127.0.0.1:{standby_port}"), "standby"),
@@ -153,4 +183,25 @@ async fn of_several_servers_the_first_writable_primary_is_used_whatever_the_othe
     // So a program logs it once.
     let again = connect(&with_servers(&others)).await.unwrap_err();
     assert_eq!(again.to_string(), text);
+}
+
+// The role's search path finds this function before Postgres' own.
+#[tokio::test]
+async fn postgres_14_is_too_old() {
+    let database = TestDatabase::new().await;
+    database
+        .run(
+            "create function current_setting(text) returns text language sql as $$ \
+                 select case $1 when 'server_version_num' then '140010' \
+                        else pg_catalog.current_setting($1) end $$",
+        )
+        .await;
+    connect(&database.api).await.unwrap();
+    let name = database.name();
+    let path = "search_path = public, pg_catalog";
+    let alter = format!("alter role max_two_api in database {name} set {path}");
+    database.run(&alter).await;
+    let error = connect(&database.api).await.unwrap_err();
+    assert!(error.to_string().contains("needs 15 or newer"), "{error}");
+    assert!(!error.is_transient());
 }

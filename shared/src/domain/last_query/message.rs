@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
+use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Execute as _, FromRow, query_file, query_file_as, raw_sql};
 
 use super::Answer;
@@ -46,10 +47,11 @@ struct Move {
 /// The row that `read.sql` returns.
 #[derive(FromRow)]
 struct TwoUsers {
-    first_id: Option<i64>,
-    first_points: Option<i32>,
-    second_id: Option<i64>,
-    second_points: Option<i32>,
+    // The mark makes the compile-time check take this field's type.
+    #[sqlx(rename = "first: _")]
+    first: Option<Json<User>>,
+    #[sqlx(rename = "second: _")]
+    second: Option<Json<User>>,
 }
 
 /// Prepares the statements of both messages in a session, and verifies that they work: runs them
@@ -95,18 +97,9 @@ fn decode(rows: &[PgRow]) -> Result<Answer, Error> {
     };
     let moved = Move::from_row(moved)?;
     let two_users = TwoUsers::from_row(two_users)?;
-    let user = |id: Option<i64>, points: Option<i32>| {
-        Some(User {
-            id: id?,
-            points: points?,
-        })
-    };
-    let users = [
-        user(two_users.first_id, two_users.first_points),
-        user(two_users.second_id, two_users.second_points),
-    ];
+    let users = [two_users.first, two_users.second];
     Ok(Answer {
-        users: users.into_iter().flatten().collect(),
+        users: users.into_iter().flatten().map(|Json(user)| user).collect(),
         previous_at: moved.previous_at,
         queried_at: moved.queried_at,
     })

@@ -1,0 +1,170 @@
+//! The sockets that a replica listens on: passed by systemd or bound, of both IP families.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::thread;
+
+use nix::libc;
+use tempfile::NamedTempFile;
+use testkit::{Client, Program, TestDatabase, eventually};
+use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
+
+use crate::program;
+
+/// A replica to which systemd passes sockets of these names (`LISTEN_FDNAMES`), their addresses,
+/// and its log.
+fn replica_with_sockets(
+    database: &TestDatabase,
+    names: &str,
+) -> (Child, Vec<SocketAddr>, NamedTempFile) {
+    let sockets: Vec<_> = names
+        .split(':')
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    let address = |socket: &TcpListener| socket.local_addr().unwrap();
+    let addresses = sockets.iter().map(address).collect();
+    let socket = |index: usize| {
+        let socket = sockets.get(index).unwrap_or(&sockets[0]);
+        OwnedFd::from(socket.try_clone().unwrap())
+    };
+    let log = NamedTempFile::new().unwrap();
+    // As systemd does it: the sockets are the file descriptors from 3 on, and LISTEN_PID names
+    // their process.
+    let replica = Command::new("sh")
+        .args([
+            "-c",
+            "exec 3<&0 4<&1 5<&2 >\"$1\" 2>&1; LISTEN_PID=$$ exec \"$0\"",
+        ])
+        .args([env!("CARGO_BIN_EXE_max-two-api").as_ref(), log.path()])
+        .env("LISTEN_FDS", sockets.len().to_string())
+        .env("LISTEN_FDNAMES", names)
+        .env("DATABASE_URL", &database.api)
+        .stdin(socket(0))
+        .stdout(socket(1))
+        .stderr(socket(2))
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    (replica, addresses, log)
+}
+
+async fn assert_public(address: SocketAddr) {
+    let client = Client::new(address);
+    eventually("it answers", async || client.get("/").await.status == 200).await;
+    assert_eq!(client.get("/metrics").await.status, 404);
+}
+
+async fn assert_admin(address: SocketAddr) {
+    assert_eq!(Client::new(address).get("/metrics").await.status, 200);
+}
+
+#[tokio::test]
+async fn sockets_passed_by_systemd_are_known_by_their_names() {
+    let database = TestDatabase::new().await;
+    let (_replica, addresses, log) = replica_with_sockets(&database, "admin:http:http");
+    assert_public(addresses[1]).await;
+    assert_public(addresses[2]).await;
+    assert_admin(addresses[0]).await;
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(!log.contains("sockets_unnamed"), "{log}");
+
+    // As of a unit that names no sockets.
+    let unit = "max-two-api.socket";
+    let (_replica, addresses, log) = replica_with_sockets(&database, &format!("{unit}:{unit}"));
+    assert_public(addresses[0]).await;
+    assert_admin(addresses[1]).await;
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("sockets_unnamed"), "{log}");
+
+    for names in ["http:admin:canary", "canary:canary:canary"] {
+        let names = names.replace("canary:", "canary.socket:");
+        let (mut replica, _, log) = replica_with_sockets(&database, &names);
+        assert_eq!(replica.wait().await.unwrap().code(), Some(1), "{names}");
+        let log = std::fs::read_to_string(log).unwrap();
+        assert!(log.contains("canary"), "{log}");
+    }
+}
+
+/// A replica on all addresses.
+fn replica_on_all_addresses() -> Program {
+    let environment = [
+        ("DATABASE_URL", "postgres://nobody@localhost/nothing"),
+        ("LISTEN", "[::]:0"),
+        ("ADMIN_LISTEN", "[::]:0"),
+    ];
+    program(&[], &environment)
+}
+
+#[tokio::test]
+async fn all_addresses_of_ipv6_are_those_of_ipv4_too() {
+    let mut program = replica_on_all_addresses();
+    for name in ["listen", "admin"] {
+        let port = program.address(name).await.port();
+        for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+            let client = Client::new(SocketAddr::new(ip, port));
+            assert_eq!(client.get("/livez").await.status, 200, "{name} {ip}");
+        }
+    }
+}
+
+/// Applies to a thread and what it starts: sockets of IPv6 fail as with a kernel that has none.
+#[cfg(target_os = "linux")]
+fn without_ipv6() {
+    use seccompiler::{
+        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+        SeccompRule, apply_filter,
+    };
+
+    let is_ipv6 = SeccompCondition::new(
+        0,
+        SeccompCmpArgLen::Dword,
+        SeccompCmpOp::Eq,
+        libc::AF_INET6.unsigned_abs().into(),
+    );
+    let rule = SeccompRule::new(vec![is_ipv6.unwrap()]).unwrap();
+    let filter = SeccompFilter::new(
+        [(libc::SYS_socket, vec![rule])].into(),
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::EAFNOSUPPORT.unsigned_abs()),
+        std::env::consts::ARCH.try_into().unwrap(),
+    );
+    let filter: BpfProgram = filter.unwrap().try_into().unwrap();
+    apply_filter(&filter).unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn without_ipv6_all_addresses_are_those_of_ipv4() {
+    let runtime = Handle::current();
+    let start = move || {
+        let _runtime = runtime.enter();
+        without_ipv6();
+        replica_on_all_addresses()
+    };
+    let mut program = thread::spawn(start).join().unwrap();
+    for name in ["listen", "admin"] {
+        let address = program.address(name).await;
+        assert_eq!(address.ip(), Ipv4Addr::UNSPECIFIED);
+        let client = Client::new((Ipv4Addr::LOCALHOST, address.port()).into());
+        assert_eq!(client.get("/livez").await.status, 200);
+    }
+}
+
+// The filter shows that the program logs under its own target.
+#[tokio::test]
+async fn a_replica_that_cannot_listen_logs_why_and_exits_with_status_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut program = program(
+        &[],
+        &[
+            ("DATABASE_URL", "postgres://nobody@localhost/nothing"),
+            ("LISTEN", &*address),
+            ("RUST_LOG", "api=info"),
+        ],
+    );
+    assert_eq!(program.wait().await.code(), Some(1));
+    assert_eq!(program.count_events("replica_failed"), 1);
+    assert!(program.output().contains(&address), "{}", program.output());
+}
