@@ -118,52 +118,32 @@ impl Process {
     }
 }
 
+/// How many queries of a client were answered, and how many failed.
+type Counts = [usize; 2];
+
 /// Clients that each query one replica in a loop. Dropping it ends them.
 pub(crate) struct Load {
-    clients: Vec<Arc<LoadClient>>,
+    /// Each client's process, and its counts.
+    clients: Vec<(usize, Arc<[AtomicUsize; 2]>)>,
     _tasks: JoinSet<()>,
-}
-
-/// The number of a client's replica, and how many of its queries had which outcome.
-#[derive(Default)]
-struct LoadClient {
-    process: usize,
-    answered: AtomicUsize,
-    failed: AtomicUsize,
-}
-
-impl LoadClient {
-    fn counts(&self) -> [usize; 2] {
-        [&self.answered, &self.failed].map(|count| count.load(Ordering::Relaxed))
-    }
 }
 
 impl Load {
     /// Starts two clients for each replica. The checker records what they get.
     pub(crate) fn start(processes: &[Process], checker: &Checker) -> Self {
-        let (mut tasks, mut clients) = (JoinSet::new(), Vec::new());
-        for (number, process) in [processes, processes]
-            .map(|all| all.iter().enumerate())
-            .into_iter()
-            .flatten()
-        {
-            let Some(replica) = &process.client else {
+        let (mut clients, mut tasks) = (Vec::new(), JoinSet::new());
+        for (process, client) in (0..).zip(processes).chain((0..).zip(processes)) {
+            let Some(client) = &client.client else {
                 continue;
             };
-            let client = Arc::new(LoadClient {
-                process: number,
-                ..LoadClient::default()
-            });
-            clients.push(Arc::clone(&client));
-            let (checker, replica) = (checker.clone(), replica.subscribe());
+            let (checker, client) = (checker.clone(), client.subscribe());
+            let counts: Arc<[AtomicUsize; 2]> = Arc::default();
+            clients.push((process, Arc::clone(&counts)));
             tasks.spawn(async move {
                 loop {
-                    let replica = replica.borrow().clone();
-                    let outcome = match checker.query(&replica).await {
-                        Some(200) => &client.answered,
-                        _ => &client.failed,
-                    };
-                    outcome.fetch_add(1, Ordering::Relaxed);
+                    let replica = client.borrow().clone();
+                    let has_failed = checker.query(&replica).await != Some(200);
+                    counts[usize::from(has_failed)].fetch_add(1, Ordering::Relaxed);
                     sleep(CLIENT_DELAY).await;
                 }
             });
@@ -174,27 +154,31 @@ impl Load {
         }
     }
 
-    /// How many queries of each client were answered, and how many failed.
-    pub(crate) fn counts(&self) -> Vec<[usize; 2]> {
-        self.clients.iter().map(|client| client.counts()).collect()
+    /// The counts of all clients.
+    pub(crate) fn counts(&self) -> Vec<Counts> {
+        let counts = self.clients.iter().map(|(_, counts)| counts.each_ref());
+        counts
+            .map(|counts| counts.map(|count| count.load(Ordering::Relaxed)))
+            .collect()
     }
 
     /// Waits until the clients of replicas that a fault does not affect have got more answers, and
     /// asserts that none of their queries has failed.
     pub(crate) async fn assert_others_answered(
         &self,
-        before: &[[usize; 2]],
+        before: &[Counts],
         is_affected: impl Fn(usize) -> bool,
     ) {
-        for (client, before) in self.clients.iter().zip(before) {
-            if is_affected(client.process) {
+        for (number, &(process, _)) in self.clients.iter().enumerate() {
+            if is_affected(process) {
                 continue;
             }
+            let [answered, failed] = before[number];
             eventually("the other replicas answer", async || {
-                client.counts()[0] >= before[0] + ANSWERS_DURING_FAULT
+                self.counts()[number][0] >= answered + ANSWERS_DURING_FAULT
             })
             .await;
-            assert_eq!(client.counts()[1], before[1], "process {}", client.process);
+            assert_eq!(self.counts()[number][1], failed, "process {process}");
         }
     }
 
@@ -202,8 +186,7 @@ impl Load {
     pub(crate) async fn wait_until_answered(&self) {
         let (began, before) = (Instant::now(), self.counts());
         eventually("every replica answers", async || {
-            let counts = before.iter().zip(self.counts());
-            counts.into_iter().all(|(before, now)| now[0] > before[0])
+            (before.iter().zip(self.counts())).all(|(before, now)| now[0] > before[0])
         })
         .await;
         let outage = began.elapsed();
