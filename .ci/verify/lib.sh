@@ -3,20 +3,17 @@
 #
 # From the environment:
 #     PROGRAMS   a folder with the built programs; without it the scripts build them
-#     PROFILE    the cargo profile to build with: dev by default
 #
-# A script may redefine show_logs, before_cleanup and stop_signal, and set WAIT_TIMEOUT.
+# A script may redefine show_logs and before_cleanup, and set WAIT_TIMEOUT.
 # shellcheck shell=bash
 set -euo pipefail
 # Each background process gets a process group of its own: Ctrl-C goes to the script alone, which
 # ends them in order.
 set -m
-# With a decimal point in EPOCHREALTIME.
 export LC_ALL=C.UTF-8
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-PROFILE=${PROFILE:-dev}
-programs=$(realpath -m "${PROGRAMS:-target/${PROFILE/#dev/debug}}")
+programs=$(realpath -m "${PROGRAMS:-target/debug}")
 WAIT_TIMEOUT=60
 work=$(mktemp -d)
 # Postgres' account has to enter it.
@@ -32,8 +29,6 @@ fail() { echo "FAILED: $*" >&2; exit 1; }
 show_logs() { tail -n 5 "$work"/*.log 2>/dev/null || true; }
 # Runs before the background processes are ended.
 before_cleanup() { :; }
-# Prints the signal that ends process $1.
-stop_signal() { echo TERM; }
 
 # Ends all background processes, the last one first.
 cleanup() {
@@ -42,7 +37,7 @@ cleanup() {
     before_cleanup
     for ((last = ${#names[@]} - 1; last >= 0; last--)); do
         name=${names[last]}
-        [ ! -v "running[$name]" ] || end "$(stop_signal "$name")" "$name" || true
+        [ ! -v "running[$name]" ] || end TERM "$name" || true
     done
     rm -rf "$work"
 }
@@ -64,15 +59,9 @@ join() {
     return "$status"
 }
 
-# Sends signal $1 to processes and waits for them. Fails if one had already ended, or ends with a
+# Sends signal $1 to process $2 and waits for it. Fails if it had already ended, or ends with a
 # failure.
-end() {
-    local signal=$1 name status=0
-    shift
-    for name; do kill "-$signal" "${running[$name]}" 2>/dev/null || status=1; done
-    for name; do join "$name" || status=1; done
-    return "$status"
-}
+end() { kill "-$1" "${running[$2]}" 2>/dev/null && join "$2"; }
 
 # Waits until a command succeeds, at most WAIT_TIMEOUT seconds.
 wait_until() {
@@ -83,32 +72,21 @@ wait_until() {
     done
 }
 
-# Prints a result, and keeps it for the summary.
-report() {
-    echo "   $1: $2"
-    printf '%-40s %s\n' "$1" "$2" >>"$work/summary"
-}
-print_summary() {
-    echo "== Summary of ${0##*/}, after $((SECONDS / 60)) min $((SECONDS % 60)) s"
-    cat "$work/summary"
-}
+build() { [ -n "${PROGRAMS:-}" ] || cargo build --workspace --locked; }
 
-build() {
-    [ -z "${PROGRAMS:-}" ] || return 0
-    echo "-- building"
-    cargo build --workspace --locked --profile "$PROFILE"
-}
-
-# Installs Python packages into $work/venv.
+# Installs Python packages, unless they are there, into a virtual environment of the name $1, and
+# puts its programs on the path.
 install_python_packages() {
-    [ -d "$work/venv" ] || python3 -m venv "$work/venv"
-    "$work/venv/bin/pip" install --quiet --disable-pip-version-check "$@"
+    local environment=${XDG_CACHE_HOME:-$HOME/.cache}/max-two-ci/$1
+    [ -x "$environment/bin/pip" ] || python3 -m venv "$environment"
+    "$environment/bin/pip" install --quiet --disable-pip-version-check "${@:2}"
+    PATH=$environment/bin:$PATH
 }
 
-# Starts a launcher, with more arguments, and waits until its database is there.
+# Starts a launcher, with more arguments, and waits until it is ready.
 start_launcher() {
     start launcher env LISTEN=127.0.0.1:0 "$programs/max-two" --replicas 1 --data-dir "$work/data" "$@"
-    wait_until grep -q "^Its database: " "$work/launcher.log"
+    wait_until grep -q "^Max Two is ready: " "$work/launcher.log"
 }
 # Prints the URL of the launcher's database for a role: owner, worker or api.
 database_url() { sed "s/max_two_owner/max_two_$1/" "$work/data/database-url"; }

@@ -12,8 +12,8 @@ tests=.ci/verify/monitoring_rules.test.yaml
 echo "-- rules and their tests, Prometheus' configuration, the dashboard's format"
 promtool check config deploy/monitoring/prometheus.yaml
 promtool test rules $tests
-install_python_packages pyyaml==6.0.3
-"$work/venv/bin/python" - deploy/monitoring/rules.yaml $tests <<'PYTHON' || fail "alerts lack a test in $tests"
+install_python_packages monitoring pyyaml==6.0.3
+python3 - deploy/monitoring/rules.yaml $tests <<'PYTHON' || fail "alerts lack a test in $tests"
 import sys
 
 import yaml
@@ -37,12 +37,12 @@ start_launcher --users 1000
 echo "-- a worker, a replica, and a replica without a database"
 # A round each second, so that Prometheus soon sees some.
 start worker env DATABASE_URL="$(database_url worker)" ADMIN_LISTEN=127.0.0.1:24020 SCHEDULE="* * * * * *" \
-    "$programs/max-two" worker
+    "$programs/max-two-worker"
 start replica env DATABASE_URL="$(database_url api)" LISTEN=127.0.0.1:24021 ADMIN_LISTEN=127.0.0.1:24022 \
-    DRAIN_DELAY=0s "$programs/max-two" api
+    DRAIN_DELAY=0s "$programs/max-two-api"
 # No process listens on port 1.
 start replica-without-database env DATABASE_URL=postgres://max_two_api@127.0.0.1:1/max_two \
-    LISTEN=127.0.0.1:24023 ADMIN_LISTEN=127.0.0.1:24024 DRAIN_DELAY=0s "$programs/max-two" api
+    LISTEN=127.0.0.1:24023 ADMIN_LISTEN=127.0.0.1:24024 DRAIN_DELAY=0s "$programs/max-two-api"
 wait_until curl -sf http://127.0.0.1:24020/readyz
 wait_until curl -sf http://127.0.0.1:24021/readyz
 wait_until curl -sf http://127.0.0.1:24023/livez
@@ -66,37 +66,29 @@ has_result() { promtool query instant "$prometheus" "$1" | grep -qE '=> -?[0-9]'
 wait_until has_result 'sum(up) == 3'
 
 echo "-- the dashboard's queries"
-queries=0
+jq -er '.panels[].targets[].expr' deploy/monitoring/dashboard.json >"$work/queries"
 while IFS= read -r query; do
     # Grafana replaces its variable by the time of a few scrapes.
     wait_until has_result "${query//\$__rate_interval/1m}"
-    queries=$((queries + 1))
-done < <(jq -r '.panels[].targets[].expr' deploy/monitoring/dashboard.json)
-[ "$queries" -gt 0 ] || fail "the dashboard has no query"
-report "queries of the dashboard" "$queries, each with a result"
+done <"$work/queries"
 
 echo "-- the metrics in the rules and their tests"
 curl -sf "$prometheus/api/v1/label/__name__/values" | jq -r '.data[]' | sort >"$work/exported"
 grep -ohE '\bmax_?two_\w+' deploy/monitoring/rules.yaml $tests | sort -u >"$work/used"
 unknown=$(comm -23 "$work/used" "$work/exported" | paste -sd' ')
 [ -z "$unknown" ] || fail "no program exports $unknown"
-report "metrics in the rules" "$(wc -l <"$work/used"), all exported"
 
 echo "-- the runbook's sections"
 alerts() { curl -sf "$prometheus/api/v1/rules?type=alert" | jq -r ".data.groups[].rules[] | $1"; }
 alerts '.name + " " + .annotations.runbook' | sort >"$work/alerts"
 sed -n 's/^### \(MaxTwo.*\)/\1 deploy\/RUNBOOK.md#\L\1/p' deploy/RUNBOOK.md | sort | diff - "$work/alerts" ||
     fail "the sections of deploy/RUNBOOK.md are not those of the alerts"
-report "alerts" "$(wc -l <"$work/alerts"), each with a test and a section in the runbook"
 
 # Whether an alert's condition holds. It need not have held for as long as the rule's `for`.
 is_pending() { alerts 'select(.state != "inactive") | .name' | grep -qx "$1"; }
-pending=()
-expect_pending() { for alert; do wait_until is_pending "$alert"; pending+=("$alert"); done; }
+expect_pending() { for alert; do wait_until is_pending "$alert"; done; }
 echo "-- alerts that are made to fire"
 expect_pending MaxTwoReplicaCutOff MaxTwoErrors
-psql "$(database_url owner)" -q -c "update last_query set queried_at = now() + interval '3 hours'"
-expect_pending MaxTwoClockWasAhead
 end TERM replica || fail "the replica exited with a failure"
 expect_pending MaxTwoDatabaseAway MaxTwoDown
 end TERM worker || fail "the worker exited with a failure"
@@ -105,6 +97,3 @@ end TERM replica-without-database || fail "the replica without a database exited
 expect_pending MaxTwoNoReplica
 broken=$(alerts 'select(.health != "ok") | .name')
 [ -z "$broken" ] || fail "rules that can't be evaluated: $broken"
-report "alerts that were made to fire" "${pending[*]}"
-
-print_summary

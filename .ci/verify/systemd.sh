@@ -22,7 +22,7 @@ echo "-- systemd-analyze"
 cp -r /usr/lib/systemd "$work/usr/lib"
 ln -s usr/lib "$work/lib"
 # It exits with 0 even if it doesn't know a setting.
-warnings=$(systemd-analyze --root="$work" verify max-two-api.socket max-two-{api,worker}.service 2>&1) || true
+warnings=$(systemd-analyze --root="$work" verify max-two-api{,-admin}.socket max-two-{api,worker}.service 2>&1) || true
 [ -z "$warnings" ] || fail "$warnings"
 for service in max-two-api max-two-worker; do
     # The exposure, of at most 100; a service without any protection has 96.
@@ -58,14 +58,16 @@ mkdir /etc/max-two
     for role in worker api; do database_url $role >"/etc/max-two/$role.url"; done
 )
 
-systemctl start max-two-api.socket max-two-worker.service
+systemctl start max-two-api.socket max-two-api-admin.socket max-two-worker.service
 [ "$(systemctl show -P ActiveState max-two-api.service)" = inactive ]
 # The first connection starts the replica.
 query() { curl -sf http://127.0.0.1:4000/; }
 wait_until query
 curl -sf http://127.0.0.1:9000/metrics | grep '^max_two_api_responses_total{status="200"}' >/dev/null
 wait_until curl -sf http://127.0.0.1:9001/readyz
-echo "the replica got both sockets in their order; the worker is ready"
+[ "$(curl -s -o /dev/null -w "%{http_code}" http://127.0.0.1:4000/metrics)" = 404 ]
+curl -sf http://[::1]:4000/ >/dev/null
+echo "the replica serves each socket by its name, IPv6 and IPv4; the worker is ready"
 
 for service in max-two-api max-two-worker; do
     status=/proc/$(systemctl show -P MainPID $service)/status

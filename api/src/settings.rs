@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand};
-use shared::program::cli::{DAY, DatabaseArgs, duration};
+use shared::program::cli::{DAY, DatabaseArgs, address, duration};
 use shared::program::logs::LogFormat;
 
 /// A shorter one would leave too little time for the database.
@@ -24,15 +25,15 @@ pub struct Settings {
     pub(crate) database: DatabaseArgs,
 
     /// Address for queries; sockets that systemd passes by the name `http` take its place.
-    #[arg(long, env, default_value = "127.0.0.1:4000")]
+    #[arg(long, env, default_value = "127.0.0.1:4000", value_parser = address)]
     pub(crate) listen: SocketAddr,
 
     /// Address for /livez, /readyz and /metrics; sockets named `admin` take its place.
-    #[arg(long, env, default_value = "127.0.0.1:9000", global = true)]
+    #[arg(long, env, default_value = "127.0.0.1:9000", global = true, value_parser = address)]
     pub(crate) admin_listen: SocketAddr,
 
     /// Share the port with other replicas on this machine (`SO_REUSEPORT`).
-    #[arg(long, env)]
+    #[arg(long, env, value_parser = BoolishValueParser::new())]
     pub(crate) reuse_port: bool,
 
     /// Maximum number of open connections; further ones wait, and idle ones are closed for them.

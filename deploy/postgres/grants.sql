@@ -1,5 +1,5 @@
 -- The privileges of each role. Run it in the database after every migration: the first time as a
--- superuser, later as the owner if you like. It is one transaction and can be repeated at any time;
+-- superuser if you can, later as the owner if you like. It is one transaction and can be repeated at any time;
 -- running programs keep their privileges.
 
 begin;
@@ -13,11 +13,20 @@ grant update (previous_at, queried_at) on last_query to max_two_api;
 
 grant select on users, settings, rounds to max_two_worker;
 grant update (points, updated_at) on users to max_two_worker;
-grant update (min_points, first_user_id, first_points, second_user_id, second_points)
-    on settings to max_two_worker;
+grant update (
+    min_points, shown_users, first_user_id, first_points, second_user_id, second_points
+) on settings to max_two_worker;
 grant insert, delete on rounds to max_two_worker;
--- To notice a time in the future, from a clock that was ahead.
-grant select (only_row, queried_at) on last_query to max_two_worker;
+
+-- By default PUBLIC has these two, and a hardened server revokes them.
+do $$
+declare
+    tables regnamespace := (select relnamespace from pg_class where oid = 'users'::regclass);
+begin
+    execute format('grant connect on database %I to max_two_worker, max_two_api', current_database());
+    execute format('grant usage on schema %s to max_two_worker, max_two_api', tables);
+end
+$$;
 
 -- By default every role may take advisory locks, and could hold the worker's lock. The owner needs
 -- them to migrate. Only a superuser can change this; without one, the other grants still apply.

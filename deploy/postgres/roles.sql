@@ -1,6 +1,6 @@
--- The three roles of Max Two. Run it as a superuser, once per server, before you create the
--- database. It can be repeated. The roles have no passwords: set them with `\password`, or
--- authenticate them in another way.
+-- The three roles of Max Two. Run it as a superuser or as a role with CREATEROLE, once per server,
+-- before you create the database. It can be repeated. The roles have no passwords: set them with
+-- `\password`, or authenticate them in another way.
 --
 -- The connection limits add up to the 97 that a server with default settings offers to roles other
 -- than superusers, so no role can use up another's. A limit that you change is kept
@@ -23,42 +23,17 @@ begin
 end
 $$;
 
--- Defaults for sessions of these roles that do not set them. The programs set the same, and two
--- more (shared/src/db/session.rs, with the reasons). They prevail over the defaults of the database
--- and the server: what the statements rely on, and timeouts that make the server end a session, and
--- free its locks, when its client is gone, unreachable or stopped.
-do $$
-declare
-    program text;
-    setting record;
-begin
-    foreach program in array array['max_two_worker', 'max_two_api'] loop
-        for setting in
-            select *
-            from (values
-                ('default_transaction_isolation', 'read committed'),
-                ('row_security', 'off'),
-                ('statement_timeout', '0'),
-                ('idle_session_timeout', '0'),
-                -- Since Postgres 17.
-                ('transaction_timeout', '0'),
-                ('client_min_messages', 'warning'),
-                ('jit', 'off'),
-                ('client_connection_check_interval', '2s'),
-                ('tcp_keepalives_idle', '5'),
-                ('tcp_keepalives_interval', '2'),
-                ('tcp_keepalives_count', '3'),
-                ('tcp_user_timeout', '10s'),
-                ('lock_timeout', '5s')
-            ) as settings (name, value)
-            where name in (select pg_settings.name from pg_settings)
-        loop
-            execute format('alter role %I set %I = %L', program, setting.name, setting.value);
-        end loop;
-        -- The programs ask for this one in each session. As a default it would also hold for the
-        -- sessions that a Citus coordinator opens with its nodes: a node that has renewed its users
-        -- waits inside the transaction for the slowest one.
-        execute format('alter role %I reset idle_in_transaction_session_timeout', program);
-    end loop;
-end
-$$;
+-- The programs' sessions set all that they rely on by themselves (shared/src/db/session.rs), and
+-- prevail over defaults. These are for sessions that no program can set: those that a Citus
+-- coordinator opens with its nodes. They end, and free their locks, when the coordinator is gone or
+-- unreachable.
+alter role max_two_worker set client_connection_check_interval = '2s';
+alter role max_two_worker set tcp_keepalives_idle = 5;
+alter role max_two_worker set tcp_keepalives_interval = 2;
+alter role max_two_worker set tcp_keepalives_count = 3;
+alter role max_two_worker set tcp_user_timeout = '10s';
+alter role max_two_worker set lock_timeout = '5s';
+alter role max_two_worker set jit = off;
+-- Former releases set it. A node that has renewed its users waits inside the transaction for the
+-- slowest one.
+alter role max_two_worker reset idle_in_transaction_session_timeout;

@@ -1,8 +1,7 @@
-//! Database sessions: [`Database`] parses a URL and opens them.
+//! Database sessions: [`Database`] parses a URL, which may name several servers, and opens them.
 //!
 //! Nothing here retries: callers do, with [`Backoff`](crate::program::backoff::Backoff).
 
-mod connect;
 mod database_url;
 mod error;
 pub mod schema;
@@ -10,15 +9,16 @@ mod session;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 pub use database_url::BadUrl;
-pub use error::Error;
+pub use error::{ConnectError, Error};
 pub use session::{Session, SessionId, close, ping, read_session_id};
 
 /// How long an attempt to open a session may take in a program that keeps retrying.
@@ -28,95 +28,123 @@ pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The address of a database, and the credentials for it. `Debug` hides the password.
 #[derive(Clone)]
-pub struct Database(PgConnectOptions);
+pub struct Database {
+    /// In the order in which they are tried. A name with several addresses is one server.
+    servers: Vec<PgConnectOptions>,
+    /// The file that holds the URL. It is read anew for each session.
+    file: Option<PathBuf>,
+    application_name: String,
+    statement_timeout: Option<Duration>,
+}
 
 impl Database {
-    /// Parses a URL such as `postgres://role:password@host:5432/database?sslmode=verify-full`.
-    /// Sessions show up in `pg_stat_activity` under `application_name`.
+    /// Parses a URL such as `postgres://role:password@host:5432/database?sslmode=verify-full`, or
+    /// one with several servers, `postgres://role:password@one:5432,other:5432/database`. Sessions
+    /// show up in `pg_stat_activity` under `application_name`.
     ///
     /// # Errors
     /// When the URL is not valid, or a file of certificates that it names can't be read. The error
     /// repeats no value of the URL but the file's name.
     pub fn parse(url: &str, application_name: &str) -> Result<Self, BadUrl> {
-        let options = database_url::parse(url)?;
-        Ok(Self(
-            options
-                .application_name(application_name)
-                .options(session::PARAMETERS)
-                .disable_statement_logging(),
-        ))
+        Ok(Self::new(database_url::parse(url)?, application_name))
+    }
+
+    /// Reads the URL from a file, now and for each new session, so that a password can be changed.
+    ///
+    /// # Errors
+    /// As for [`Self::parse`], or when the file can't be read. The error names it.
+    pub fn read(file: &Path, application_name: &str) -> Result<Self, BadUrl> {
+        Ok(Self {
+            file: Some(file.to_owned()),
+            ..Self::new(database_url::read(file)?, application_name)
+        })
+    }
+
+    fn new(servers: Vec<PgConnectOptions>, application_name: &str) -> Self {
+        Self {
+            servers,
+            file: None,
+            application_name: application_name.to_owned(),
+            statement_timeout: None,
+        }
     }
 
     /// The same database, with a limit that the server enforces for every statement.
     #[must_use]
     pub fn with_statement_timeout(self, limit: Duration) -> Self {
-        Self(self.0.options([("statement_timeout", limit.as_millis())]))
-    }
-
-    /// What is not secure about a connection to a server on another machine: only
-    /// `sslmode=verify-full` encrypts and authenticates the server. `None` if there is no risk.
-    #[must_use]
-    pub fn tls_warning(&self) -> Option<&'static str> {
-        let host = self.0.get_host();
-        let is_loopback = |address: IpAddr| address.is_loopback();
-        let local = self.0.get_socket().is_some()
-            || host == "localhost"
-            || host.trim_matches(['[', ']']).parse().is_ok_and(is_loopback);
-        match self.0.get_ssl_mode() {
-            PgSslMode::VerifyFull => None,
-            _ if local => None,
-            PgSslMode::VerifyCa => {
-                Some("any server with a certificate of the same authority is accepted")
-            }
-            PgSslMode::Require => Some("it is encrypted, but any server is accepted"),
-            PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => {
-                Some("passwords and answers may be sent in the clear, and any server is accepted")
-            }
+        Self {
+            statement_timeout: Some(limit),
+            ..self
         }
     }
 
-    /// Logs [`Self::tls_warning`], if there is one.
+    /// Whether all connections to other machines are encrypted and authenticate the server, which
+    /// only `sslmode=verify-full` does.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.servers.iter().all(|server| {
+            matches!(server.get_ssl_mode(), PgSslMode::VerifyFull) || is_local(server)
+        })
+    }
+
+    /// Logs a warning unless the database [is secure](Self::is_secure).
     pub fn warn_about_tls(&self) {
-        if let Some(risk) = self.tls_warning() {
+        if !self.is_secure() {
             warn!(
                 event = "tls_insecure",
-                "the database connection is not secure: {risk}; \
-                 set sslmode=verify-full, and sslrootcert to the server's certificate authority"
+                "the database connection is not secure: passwords may be sent in the clear, or to \
+                 any server; set sslmode=verify-full, and sslrootcert to the server's certificate \
+                 authority"
             );
         }
     }
 
-    /// Opens a session with a writable server, and verifies by their marker that the session has
-    /// its settings.
+    /// Opens a session with the first server that is writable, and verifies by their marker that
+    /// the session has its settings. Each server that is tried gets an equal share of the time that
+    /// is left of `limit`.
     ///
     /// # Errors
-    /// [`Error::Connect`] with [`Error::Timeout`] after `limit`; with [`Error::Standby`],
-    /// [`Error::ReadOnly`] or [`Error::Pooled`] if the server does not fit; otherwise with the
-    /// error of the network or the server.
+    /// [`Error::Url`] if its file has become bad; else [`Error::Connect`] with an error for each server: [`Error::Timeout`] after its share;
+    /// [`Error::Unavailable`] or [`Error::Unusable`] if it does not fit; otherwise the error of the
+    /// network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
-        let connecting = async {
-            let mut session = Box::pin(connect::open_session(&self.0, limit))
-                .await
-                .map_err(Error::on_connect)?;
-            session::initialize(&mut session).await?;
-            Ok(session)
+        let deadline = Instant::now() + limit;
+        let servers = match &self.file {
+            Some(file) => database_url::read(file)?,
+            None => self.servers.clone(),
         };
-        with_timeout(limit, connecting)
-            .await
-            .map_err(|error| Error::Connect {
-                server: self.server(),
-                error: Box::new(error),
-            })
+        let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
+        let mut errors = Vec::new();
+        for (tried, server) in (0..count).zip(servers) {
+            let name = name(&server);
+            let share = deadline.saturating_duration_since(Instant::now()) / (count - tried);
+            let error = match timeout(share, self.connect_to(server)).await {
+                Ok(Ok(session)) => return Ok(session),
+                Ok(Err(error)) => error,
+                // It had at least this long. Its share differs from attempt to attempt, and an
+                // error that repeats is logged once only if its text is the same.
+                Err(_) => Error::Timeout(limit / count),
+            };
+            errors.push(ConnectError {
+                server: name,
+                error,
+            });
+        }
+        Err(Error::Connect(errors))
     }
 
-    /// Host and port, or the folder of the Unix socket and the port.
-    fn server(&self) -> String {
-        let port = self.0.get_port();
-        match (self.0.get_socket(), self.0.get_host()) {
-            (Some(folder), _) => format!("{}:{port}", folder.display()),
-            (None, address) if address.contains(':') => format!("[{address}]:{port}"),
-            (None, host) => format!("{host}:{port}"),
+    /// Opens a session with a server, and initializes it.
+    async fn connect_to(&self, server: PgConnectOptions) -> Result<Session, Error> {
+        let mut server = server
+            .application_name(&self.application_name)
+            .options(session::PARAMETERS)
+            .disable_statement_logging();
+        if let Some(limit) = self.statement_timeout {
+            server = server.options([("statement_timeout", limit.as_millis())]);
         }
+        let mut session = server.connect().await.map_err(Error::on_connect)?;
+        session::initialize(&mut session).await?;
+        Ok(session)
     }
 
     /// Cancels the running statement of another session of the same role, through a new session.
@@ -141,11 +169,33 @@ impl fmt::Debug for Database {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Database")
-            .field("host", &self.0.get_host())
-            .field("port", &self.0.get_port())
-            .field("database", &self.0.get_database())
+            .field(
+                "servers",
+                &self.servers.iter().map(name).collect::<Vec<_>>(),
+            )
+            .field("database", &self.servers[0].get_database())
             .finish_non_exhaustive()
     }
+}
+
+/// Host and port, or the folder of the Unix socket and the port.
+fn name(server: &PgConnectOptions) -> String {
+    let port = server.get_port();
+    match (server.get_socket(), server.get_host()) {
+        (Some(folder), _) => format!("{}:{port}", folder.display()),
+        (None, address) if address.contains(':') => format!("[{address}]:{port}"),
+        (None, host) => format!("{host}:{port}"),
+    }
+}
+
+/// Whether the server is on this machine.
+fn is_local(server: &PgConnectOptions) -> bool {
+    let host = server.get_host();
+    let is_loopback = |address: IpAddr| address.is_loopback();
+    server.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || host.parse().is_ok_and(is_loopback)
 }
 
 /// Runs a database operation with a timeout. After [`Error::Timeout`] the session is in an

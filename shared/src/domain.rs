@@ -1,11 +1,10 @@
 //! The domain: who the users are, what a round does and how a query is answered, with all of their
 //! SQL.
 //!
-//! [`users`], [`rounds`] and [`last_query`] are named for the table that they write, and `choice`
-//! writes `settings`. [`clock`] finds recorded times that are ahead.
+//! [`users`], [`rounds`] and [`last_query`] are named for the table that they write. `choice` writes
+//! `settings`.
 
 mod choice;
-pub mod clock;
 pub mod last_query;
 pub mod rounds;
 pub mod users;

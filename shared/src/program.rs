@@ -5,12 +5,18 @@ pub mod backoff;
 pub mod cli;
 pub mod healthcheck;
 pub mod logs;
+pub mod metrics;
 pub mod shutdown;
 
+use std::env;
 use std::fmt::Display;
-use std::process::ExitCode;
+use std::io;
+use std::num::NonZero;
+use std::panic;
+use std::process::{self, ExitCode};
+use std::thread::available_parallelism;
 
-use tokio::runtime;
+use tokio::runtime::{self, Runtime};
 
 use crate::db::Database;
 use cli::{DatabaseArgs, bad_setting};
@@ -28,6 +34,12 @@ pub const BUILD_LABELS: [(&str, &str); 2] = [
         },
     ),
 ];
+
+/// Maximum number of a runtime's worker threads. One session answers all queries of a replica, so
+/// more threads gain nothing, and machines with many processors would meet a container's limit.
+const MAX_WORKER_THREADS: usize = 8;
+/// The variable that tokio reads the number of worker threads from.
+const WORKER_THREADS_VARIABLE: &str = "TOKIO_WORKER_THREADS";
 
 /// A program that uses the database.
 #[derive(Debug)]
@@ -67,7 +79,7 @@ where
         (program.log_failure)(error);
         ExitCode::FAILURE
     };
-    let runtime = match program.runtime.enable_all().build() {
+    let runtime = match start_runtime(&mut program.runtime) {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format_args!("starting the runtime: {error}")),
     };
@@ -78,4 +90,27 @@ where
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
+}
+
+/// Starts the runtime, with one worker thread for each processor, up to a maximum.
+fn start_runtime(builder: &mut runtime::Builder) -> io::Result<Runtime> {
+    // Tokio panics where it can't start a thread, and unwinding would wait for ever for those that
+    // it has started.
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|panic| {
+        logs::flush();
+        let reason = panic.payload_as_str().unwrap_or_default();
+        cli::print_error(&format_args!("error: starting the runtime: {reason}"));
+        process::exit(1);
+    }));
+    let wanted = env::var(WORKER_THREADS_VARIABLE).map_or_else(
+        |_| available_parallelism().map_or(1, NonZero::get),
+        |text| text.parse().unwrap_or(MAX_WORKER_THREADS),
+    );
+    let runtime = builder
+        .worker_threads(wanted.clamp(1, MAX_WORKER_THREADS))
+        .enable_all()
+        .build();
+    panic::set_hook(hook);
+    runtime
 }

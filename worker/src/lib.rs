@@ -4,10 +4,7 @@
 //! may be late or silent: the worker also checks for a due round every two seconds.
 
 mod admin;
-mod clock_check;
 mod commands;
-mod health;
-mod lag;
 mod metrics;
 mod outcome_log;
 mod round_loop;
@@ -34,7 +31,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use health::Health;
 use metrics::Metrics;
 use runner::RoundRunner;
 use settings::{Command, DatabaseCommand};
@@ -81,8 +77,7 @@ async fn run(
 /// When the admin listener or the scheduler can't be started. No later error ends it.
 async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
-    let health = Arc::new(Health::new());
-    let metrics = Arc::new(Metrics::new(settings.schedule.clone()));
+    let metrics = Arc::new(Metrics::new());
     let listener = TcpListener::bind(settings.admin_listen)
         .await
         .with_context(|| format!("ADMIN_LISTEN {}", settings.admin_listen))?;
@@ -93,21 +88,14 @@ async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()
         cooldown_seconds = settings.cooldown.as_secs_f64(),
         "worker starting"
     );
-    let admin = tokio::spawn(admin::serve(
-        listener,
-        Arc::clone(&health),
-        Arc::clone(&metrics),
-    ));
+    let admin = tokio::spawn(admin::serve(listener, Arc::clone(&metrics)));
     let (sender, mut wakeups) = mpsc::channel(1);
-    let scheduler_health = Arc::clone(&health);
-    let scheduler = settings
+    let _scheduler = settings
         .schedule
-        .start_scheduler(sender, move || {
-            scheduler_health.record_scheduler_heartbeat();
-        })
+        .start_scheduler(sender)
         .await
         .context("starting the scheduler")?;
-    let mut runner = RoundRunner::new(settings, &database, health, metrics);
+    let mut runner = RoundRunner::new(settings, &database, metrics);
     let stop = CancellationToken::new();
     let stop_on_signal = async {
         let signal = signals.next().await;
@@ -116,7 +104,6 @@ async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()
     };
     let attempts = round_loop::attempt_until(&stop, &mut runner, &mut wakeups);
     let (signal, ()) = tokio::join!(stop_on_signal, attempts);
-    scheduler.stop().await;
     admin.abort();
     runner.close().await;
     info!(event = "worker_stopped", signal, "worker stopped");

@@ -8,16 +8,34 @@ use tracing::{debug, error, info, warn};
 /// Logs outcomes and errors, and remembers why there was no round though one may be due.
 #[derive(Default)]
 pub(crate) struct OutcomeLog {
-    /// The outcome or the error's text that was logged last. `None` after a round, and once the
-    /// latest tick's is done.
-    last_logged: Option<Result<Outcome, String>>,
+    /// Why there was no round, as it was logged last. `None` after a round, and once the latest
+    /// tick's is done.
+    last_reason: Option<String>,
 }
 
 impl OutcomeLog {
     pub(crate) fn log_outcome(&mut self, outcome: &Outcome) {
         match outcome {
-            Outcome::Done(round) => {
-                self.last_logged = None;
+            Outcome::Done {
+                round,
+                clock_was_ahead,
+            } => {
+                self.last_reason = None;
+                if let Some(ahead) = clock_was_ahead {
+                    warn!(
+                        event = "clock_was_ahead",
+                        ahead_seconds = ahead.as_seconds_f64(),
+                        "the database's clock was ahead, or is behind now: rounds from the future \
+                         did not count, and are deleted"
+                    );
+                }
+                if round.users_updated == 0 {
+                    warn!(
+                        event = "round_without_users",
+                        "the round has updated no user: there is none, or a trigger on users skips \
+                         all updates"
+                    );
+                }
                 info!(
                     event = "round_done",
                     tick_at = %round.tick_at,
@@ -28,51 +46,51 @@ impl OutcomeLog {
             }
             // The normal outcome of a check. It is news only after another outcome.
             Outcome::NotDue(_) => {
-                if self.last_logged.take().is_some() {
+                if self.last_reason.take().is_some() {
                     info!(
                         event = "round_not_due",
                         "the round of the latest tick is done"
                     );
                 }
             }
-            Outcome::Busy => self.log_once(Ok(*outcome), || {
-                info!(event = "round_busy", "another worker holds the round lock");
-            }),
-            Outcome::CoolingDown => self.log_once(Ok(*outcome), || {
-                info!(
-                    event = "round_cooling_down",
-                    "the last round was still running at the next tick, and its cooldown is not \
-                     over"
-                );
-            }),
-            Outcome::OldSnapshot => self.log_once(Ok(*outcome), || {
-                info!(
-                    event = "round_old_snapshot",
-                    "a snapshot older than the last round is open: the round is tried \
-                     again, because it could not prune and users would grow"
-                );
-            }),
+            Outcome::Busy => self.log_delay("round_busy", "another worker holds the round lock"),
+            Outcome::CoolingDown => self.log_delay(
+                "round_cooling_down",
+                "the last round was still running at the next tick, and its cooldown is not over",
+            ),
+            Outcome::OldSnapshot => self.log_delay(
+                "round_old_snapshot",
+                "a snapshot older than the last round is open: the round is tried again, because \
+                 it could not prune and users would grow",
+            ),
         }
     }
 
     /// Logs an error: as a warning if it can pass by itself.
     pub(crate) fn log_error(&mut self, error: &Error) {
-        self.log_once(Err(error.to_string()), || {
-            if error.is_transient() {
-                warn!(event = "round_failed", %error, "the attempt failed, retrying");
-            } else {
-                error!(event = "round_failed", %error, "the attempt failed, retrying");
-            }
-        });
+        if !self.is_news(&error.to_string()) {
+            return;
+        }
+        if error.is_transient() {
+            warn!(event = "round_failed", %error, "the attempt failed, retrying");
+        } else {
+            error!(event = "round_failed", %error, "the attempt failed, retrying");
+        }
     }
 
-    /// Logs the result of an attempt, unless it is that of the last attempt that was logged.
-    fn log_once(&mut self, result: Result<Outcome, String>, log: impl FnOnce()) {
-        if self.last_logged.as_ref() == Some(&result) {
-            debug!(?result, "no change since the last attempt");
-        } else {
-            log();
-            self.last_logged = Some(result);
+    fn log_delay(&mut self, event: &str, reason: &str) {
+        if self.is_news(reason) {
+            info!(event, "{reason}");
         }
+    }
+
+    /// Whether there was no round for another reason than at the last attempt.
+    fn is_news(&mut self, reason: &str) -> bool {
+        if self.last_reason.as_deref() == Some(reason) {
+            debug!(reason, "no change since the last attempt");
+            return false;
+        }
+        self.last_reason = Some(reason.to_owned());
+        true
     }
 }

@@ -36,7 +36,7 @@ pub(crate) async fn attempt_until(
                 backoff.reset();
                 CHECK_INTERVAL
             }
-            Next::Retry => backoff.next_delay(),
+            Next::Retry(error) => backoff.next_delay(&error),
             Next::Stop => return,
         };
     }

@@ -1,5 +1,4 @@
-//! One attempt at a round: connect if needed, check the clock, run the due round, count and log the
-//! outcome.
+//! One attempt at a round: connect if needed, run the due round, count and log the outcome.
 //!
 //! The session is kept from one attempt to the next, and dropped after any error.
 
@@ -13,19 +12,14 @@ use shared::db::{
 use shared::domain::rounds::{self, Outcome};
 use shared::domain::users::{self, Layout};
 use tokio::pin;
-use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
-use crate::clock_check::ClockCheck;
-use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::outcome_log::OutcomeLog;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 
-/// How often the loop records a heartbeat while a round runs.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a stop waits for the request to cancel the statement, and then for the rollback.
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
@@ -34,7 +28,7 @@ pub(crate) enum Next {
     /// The database has decided: wait for the next tick or check.
     Wait,
     /// The attempt failed: retry after a delay.
-    Retry,
+    Retry(Error),
     /// The worker stops. A running round was rolled back or is done.
     Stop,
 }
@@ -45,10 +39,8 @@ pub(crate) struct RoundRunner {
     schedule: Schedule,
     cooldown: TimeDelta,
     round_timeout: Duration,
-    health: Arc<Health>,
     metrics: Arc<Metrics>,
     log: OutcomeLog,
-    clock_check: ClockCheck,
     connected: Option<Connected>,
 }
 
@@ -60,20 +52,13 @@ struct Connected {
 }
 
 impl RoundRunner {
-    pub(crate) fn new(
-        settings: Settings,
-        database: &Database,
-        health: Arc<Health>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
+    pub(crate) fn new(settings: Settings, database: &Database, metrics: Arc<Metrics>) -> Self {
         let round_timeout = settings.round_timeout.into();
         Self {
             database: database.clone().with_statement_timeout(round_timeout),
             cooldown: settings.cooldown(),
             schedule: settings.schedule,
             round_timeout,
-            health,
-            clock_check: ClockCheck::new(Arc::clone(&metrics)),
             metrics,
             log: OutcomeLog::default(),
             connected: None,
@@ -82,11 +67,11 @@ impl RoundRunner {
 
     /// Does the due round, if there is one. A stop meanwhile cancels it.
     pub(crate) async fn attempt(&mut self, stop: &CancellationToken) -> Next {
-        self.health.record_loop_heartbeat();
-        let result = match stop
-            .run_until_cancelled(self.connect_and_check_clock())
-            .await
-        {
+        let connected = match self.connected.take() {
+            Some(connected) => Some(Ok(connected)),
+            None => stop.run_until_cancelled(self.connect()).await,
+        };
+        let result = match connected {
             Some(Ok(mut connected)) => {
                 let result = self.run_due(&mut connected, stop).await;
                 // An error drops the session.
@@ -100,7 +85,6 @@ impl RoundRunner {
         };
         match result {
             Ok(outcome) => {
-                self.health.record_outcome();
                 self.metrics.record_outcome(&outcome);
                 self.log.log_outcome(&outcome);
                 Next::Wait
@@ -116,7 +100,7 @@ impl RoundRunner {
             Err(error) => {
                 self.metrics.record_failure();
                 self.log.log_error(&error);
-                Next::Retry
+                Next::Retry(error)
             }
         }
     }
@@ -126,17 +110,6 @@ impl RoundRunner {
         if let Some(connected) = self.connected {
             close(connected.session).await;
         }
-    }
-
-    /// Connects if needed, and checks the clock: before the round, which deletes rows that are far
-    /// ahead.
-    async fn connect_and_check_clock(&mut self) -> Result<Connected, Error> {
-        let mut connected = match self.connected.take() {
-            Some(connected) => connected,
-            None => self.connect().await?,
-        };
-        self.clock_check.check(&mut connected.session).await?;
-        Ok(connected)
     }
 
     async fn connect(&self) -> Result<Connected, Error> {
@@ -168,15 +141,11 @@ impl RoundRunner {
             self.round_timeout,
         );
         pin!(round);
-        let mut heartbeat = interval(HEARTBEAT_INTERVAL);
-        loop {
-            tokio::select! {
-                result = &mut round => return result,
-                _ = heartbeat.tick() => self.health.record_loop_heartbeat(),
-                () = stop.cancelled() => {
-                    self.cancel(connected.id).await;
-                    return with_timeout(CANCEL_TIMEOUT, &mut round).await;
-                }
+        tokio::select! {
+            result = &mut round => result,
+            () = stop.cancelled() => {
+                self.cancel(connected.id).await;
+                with_timeout(CANCEL_TIMEOUT, round).await
             }
         }
     }

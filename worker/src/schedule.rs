@@ -16,8 +16,6 @@ pub(crate) const LOG_FILTERS: &str = "info,tokio_cron_scheduler=warn";
 
 /// For croner: a search finds the time that it starts from, too.
 const INCLUSIVE: bool = true;
-/// When a running scheduler calls its heartbeat.
-const HEARTBEAT_PATTERN: &str = "*/5 * * * * *";
 
 /// A cron pattern with seconds, read in UTC.
 #[derive(Clone, Debug)]
@@ -38,36 +36,19 @@ impl Schedule {
 
     /// Starts a scheduler that sends to `wakeups` at each tick of this machine's clock. That is
     /// only a hint: if the channel is full, the tick is dropped, since one pending wake-up is
-    /// enough.
-    ///
-    /// `heartbeat` is called every few seconds, whatever the schedule is. It stops when the
-    /// scheduler stops, and when the clock is set back: then the scheduler pauses until the old
-    /// time.
+    /// enough. When that clock is set back, the scheduler pauses until the old time: the worker's
+    /// checks between ticks then do the rounds.
     pub(crate) async fn start_scheduler(
         &self,
         wakeups: mpsc::Sender<()>,
-        mut heartbeat: impl FnMut() + Send + Sync + 'static,
-    ) -> Result<SchedulerHandle, JobSchedulerError> {
+    ) -> Result<JobScheduler, JobSchedulerError> {
         let scheduler = JobScheduler::new().await?;
         let tick = Job::new(self.pattern.as_str(), move |_, _| {
             let _ = wakeups.try_send(());
         })?;
         scheduler.add(tick).await?;
-        let heartbeat = Job::new(HEARTBEAT_PATTERN, move |_, _| heartbeat())?;
-        scheduler.add(heartbeat).await?;
         scheduler.start().await?;
-        Ok(SchedulerHandle(scheduler))
-    }
-}
-
-/// A running scheduler.
-pub(crate) struct SchedulerHandle(JobScheduler);
-
-impl SchedulerHandle {
-    /// Stops it. A wake-up may still arrive.
-    pub(crate) async fn stop(mut self) {
-        // Fails only if the scheduler has stopped already.
-        let _ = self.0.shutdown().await;
+        Ok(scheduler)
     }
 }
 
@@ -113,59 +94,35 @@ impl FromStr for Schedule {
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
-
     use super::*;
 
-    fn at(text: &str) -> DateTime<Utc> {
-        text.parse().expect("it is a time in RFC 3339")
-    }
-
-    fn latest(pattern: &str, time: &str) -> Option<DateTime<Utc>> {
+    fn latest(pattern: &str, at: &str) -> Option<String> {
         let schedule: Schedule = pattern.parse().expect("it is a cron pattern");
-        schedule.latest_tick(at(time))
+        let at = at.parse().expect("it is a time in RFC 3339");
+        Some(schedule.latest_tick(at)?.to_rfc3339())
     }
 
     #[test]
-    fn a_tick_is_due_from_its_own_second_on() {
-        let minute = "0 * * * * *";
-        assert_eq!(
-            latest(minute, "2026-01-01T00:00:00Z"),
-            Some(at("2026-01-01T00:00:00Z"))
-        );
-        assert_eq!(
-            latest(minute, "2026-01-01T00:00:00.999Z"),
-            Some(at("2026-01-01T00:00:00Z"))
-        );
-        assert_eq!(
-            latest(minute, "2025-12-31T23:59:59.999Z"),
-            Some(at("2025-12-31T23:59:00Z"))
-        );
-    }
-
-    #[test]
-    fn the_latest_tick_is_the_one_that_counting_seconds_finds() {
-        for (pattern, is_tick) in [
-            (
-                "*/7 * * * * *",
-                (|at| at.timestamp() % 60 % 7 == 0) as fn(DateTime<Utc>) -> bool,
-            ),
-            ("30 */2 * * * *", |at| at.timestamp() % 120 == 30),
-            ("0 0 3 * * *", |at| at.timestamp() % 86_400 == 3 * 3600),
+    fn the_latest_tick_is_the_last_one_at_or_before_a_time() {
+        for (pattern, at, tick_at) in [
+            ("0 * * * * *", "00:00:00", "00:00:00"),
+            ("0 * * * * *", "00:00:00.999", "00:00:00"),
+            ("0 * * * * *", "00:00:59.999", "00:00:00"),
+            ("*/7 * * * * *", "12:01:06.5", "12:01:00"),
+            ("30 */2 * * * *", "13:02:29.999", "13:00:30"),
+            ("0 0 3 * * *", "23:59:59", "03:00:00"),
         ] {
-            let schedule: Schedule = pattern.parse().expect("it is a cron pattern");
-            for offset in (0..200_000).step_by(977) {
-                let now = at("2026-02-28T12:00:00.5Z") + TimeDelta::seconds(offset);
-                let counted = (0..=2 * 86_400)
-                    .map(|seconds| now.trunc_subsecs(0) - TimeDelta::seconds(seconds))
-                    .find(|&candidate| is_tick(candidate));
-                assert_eq!(schedule.latest_tick(now), counted, "{pattern} at {now}");
-            }
+            assert_eq!(
+                latest(pattern, &format!("2026-02-28T{at}Z")),
+                Some(format!("2026-02-28T{tick_at}+00:00")),
+                "{pattern} at {at}"
+            );
         }
-    }
-
-    #[test]
-    fn a_pattern_without_an_earlier_tick_has_none_due() {
+        let leap_day = latest("0 0 0 29 2 *", "2026-01-01T00:00:00Z");
+        assert_eq!(leap_day, Some("2024-02-29T00:00:00+00:00".to_owned()));
+        // Both day fields must match: a Friday the 13th.
+        let friday = latest("0 0 0 13 * 5", "2026-03-31T00:00:00Z");
+        assert_eq!(friday, Some("2026-03-13T00:00:00+00:00".to_owned()));
         assert_eq!(latest("0 0 0 1 1 * 2099", "2026-01-01T00:00:00Z"), None);
     }
 
@@ -178,14 +135,6 @@ mod tests {
                 "{pattern}: {result:?}"
             );
         }
-        assert_eq!(
-            latest("0 0 0 29 2 *", "2026-01-01T00:00:00Z"),
-            Some(at("2024-02-29T00:00:00Z"))
-        );
-    }
-
-    #[test]
-    fn a_pattern_needs_seconds() {
-        assert!("* * * * *".parse::<Schedule>().is_err());
+        assert!("* * * * *".parse::<Schedule>().is_err(), "without seconds");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use shared::domain::MinPoints;
-use shared::program::cli::{DAY, DatabaseArgs, duration};
+use shared::program::cli::{DAY, DatabaseArgs, address, duration};
 use shared::program::logs::LogFormat;
 
 use crate::schedule::Schedule;
@@ -23,10 +23,11 @@ pub struct Settings {
     pub(crate) database: DatabaseArgs,
 
     /// Address of the admin listener: /livez, /readyz, /metrics.
-    #[arg(long, env, default_value = "127.0.0.1:9001", global = true)]
+    #[arg(long, env, default_value = "127.0.0.1:9001", global = true, value_parser = address)]
     pub(crate) admin_listen: SocketAddr,
 
-    /// When ticks are due: a cron pattern with seconds, in UTC.
+    /// When ticks are due: a cron pattern with seconds, in UTC. If it gives a day of the month and
+    /// one of the week, a day must match both (in cron: either).
     #[arg(long, env, default_value = "0 * * * * *", global = true)]
     pub(crate) schedule: Schedule,
 

@@ -9,6 +9,7 @@
 mod clients;
 mod contract;
 mod database;
+mod environment;
 mod listeners;
 mod logs;
 mod raw;

@@ -35,3 +35,8 @@ async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
         assert!(!output.contains("canary-password"), "{output}");
     }
 }
+
+#[test]
+fn every_setting_is_documented_with_its_default() {
+    testkit::settings::assert_documented::<api::Settings>();
+}

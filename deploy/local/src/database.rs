@@ -1,19 +1,20 @@
 //! Prepares the database: a private server's, or the one of `DATABASE_URL`.
 
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::{env, io};
 
 use anyhow::Context;
-use private_postgres::{Binaries, is_accessible, roles};
+use private_postgres::{Binaries, Server, is_accessible, roles};
 use shared::db::schema;
-use shared::db::{Database, close};
+use shared::db::{Database, Session, close};
 use tokio::task::spawn_blocking;
 use tracing::info;
 
 use crate::CONNECT_TIMEOUT;
 use crate::postgres::Postgres;
-use crate::screen::{Screen, Step};
+use crate::screen::Screen;
 use crate::settings::Settings;
 
 /// The database in the private server.
@@ -41,14 +42,11 @@ pub(crate) async fn prepare(
     if let Some(url) = &settings.database_url {
         let owner = Database::parse(url, "max-two")?;
         // It may be set for another project, in which this is about to create tables.
-        info!(
-            event = "database_url_used",
-            database = ?owner,
-            "migrating and seeding the database of DATABASE_URL"
-        );
-        let step = screen.begin("migrating the database of DATABASE_URL");
-        migrate(&owner).await?;
-        step.end("the schema is up to date");
+        let doing = "migrating and seeding the database of DATABASE_URL";
+        if !screen.show(&format!("{doing}: {owner:?}")) {
+            info!(event = "database_url_used", database = ?owner, "{doing}");
+        }
+        migrate(url).await?;
         return Ok(Urls {
             owner: url.clone(),
             worker: url.clone(),
@@ -57,62 +55,43 @@ pub(crate) async fn prepare(
         });
     }
     let folder = settings.data_dir.clone().map_or_else(default_folder, Ok)?;
-    info!(directory = %folder.display(), "starting a private Postgres");
-    let step = screen.begin("looking for Postgres");
-    let binaries = find_binaries(folder.clone(), settings.postgres_bin.clone(), &step).await?;
-    let program = binaries.program("postgres");
-    step.end(&format!("Postgres is {}", program.display()));
-    let step = screen.begin("starting Postgres");
-    let is_new = !folder.join("cluster").exists();
+    let (data, postgres_bin) = (folder.clone(), settings.postgres_bin.clone());
+    let downloading = move || screen.step("downloading Postgres, since none is installed");
+    // On a thread of its own: a download may take long. A stop does not wait for it.
+    let binaries =
+        spawn_blocking(move || Binaries::find(postgres_bin.as_deref(), Some(&data), downloading))
+            .await
+            .context("finding Postgres")??;
+    screen.step(&format!(
+        "starting {} on {}",
+        binaries.program("postgres").display(),
+        folder.display()
+    ));
     let server = postgres.start(folder, binaries).await?;
-    let superuser = |database| Database::parse(&server.url("postgres", database), "max-two");
-    let mut session = superuser("postgres")?.connect(CONNECT_TIMEOUT).await?;
-    roles::create(&mut session, server.password(), DATABASE_NAME).await?;
-    close(session).await;
-    let urls = Urls {
+    set_up(server).await.context("setting up the database")?;
+    Ok(Urls {
         owner: server.url(roles::OWNER, DATABASE_NAME),
         worker: server.url(roles::WORKER, DATABASE_NAME),
         api: server.url(roles::API, DATABASE_NAME),
         folder: Some(server.folder().to_owned()),
-    };
+    })
+}
+
+/// Creates the roles, the database and its tables, as far as they are missing.
+async fn set_up(server: &Server) -> anyhow::Result<()> {
+    let mut session = connect(&server.url("postgres", "postgres")).await?;
+    roles::create(&mut session, server.password(), DATABASE_NAME).await?;
+    close(session).await;
     server.write_url(roles::OWNER, DATABASE_NAME)?;
-    migrate(&Database::parse(&urls.owner, "max-two")?).await?;
-    let mut session = superuser(DATABASE_NAME)?.connect(CONNECT_TIMEOUT).await?;
+    migrate(&server.url(roles::OWNER, DATABASE_NAME)).await?;
+    let mut session = connect(&server.url("postgres", DATABASE_NAME)).await?;
     roles::grant(&mut session).await?;
     close(session).await;
-    step.end(if is_new {
-        "Postgres runs, with a new database"
-    } else {
-        "Postgres runs, and goes on with the data of an earlier start"
-    });
-    Ok(urls)
+    Ok(())
 }
 
-/// Finds or downloads Postgres on a thread of its own, since a download may take long.
-async fn find_binaries(
-    folder: PathBuf,
-    postgres_bin: Option<PathBuf>,
-    step: &Step,
-) -> anyhow::Result<Binaries> {
-    let step = step.clone();
-    let is_logged = AtomicBool::new(false);
-    let progress = move |done, all| {
-        step.download(done, all);
-        if !is_logged.swap(true, Ordering::Relaxed) {
-            info!(bytes = all, "downloading Postgres");
-        }
-    };
-    spawn_blocking(move || Binaries::find_for(&folder, postgres_bin.as_deref(), &progress))
-        .await
-        .context("finding Postgres")?
-        .map_err(anyhow::Error::from)
-}
-
-async fn migrate(owner: &Database) -> anyhow::Result<()> {
-    let mut session = owner
-        .connect(CONNECT_TIMEOUT)
-        .await
-        .context("connecting to the database")?;
+async fn migrate(url: &str) -> anyhow::Result<()> {
+    let mut session = connect(url).await?;
     schema::migrate(&mut session)
         .await
         .context("migrating the database")?;
@@ -120,24 +99,26 @@ async fn migrate(owner: &Database) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A session with the database, in which nothing else is done at the same time.
+pub(crate) async fn connect(url: &str) -> anyhow::Result<Session> {
+    let database = Database::parse(url, "max-two")?;
+    database
+        .connect(CONNECT_TIMEOUT)
+        .await
+        .context("connecting to the database")
+}
+
 /// `.max-two` in the current folder. When root starts this in a folder that Postgres' account can't
 /// enter, such as /root: a folder in /var/lib/max-two, named for the current one.
 fn default_folder() -> anyhow::Result<PathBuf> {
     let current = env::current_dir().context("finding the current folder")?;
     let in_current = current.join(".max-two");
-    if is_accessible(&in_current.join("cluster"))? {
+    if is_accessible(&in_current)? {
         return Ok(in_current);
     }
-    let folder = Path::new("/var/lib/max-two").join(folder_name(&current)?);
-    info!(directory = %folder.display(), "Postgres' account can't enter the current folder; using another data directory");
-    Ok(folder)
-}
-
-/// A folder's path with `-` in place of `/`.
-fn folder_name(folder: &Path) -> io::Result<String> {
-    let path = folder.canonicalize()?;
-    Ok(path
-        .to_string_lossy()
-        .trim_start_matches('/')
-        .replace('/', "-"))
+    // With `-` in place of `/`.
+    let bytes = current.as_os_str().as_bytes();
+    let words: Vec<_> = bytes[1..].split(|byte| *byte == b'/').collect();
+    let name = OsString::from_vec(words.join(&b'-'));
+    Ok(Path::new("/var/lib/max-two").join(name))
 }

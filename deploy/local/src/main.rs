@@ -4,7 +4,6 @@
 //! that end with this one. Workers and replicas are this program again, started with
 //! a hidden subcommand.
 
-mod address;
 mod database;
 mod launch;
 mod postgres;

@@ -1,31 +1,25 @@
-//! The private Postgres. It starts on a thread of its own, so that the launcher still handles
-//! signals: a recovery may take minutes.
+//! The private Postgres: starts it, starts it again when it dies, and stops it.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use private_postgres::{Binaries, Error, Server};
-use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::interval;
-use tokio_util::sync::CancellationToken;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 use tracing::{error, info};
+
+use crate::launch::POLL_INTERVAL;
 
 /// How often to check that it runs.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The private Postgres, if one was started.
 #[derive(Default)]
-pub(crate) struct Postgres {
-    /// Ends a start that is going on.
-    cancel: CancellationToken,
-    /// A start that is going on. It has the server.
-    start: Option<JoinHandle<Result<Server, Error>>>,
-    server: Option<Server>,
-}
+pub(crate) struct Postgres(Option<Server>);
 
 impl Postgres {
-    /// Starts it on the data in `folder`.
+    /// Starts it on the data in `folder`. Cancel safe: what was started is left for [`Self::stop`].
     ///
     /// # Errors
     /// When it can't be started.
@@ -34,52 +28,44 @@ impl Postgres {
         folder: PathBuf,
         binaries: Binaries,
     ) -> anyhow::Result<&Server> {
-        let cancel = self.cancel.clone();
-        self.start_on_thread(move || Server::start(&folder, &binaries, cancel))
-            .await
+        // No server runs yet. If a stop does not wait for this thread, it ends with the process.
+        let server = spawn_blocking(move || Server::prepare(&folder, &binaries)).await;
+        let server = self.0.insert(server.context("preparing Postgres")??);
+        until_ready(server).await?;
+        Ok(server)
     }
 
-    /// Starts it again whenever it has died. Never returns without an error.
-    pub(crate) async fn supervise(&mut self) -> anyhow::Result<()> {
-        let mut checks = interval(CHECK_INTERVAL);
+    /// Starts it again whenever it has died.
+    pub(crate) async fn supervise(&mut self) {
         loop {
-            checks.tick().await;
-            if let Some(mut server) = self.server.take_if(|server| !server.is_running()) {
+            sleep(CHECK_INTERVAL).await;
+            if let Some(server) = &mut self.0
+                && !server.is_running()
+            {
                 error!("Postgres died; starting it again");
-                self.start_on_thread(move || {
-                    if let Err(error) = server.start_again() {
-                        error!("{error}");
-                    }
-                    Ok(server)
-                })
-                .await?;
+                server.stop();
+                if let Err(error) = until_ready(server).await {
+                    error!("{error}");
+                }
             }
         }
     }
 
-    /// Stops it; a start that is going on is cancelled.
+    /// Stops it, also while it starts.
     pub(crate) async fn stop(&mut self) {
-        self.cancel.cancel();
-        let started = match self.start.take() {
-            // A cancelled start has ended its server.
-            Some(start) => start.await.ok().and_then(Result::ok),
-            None => self.server.take(),
-        };
-        if let Some(mut server) = started {
+        if let Some(mut server) = self.0.take() {
             match spawn_blocking(move || server.stop()).await {
                 Ok(()) => info!("Postgres has stopped"),
                 Err(error) => error!("Postgres did not stop: {error}"),
             }
         }
     }
+}
 
-    /// Runs `start` on a thread of its own. Cancel safe: [`Self::stop`] waits for that thread.
-    async fn start_on_thread(
-        &mut self,
-        start: impl FnOnce() -> Result<Server, Error> + Send + 'static,
-    ) -> anyhow::Result<&Server> {
-        let outcome = self.start.insert(spawn_blocking(start)).await;
-        self.start = None;
-        Ok(self.server.insert(outcome.context("starting Postgres")??))
+/// Waits for as long as a recovery takes.
+async fn until_ready(server: &mut Server) -> Result<(), Error> {
+    while !server.advance_start()? {
+        sleep(POLL_INTERVAL).await;
     }
+    Ok(())
 }

@@ -21,76 +21,81 @@ const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// How long a process may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A program to run as a process.
-#[derive(Clone)]
-pub(crate) struct Program {
-    /// Its name in log lines.
-    pub(crate) name: String,
-    /// The hidden subcommand of the launcher that runs it.
-    pub(crate) subcommand: &'static str,
-    pub(crate) environment: Vec<(&'static str, OsString)>,
-}
+/// The variables of a process, beside those that it inherits.
+pub(crate) type Environment = Vec<(&'static str, OsString)>;
 
-/// Processes that are restarted when they die, and stopped together.
+/// Processes of this program that are restarted when they die, and stopped together.
+#[derive(Default)]
 pub(crate) struct Processes {
     supervisors: JoinSet<()>,
     stop: CancellationToken,
 }
 
 impl Processes {
-    /// Starts the programs, and restarts them when they die.
+    /// Starts this many processes with a hidden subcommand of this program. They are called
+    /// `name` and a number.
     ///
     /// # Errors
-    /// When one can't be started the first time.
-    pub(crate) fn start(programs: impl IntoIterator<Item = Program>) -> anyhow::Result<Self> {
+    /// When one can't be started.
+    pub(crate) fn start(
+        &mut self,
+        number: u16,
+        name: &str,
+        subcommand: &'static str,
+        environment: &Environment,
+    ) -> anyhow::Result<()> {
         let executable = env::current_exe().context("finding the path of this program")?;
-        let stop = CancellationToken::new();
-        let mut supervisors = JoinSet::new();
-        for program in programs {
-            let process = Process::start(&executable, &program)
-                .with_context(|| format!("starting {}", program.name))?;
-            supervisors.spawn(supervise(
-                program,
-                process,
-                executable.clone(),
-                stop.clone(),
-            ));
+        for number in 1..=number {
+            let program = Program {
+                name: format!("{name} {number}"),
+                executable: executable.clone(),
+                subcommand,
+                environment: environment.clone(),
+            };
+            let process =
+                Process::start(&program).with_context(|| format!("starting {}", program.name))?;
+            self.supervisors
+                .spawn(supervise(program, process, self.stop.clone()));
         }
-        Ok(Self { supervisors, stop })
+        Ok(())
     }
 
     /// Stops all of them, and waits until they have ended.
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(&mut self) {
         self.stop.cancel();
-        self.supervisors.join_all().await;
+        while self.supervisors.join_next().await.is_some() {}
     }
 }
 
-/// Keeps a program running until `stop` is cancelled.
-async fn supervise(
-    program: Program,
-    mut process: Process,
+struct Program {
+    /// Its name in log lines.
+    name: String,
     executable: PathBuf,
-    stop: CancellationToken,
-) {
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return process.stop(&program.name).await,
-            status = process.wait() => {
-                warn!(status = status.map(|status| status.to_string()).unwrap_or_default(), "{} died; starting it again", program.name);
-            }
-        }
+    subcommand: &'static str,
+    environment: Environment,
+}
+
+/// Keeps a program running until `stop` is cancelled.
+async fn supervise(program: Program, mut process: Process, stop: CancellationToken) {
+    let name = &program.name;
+    while let Some(status) = stop.run_until_cancelled(process.wait()).await {
+        let status = status.map(|status| status.to_string());
+        warn!(
+            status = status.unwrap_or_default(),
+            "{name} died; starting it again"
+        );
         process = loop {
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = sleep(RESTART_DELAY) => {}
+            let delay = sleep(RESTART_DELAY);
+            if stop.run_until_cancelled(delay).await.is_none() {
+                return;
             }
-            match Process::start(&executable, &program) {
+            match Process::start(&program) {
                 Ok(process) => break process,
-                Err(error) => warn!("{} can't be started: {error}", program.name),
+                Err(error) => warn!("{name} can't be started: {error}"),
             }
         };
     }
+    process.stop(name).await;
 }
 
 struct Process {
@@ -101,17 +106,12 @@ struct Process {
 }
 
 impl Process {
-    fn start(executable: &PathBuf, program: &Program) -> io::Result<Self> {
-        let child = Command::new(executable)
+    fn start(program: &Program) -> io::Result<Self> {
+        let child = Command::new(&program.executable)
             .arg(program.subcommand)
             // The environment below sets DATABASE_URL, and having both is an error.
             .env_remove("DATABASE_URL_FILE")
-            .envs(
-                program
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            )
+            .envs(program.environment.iter().cloned())
             // A Ctrl-C in the terminal must not stop it: the launcher stops all in order.
             .process_group(0)
             .kill_on_drop(true)
@@ -135,11 +135,11 @@ impl Process {
     async fn stop(mut self, name: &str) {
         // It fails only when the process has already ended.
         let _ = kill(self.id, Signal::SIGTERM);
-        if timeout(STOP_TIMEOUT, self.wait()).await.is_err() {
+        if timeout(STOP_TIMEOUT, self.wait()).await.is_ok() {
+            info!("{name} has stopped");
+        } else {
+            // Dropping it kills it.
             warn!("{name} did not stop in {STOP_TIMEOUT:?}; killing it");
-            let _ = kill(self.id, Signal::SIGKILL);
-            let _ = self.wait().await;
         }
-        info!("{name} has stopped");
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::{Parser, value_parser};
 use private_postgres::Binaries;
 use shared::db::Database;
+use shared::program::cli::address;
 use shared::program::logs::LogFormat;
 use worker::Schedule;
 
@@ -16,7 +17,7 @@ use worker::Schedule;
 #[command(name = "max-two", version)]
 pub(crate) struct Settings {
     /// The address that all replicas share.
-    #[arg(long, env, default_value = "127.0.0.1:4000")]
+    #[arg(long, env, default_value = "127.0.0.1:4000", value_parser = address)]
     pub(crate) listen: SocketAddr,
 
     /// Number of replicas of the api.
@@ -67,7 +68,7 @@ impl Settings {
             Database::parse(url, "max-two").context("DATABASE_URL")?;
         }
         if let Some(folder) = &self.postgres_bin {
-            Binaries::find(Some(folder))?;
+            Binaries::named(folder)?;
         }
         Ok(())
     }
@@ -80,4 +81,12 @@ pub(crate) enum Subcommand {
     Api(Box<api::Settings>),
     #[command(hide = true)]
     Worker(Box<worker::Settings>),
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_setting_is_documented_with_its_default() {
+        testkit::settings::assert_documented::<super::Settings>();
+    }
 }

@@ -7,32 +7,76 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tracing::subscriber::{NoSubscriber, with_default};
-use url::{Host, Position, Url};
+use url::{Host, Url};
 
 /// The URL is not valid, or a file that it names can't be used.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct BadUrl(String);
 
-pub(super) fn parse(text: &str) -> Result<PgConnectOptions, BadUrl> {
-    if !text.starts_with("postgres://") && !text.starts_with("postgresql://") {
-        return bad("not a Postgres URL: it does not start with postgres://");
+impl BadUrl {
+    /// The same error, naming the setting that the URL is from.
+    #[must_use]
+    pub fn of(self, setting: &str) -> Self {
+        Self(format!("{setting}: {self}"))
     }
-    // Its errors are constant sentences, which quote no part of the URL.
-    let url = Url::parse(text).or_else(|error| bad(&format!("not a Postgres URL: {error}")))?;
-    if url[Position::BeforePath..].contains('@') {
+}
+
+/// The servers of the URL that a file holds.
+pub(super) fn read(file: &Path) -> Result<Vec<PgConnectOptions>, BadUrl> {
+    let read = fs::read_to_string(file).or_else(|error| bad(&error.to_string()));
+    read.and_then(|text| parse(&text))
+        .map_err(|error| error.of(&format!("DATABASE_URL_FILE {}", file.display())))
+}
+
+/// The servers of a URL, in its order.
+pub(super) fn parse(text: &str) -> Result<Vec<PgConnectOptions>, BadUrl> {
+    // A file usually ends with a line break, and some editors begin it with a byte order mark.
+    let text = text.trim_start_matches('\u{feff}').trim();
+    if text.starts_with(['"', '\'']) {
+        return bad("it is in quotes, which `docker run --env-file` keeps: write it without");
+    }
+    if text.contains(['\n', '\r']) {
+        return bad("it has more than one line");
+    }
+    let Some(rest) = text
+        .strip_prefix("postgres://")
+        .or_else(|| text.strip_prefix("postgresql://"))
+    else {
+        return bad("not a Postgres URL: it does not start with postgres://");
+    };
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    if rest.contains('@') {
         return bad(
             "it has an @ behind the host: write /, ? and # in a password as %2F, %3F and %23, \
              and an @ anywhere as %40",
         );
     }
-    if url.fragment().is_some() {
+    if rest.contains('#') {
         return bad("it has a fragment: write # as %23");
     }
+    let hosts_at = authority.rfind('@').map_or(0, |at| at + 1);
+    let (credentials, hosts) = authority.split_at(hosts_at);
+    hosts
+        .split(',')
+        .map(|host| parse_server(credentials, host, rest))
+        .collect()
+}
+
+fn parse_server(credentials: &str, host: &str, rest: &str) -> Result<PgConnectOptions, BadUrl> {
+    // The url crate takes no credentials and no port without a host, which may be a parameter.
+    let is_host_missing = host.is_empty() || host.starts_with(':');
+    let placeholder = if is_host_missing { "localhost" } else { "" };
+    // Its errors are constant sentences, which quote no part of the URL.
+    let url = Url::parse(&format!(
+        "postgres://{credentials}{placeholder}{host}{rest}"
+    ))
+    .or_else(|error| bad(&format!("not a Postgres URL: {error}")))?;
     for (name, value) in url.query_pairs() {
         check_parameter(&name, &value)?;
     }
@@ -44,17 +88,48 @@ pub(super) fn parse(text: &str) -> Result<PgConnectOptions, BadUrl> {
         Some(Host::Ipv6(address)) if Some(options.get_host()) == url.host_str() => {
             options.host(&address.to_string())
         }
+        _ if is_host_missing && !url.query_pairs().any(|(name, _)| name.starts_with("host")) => {
+            options.host(PgConnectOptions::new_without_pgpass().get_host())
+        }
         _ => options,
     })
 }
 
-/// Checks a parameter. The names are those that sqlx knows.
+/// Parameters of libpq that sqlx does not know, and the values with which sqlx does the same. Of
+/// several servers these programs always want one for reading and writing.
+const WITHOUT_EFFECT: [(&str, &[&str]); 8] = [
+    ("channel_binding", &["prefer", "disable"]),
+    ("client_encoding", &["utf8", "UTF8"]),
+    ("gssencmode", &["prefer", "disable"]),
+    ("load_balance_hosts", &["disable"]),
+    ("sslcompression", &["0"]),
+    ("sslnegotiation", &["postgres"]),
+    ("sslsni", &["1"]),
+    ("target_session_attrs", &["read-write", "primary", "any"]),
+];
+
+/// Checks a parameter. The other names are those that sqlx knows.
 fn check_parameter(name: &str, value: &str) -> Result<(), BadUrl> {
+    if let Some((_, values)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
+        return if values.contains(&value) {
+            Ok(())
+        } else {
+            bad(&format!("{name} can only be {}", values.join(" or ")))
+        };
+    }
     let is_valid = match name {
         "sslmode" | "ssl-mode" => value.parse::<PgSslMode>().is_ok(),
+        "host" | "hostaddr" | "port" if value.contains(',') => {
+            return bad(&format!(
+                "{name} takes one value: several servers stand before the database, as in \
+                 postgres://one.example:5432,other.example:5432/database"
+            ));
+        }
         "hostaddr" => value.parse::<IpAddr>().is_ok(),
         "port" => value.parse::<u16>().is_ok(),
         "statement-cache-capacity" => value.parse::<usize>().is_ok(),
+        // An attempt to connect has a limit anyway.
+        "connect_timeout" => value.parse::<u32>().is_ok(),
         "sslrootcert" | "ssl-root-cert" | "ssl-ca" if value == "system" => {
             return bad(&format!(
                 "{name}=system is not supported: without {name} this machine's certificate \

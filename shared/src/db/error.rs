@@ -3,17 +3,27 @@
 use std::io;
 use std::time::Duration;
 
+use super::BadUrl;
+
+/// Why there is no session with a server.
+#[derive(Debug, thiserror::Error)]
+#[error("{server}: {error}")]
+pub struct ConnectError {
+    /// Host and port, or the folder of its socket and the port.
+    pub server: String,
+    /// Why not.
+    pub error: Error,
+}
+
 /// Why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No session with this server.
-    #[error("{server}: {error}")]
-    Connect {
-        /// Host and port, or the folder of its socket.
-        server: String,
-        /// Why not.
-        error: Box<Error>,
-    },
+    /// The file that holds the URL can't be used any more.
+    #[error("{0}")]
+    Url(#[from] BadUrl),
+    /// No session with any of these servers, which are all that the URL names, in its order.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Connect(Vec<ConnectError>),
     /// The operation took longer than this.
     #[error("the database did not answer within {0:?}")]
     Timeout(Duration),
@@ -23,29 +33,16 @@ pub enum Error {
     /// A table that must have one row has none: somebody deleted it.
     #[error("the only row of {0} is missing")]
     RowMissing(&'static str),
-    /// The server is in recovery. It may be promoted, or connections may soon lead to the primary.
-    #[error("the database is a standby, which can't be written to")]
-    Standby,
-    /// The server is a primary whose transactions are read-only by default, as some managed
-    /// services make it when its disk is full.
-    #[error("the database is read-only: its default_transaction_read_only is on")]
-    ReadOnly,
-    /// A pooler between this program and the server drops the settings of the session.
-    #[error(
-        "the database is behind a pooler that drops session settings, such as PgBouncer or RDS Proxy: \
-         point DATABASE_URL at the server itself, this program needs one session only"
-    )]
-    Pooled,
-    /// The server's certificate is of X.509 version 1. Citus makes such, for a server without one.
-    #[error(
-        "the server's certificate is of X.509 version 1, which is not supported: replace it \
-         (Citus makes such a certificate where `ssl` is off)"
-    )]
-    CertificateVersion,
+    /// The server can't be used now, for this reason, but may be again without any action.
+    #[error("{0}")]
+    Unavailable(&'static str),
+    /// The server can't be used, for this reason, until an operator acts.
+    #[error("{0}")]
+    Unusable(String),
     /// Any other error of the server or the driver. The message holds no values of ours: a server
     /// puts those into the detail, which `Display` leaves out.
     // Not a `source`: sqlx's message already includes its causes.
-    #[error("{0}")]
+    #[error("{}", message(.0))]
     Database(sqlx::Error),
 }
 
@@ -57,15 +54,13 @@ impl From<sqlx::Error> for Error {
 
 impl Error {
     /// True if the condition can pass by itself, so that a retry can succeed. Otherwise an operator
-    /// must act.
+    /// must act: of several servers, on one at least.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect { error, .. } => error.is_transient(),
-            Self::Timeout(_) | Self::Standby | Self::ReadOnly => true,
-            Self::Schema(_) | Self::RowMissing(_) | Self::Pooled | Self::CertificateVersion => {
-                false
-            }
+            Self::Connect(errors) => errors.iter().all(|failed| failed.error.is_transient()),
+            Self::Timeout(_) | Self::Unavailable(_) => true,
+            Self::Url(_) | Self::Unusable(_) | Self::Schema(_) | Self::RowMissing(_) => false,
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => {
                     error.code().is_some_and(|code| is_transient_state(&code))
@@ -82,6 +77,13 @@ impl Error {
         }
     }
 
+    /// True if a server refuses sessions for a reason that lasts, such as a wrong password, a missing
+    /// database or a certificate. Each attempt is then a line in the server's log.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Connect(_)) && !self.is_transient()
+    }
+
     /// True if a statement ended because it did not get a lock within `lock_timeout`.
     #[must_use]
     pub fn is_lock_timeout(&self) -> bool {
@@ -94,24 +96,73 @@ impl Error {
             .is_some_and(|error| error.code().as_deref() == Some(LOCK_NOT_AVAILABLE))
     }
 
-    /// Classifies an error of connecting. A pooler rejects our session settings: PgBouncer with a
-    /// protocol violation, RDS Proxy with a feature that it does not support.
+    /// A pooler between this program and the server drops or rejects the session's settings.
+    pub(super) fn pooled() -> Self {
+        Self::Unusable(
+            "the database is behind a pooler that drops session settings, such as PgBouncer or RDS \
+             Proxy: point DATABASE_URL at the server itself, this program needs one session only"
+                .to_owned(),
+        )
+    }
+
+    /// The server is older than what the programs need.
+    pub(super) fn too_old() -> Self {
+        let reason = "the database's Postgres is too old: Max Two needs 15 or newer";
+        Self::Unusable(reason.to_owned())
+    }
+
+    /// Classifies an error of connecting.
     pub(super) fn on_connect(error: sqlx::Error) -> Self {
-        let is_pooler = error.as_database_error().is_some_and(|error| {
-            let rejection = match error.code().as_deref() {
-                Some("08P01") => "unsupported startup parameter",
-                Some("0A000") => "command-line options",
-                _ => return false,
-            };
-            error.message().contains(rejection)
-        });
-        if is_pooler {
-            Self::Pooled
-        } else if error.to_string().contains("UnsupportedCertVersion") {
-            Self::CertificateVersion
-        } else {
-            Self::Database(error)
+        let rejects = |code: &str, part: &str| {
+            error.as_database_error().is_some_and(|error| {
+                error.code().as_deref() == Some(code) && error.message().contains(part)
+            })
+        };
+        // PgBouncer, RDS Proxy
+        if rejects("08P01", "unsupported startup parameter")
+            || rejects("0A000", "command-line options")
+        {
+            return Self::pooled();
         }
+        // A parameter that Postgres 13 does not know.
+        if rejects("42704", "\"idle_session_timeout\"") {
+            return Self::too_old();
+        }
+        let text = error.to_string();
+        // With TLS, sqlx reads nothing as a byte of zero.
+        if text.contains("response from SSLRequest: 0x00") || text.contains("got 0 bytes at EOF") {
+            return Self::Unavailable(
+                "the connection was closed before a session began: a load balancer without a server \
+                 behind it does so, or the port is not that of Postgres",
+            );
+        }
+        // Openssl's `req -x509` makes the first kind, and Citus the last one where `ssl` is off.
+        let certificate = [
+            ("CaUsedAsEndEntity", "is an authority's own"),
+            ("is not valid for any names", "has no name"),
+            ("UnsupportedCertVersion", "is of X.509 version 1"),
+        ];
+        match certificate
+            .into_iter()
+            .find(|(part, _)| text.contains(part))
+        {
+            Some((_, problem)) => Self::Unusable(format!(
+                "the server's certificate {problem}: it must be of X.509 version 3, have the host's \
+                 name or address as subjectAltName, and be signed by an authority of sslrootcert \
+                 without being one (CA:FALSE)"
+            )),
+            None => Self::Database(error),
+        }
+    }
+}
+
+/// The driver's message, without the line of Postgres' source that it appends to a server's.
+fn message(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => {
+            format!("error returned from database: {}", error.message())
+        }
+        error => error.to_string(),
     }
 }
 

@@ -1,4 +1,4 @@
--- Asks a new session: is it ours, is the server in recovery, is it read-only?
+-- Asks a new session: is it ours, which version is the server, is it in recovery, is it read-only?
 --
 -- The last column switches off `transaction_timeout`, which a session can't ask for when it starts:
 -- servers older than 17 do not know it.
@@ -6,6 +6,7 @@ with session as materialized (
     select current_setting('max_two.session', true) is not distinct from 'own' as is_own
 )
 select is_own,
+       current_setting('server_version_num')::integer as version,
        pg_is_in_recovery() as is_standby,
        current_setting('transaction_read_only')::boolean as is_read_only,
        case when is_own and current_setting('transaction_timeout', true) is not null

@@ -10,12 +10,13 @@ use super::Error;
 /// A session with the database.
 pub type Session = PgConnection;
 
+/// The oldest `server_version_num` that the programs run on.
+const MIN_VERSION: i32 = 15_00_00;
 /// How long a graceful close may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Parameters that every session asks for, whatever the defaults of the server, the database and
-/// the role are. `deploy/postgres/roles.sql` has the same, without the marker and the timeout of
-/// idle transactions, and with `transaction_timeout`, which [`initialize`] sets.
+/// the role are. [`initialize`] adds `transaction_timeout`.
 ///
 /// These parameters stay as the operator has them: `search_path` (the tables may be in any schema),
 /// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`initialize`] rejects
@@ -53,24 +54,30 @@ pub(super) const PARAMETERS: [(&str, &str); 14] = [
     ("lock_timeout", "5s"),
 ];
 
-/// Verifies by the marker that a new session has the [`PARAMETERS`], and that its server is
-/// writable. Also sets `transaction_timeout` to 0. It is not among the parameters, because a server
+/// Verifies by the marker that a new session has the [`PARAMETERS`], and that its server is new
+/// enough and writable. Also sets `transaction_timeout` to 0. It is not among the parameters, because a server
 /// older than Postgres 17 would refuse a session that asks for it.
 ///
 /// # Errors
-/// [`Error::Pooled`], [`Error::Standby`] or [`Error::ReadOnly`] if the server does not fit;
-/// otherwise when the statement fails.
+/// [`Error::Unavailable`] or [`Error::Unusable`] if the server does not fit; otherwise when the statement fails.
 pub(super) async fn initialize(session: &mut Session) -> Result<(), Error> {
     // Not prepared: a pooler may already hold another client's statement of that name.
     let server = raw_sql(include_str!("initialize_session.sql"))
         .fetch_one(session)
         .await?;
-    if !server.try_get::<bool, _>("is_own")? {
-        Err(Error::Pooled)
-    } else if server.try_get("is_standby")? {
-        Err(Error::Standby)
-    } else if server.try_get("is_read_only")? {
-        Err(Error::ReadOnly)
+    let is = |column: &str| server.try_get::<bool, _>(column);
+    if !is("is_own")? {
+        Err(Error::pooled())
+    } else if server.try_get::<i32, _>("version")? < MIN_VERSION {
+        Err(Error::too_old())
+    } else if is("is_standby")? {
+        // It may be promoted, or connections may soon lead to the primary.
+        let reason = "the database is a standby, which can't be written to";
+        Err(Error::Unavailable(reason))
+    } else if is("is_read_only")? {
+        // As some managed services make a primary when its disk is full.
+        let reason = "the database is read-only: its default_transaction_read_only is on";
+        Err(Error::Unavailable(reason))
     } else {
         Ok(())
     }

@@ -5,9 +5,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use rand::RngExt;
+use sqlx::types::Json;
 
 use crate::db::{Error, Session};
-use crate::domain::users::{MAX_POINTS, User};
+use crate::domain::users::{self, MAX_POINTS};
 
 /// The points that a user must exceed to qualify: 0 to 100, both included.
 ///
@@ -50,21 +51,23 @@ pub struct InvalidMinPoints;
 /// # Errors
 /// [`Error::RowMissing`] when there is no row to store them in, otherwise when a statement fails.
 pub(crate) async fn renew(session: &mut Session, min_points: MinPoints) -> Result<(), Error> {
-    let mut users = sample(session, min_points).await?;
-    if users.len() < 2 {
-        users = scan(session, min_points).await?;
+    let mut ids = sample(session, min_points).await?;
+    if ids.len() < 2 {
+        ids = scan(session, min_points).await?;
     }
-    users.sort_unstable_by_key(|user| user.id);
-    let [first, second] = [users.first(), users.get(1)];
+    let shown = users::read(session, &ids).await?;
+    // The replicas of the release before read a column for each value. The next release drops them.
+    let [first, second] = [shown.first(), shown.get(1)];
     // It reads no user, so a Citus cluster runs it on the coordinator alone. Its values are
     // parameters: Citus 13.2 and 14.0 crash where `set` has an element of an array (`pair.ids[1]`)
     // beside a distributed table, because they take it for an assignment to an element.
     let renewed = sqlx::query!(
         "update settings \
-         set min_points = $1, \
-             first_user_id = $2, first_points = $3, \
-             second_user_id = $4, second_points = $5",
+         set min_points = $1, shown_users = $2, \
+             first_user_id = $3, first_points = $4, \
+             second_user_id = $5, second_points = $6",
         min_points.0,
+        Json(&shown) as _,
         first.map(|user| user.id),
         first.map(|user| user.points),
         second.map(|user| user.id),
@@ -78,22 +81,21 @@ pub(crate) async fn renew(session: &mut Session, min_points: MinPoints) -> Resul
     }
 }
 
-/// Two users that qualify, from a random sample; fewer if they are too rare for it.
-async fn sample(session: &mut Session, min_points: MinPoints) -> Result<Vec<User>, Error> {
-    let users = sqlx::query_file_as!(User, "src/domain/choice/sample.sql", min_points.0)
+/// The ids of two users that qualify, from a random sample; fewer if they are too rare for it.
+async fn sample(session: &mut Session, min_points: MinPoints) -> Result<Vec<i64>, Error> {
+    let ids = sqlx::query_file_scalar!("src/domain/choice/sample.sql", min_points.0)
         .fetch_all(session)
         .await?;
-    Ok(users)
+    Ok(ids)
 }
 
-/// Two users that qualify, from all; fewer only if no more qualify. Reads every user.
-async fn scan(session: &mut Session, min_points: MinPoints) -> Result<Vec<User>, Error> {
-    let users = sqlx::query_as!(
-        User,
-        "select id, points from users where points > $1 order by random() limit 2",
+/// The ids of two users that qualify, from all; fewer only if no more qualify. Reads every user.
+async fn scan(session: &mut Session, min_points: MinPoints) -> Result<Vec<i64>, Error> {
+    let ids = sqlx::query_scalar!(
+        "select id from users where points > $1 order by random() limit 2",
         min_points.0,
     )
     .fetch_all(session)
     .await?;
-    Ok(users)
+    Ok(ids)
 }

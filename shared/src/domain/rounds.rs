@@ -5,7 +5,8 @@
 //! it writes. A worker that was paused or cut off in between has lost its transaction by the time
 //! another worker holds the lock. Every time is the database's.
 //!
-//! That clock may be wrong. A fence in the future counts only within [`CLOCK_TOLERANCE`].
+//! That clock may be wrong. A fence in the future counts only within [`CLOCK_TOLERANCE`]. The next
+//! round of a tick deletes rounds that are further ahead, and its [`Outcome`] says so.
 
 mod statements;
 
@@ -17,12 +18,16 @@ use tokio::time::sleep;
 
 use crate::db::{Error, Session, with_timeout};
 use crate::domain::choice::{self, MinPoints};
-use crate::domain::clock::CLOCK_TOLERANCE;
 use crate::domain::users::{self, Layout};
 use statements::{is_old_snapshot_open, record_round, try_lock};
 
 pub use statements::read_fence;
 
+/// How far a recorded time may be ahead of the database's clock and still count. Longer than
+/// synchronised clocks of two servers differ, so that after a failover the new primary does not
+/// repeat a tick. Short, because rounds wait until the clock has passed the fence. Beyond it the
+/// clock was wrong, and a tick may be done again.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 /// How long this process waits for a begin, a claim or a rollback: none does more than read and
 /// take a free lock.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,9 +64,17 @@ pub struct FenceReading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The round is committed.
-    Done(Round),
-    /// No round is due: the latest tick's is done, or there has been no tick yet.
-    NotDue(FenceReading),
+    Done {
+        /// The round.
+        round: Round,
+        /// How far ahead of the clock the newest of the rounds was that this one has deleted. `None`
+        /// unless some were further ahead than the tolerance: the database's clock was ahead before,
+        /// or is behind now.
+        clock_was_ahead: Option<TimeDelta>,
+    },
+    /// No round is due: the latest tick's is done, or there has been no tick yet. Holds the newest
+    /// round that was done for a tick, if there is one.
+    NotDue(Option<Round>),
     /// Another worker holds the lock.
     Busy,
     /// The last round was still running at the next tick, and its cooldown is not over.
@@ -97,9 +110,12 @@ pub async fn run_due(
         }
     };
     let writes = write_round(&mut transaction, layout, Some(tick_at), MinPoints::draw());
-    let round = with_timeout(round_timeout, writes).await?;
+    let (round, clock_was_ahead) = with_timeout(round_timeout, writes).await?;
     commit(transaction).await?;
-    Ok(Outcome::Done(round))
+    Ok(Outcome::Done {
+        round,
+        clock_was_ahead,
+    })
 }
 
 /// What [`claim_tick`] has found out.
@@ -121,11 +137,11 @@ async fn claim_tick(
     }
     let reading = read_fence(transaction).await?;
     let Some(tick_at) = latest_tick(reading.transaction_started_at) else {
-        return Ok(Claim::NoRound(Outcome::NotDue(reading)));
+        return Ok(Claim::NoRound(Outcome::NotDue(reading.fence)));
     };
     if let Some(fence) = reading.fence {
         if fence.tick_at >= tick_at {
-            return Ok(Claim::NoRound(Outcome::NotDue(reading)));
+            return Ok(Claim::NoRound(Outcome::NotDue(reading.fence)));
         }
         // It was still running at the next tick.
         let overran = latest_tick(fence.finished_at) > Some(fence.tick_at);
@@ -164,7 +180,7 @@ pub async fn run_now(
             };
         if with_timeout(STEP_TIMEOUT, claim).await? {
             let writes = write_round(&mut transaction, layout, None, min_points);
-            let round = with_timeout(round_timeout, writes).await?;
+            let (round, _) = with_timeout(round_timeout, writes).await?;
             commit(transaction).await?;
             return Ok(round);
         }
@@ -175,13 +191,14 @@ pub async fn run_now(
     }
 }
 
-/// All writes of a round: points, choice, and the row in `rounds`.
+/// All writes of a round: points, choice, and the row in `rounds`. Returns what [`record_round`]
+/// does.
 async fn write_round(
     transaction: &mut Session,
     layout: Layout,
     tick_at: Option<DateTime<Utc>>,
     min_points: MinPoints,
-) -> Result<Round, Error> {
+) -> Result<(Round, Option<TimeDelta>), Error> {
     let users_updated = users::renew_points(transaction, layout).await?;
     choice::renew(transaction, min_points).await?;
     record_round(transaction, tick_at, users_updated).await

@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 
 use rand::RngExt;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::db::{Error, Session};
 
@@ -11,13 +11,25 @@ use crate::db::{Error, Session};
 /// of possible values, as the literal 101.
 pub(crate) const MAX_POINTS: i32 = 100;
 
-/// A user as an answer shows it, as JSON too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// A user as an answer shows it. A round stores this in `settings.shown_users`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct User {
     /// Positive.
     pub id: i64,
     /// 0 to 100.
     pub points: i32,
+}
+
+/// Reads the users with these ids, in the order of their ids.
+pub(crate) async fn read(session: &mut Session, ids: &[i64]) -> Result<Vec<User>, Error> {
+    let users = sqlx::query_as!(
+        User,
+        "select id, points from users where id = any($1) order by id",
+        ids
+    )
+    .fetch_all(session)
+    .await?;
+    Ok(users)
 }
 
 /// Adds the users of `ids` that are missing, with 0 points, and returns how many it added.

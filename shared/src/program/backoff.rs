@@ -2,11 +2,18 @@
 
 use std::time::Duration;
 
+use crate::db::Error;
+
 /// The first delay before a retry, without its jitter.
 const INITIAL_DELAY: Duration = Duration::from_millis(100);
 
+/// What is added to the delay after a refusal that lasts. Otherwise each program would fill the
+/// server's log with three lines a second.
+const REFUSAL_DELAY: Duration = Duration::from_secs(10);
+
 /// Delays between retries. They double from 100 ms to a maximum. Jitter adds up to the same again,
-/// so that clients that failed together do not retry together.
+/// so that clients that failed together do not retry together. After a refusal that lasts a delay is
+/// ten seconds longer.
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,
@@ -14,7 +21,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays of at most `max`, before jitter.
+    /// Delays of at most `max`, before jitter, unless the server refuses sessions.
     #[must_use]
     pub fn new(max: Duration) -> Self {
         Self {
@@ -23,11 +30,16 @@ impl Backoff {
         }
     }
 
-    /// The delay before the next retry.
-    pub fn next_delay(&mut self) -> Duration {
+    /// The delay before the next retry, after an attempt that failed with `error`.
+    pub fn next_delay(&mut self, error: &Error) -> Duration {
         let delay = self.next;
         self.next = self.max.min(delay * 2);
-        delay.mul_f64(1.0 + rand::random::<f64>())
+        let delay = delay.mul_f64(1.0 + rand::random::<f64>());
+        if error.is_refusal() {
+            REFUSAL_DELAY + delay
+        } else {
+            delay
+        }
     }
 
     /// Starts again with the shortest delay, after a success.

@@ -1,18 +1,21 @@
 //! Settings of a program, read once at its start. Each is a flag and an environment variable.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fmt::{self, Display};
-use std::fs;
-use std::io::{self, Write, stderr, stdout};
+use std::io::{Write, stderr, stdout};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::Resettable;
 use clap::error::ErrorKind;
-use clap::{Args, Parser};
+use clap::{Args, Command, Parser};
 use humantime::format_duration;
 
-use crate::db::{BadUrl, Database};
+use crate::db::Database;
 
 /// The exit status after a bad setting.
 const BAD_SETTING: u8 = 2;
@@ -35,13 +38,28 @@ pub fn duration(
     }
 }
 
-/// Parses the settings of a program from its arguments and environment.
+/// The value parser of an address to listen on. Its error has an example.
+///
+/// # Errors
+/// When it is not an IP address with a port.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "it must be an IP address and a port, such as 127.0.0.1:4000, or [::]:4000 for all \
+         addresses"
+            .to_owned()
+    })
+}
+
+/// Parses the settings of a program from its arguments and environment. An empty variable counts as
+/// one that is not set.
 ///
 /// # Errors
 /// The status to exit with: success after `--help` and `--version`; 2 after a bad setting, which
 /// has then been named in one line on standard error.
 pub fn parse<Settings: Parser>() -> Result<Settings, ExitCode> {
-    Settings::try_parse().map_err(|error| match error.kind() {
+    let matches = without_empty_variables(Settings::command()).try_get_matches();
+    let settings = matches.and_then(|matches| Settings::from_arg_matches(&matches));
+    settings.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             // If standard output is closed, there is no other place for the text.
             let _ = error.print();
@@ -60,6 +78,17 @@ pub fn parse<Settings: Parser>() -> Result<Settings, ExitCode> {
             ExitCode::from(BAD_SETTING)
         }
     })
+}
+
+/// Orchestrators pass a variable that was left blank as an empty one.
+fn without_empty_variables(command: Command) -> Command {
+    let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|argument| match argument.get_env() {
+            Some(name) if is_empty(name) => argument.env(Resettable::Reset),
+            _ => argument,
+        })
+        .mut_subcommands(without_empty_variables)
 }
 
 /// Names a bad setting in one line on standard error, and returns the status to exit with.
@@ -98,21 +127,17 @@ impl DatabaseArgs {
     ///
     /// # Errors
     /// When there is no valid URL. The error names the setting and shows no part of the URL.
-    pub fn parse(&self, application_name: &str) -> Result<Database, DatabaseArgsError> {
-        let (setting, url) = match (&self.database_url, &self.database_url_file) {
-            (Some(url), _) => ("DATABASE_URL".to_owned(), url.clone()),
-            (None, Some(path)) => {
-                let setting = format!("DATABASE_URL_FILE {}", path.display());
-                match fs::read_to_string(path) {
-                    Ok(text) => (setting, text),
-                    Err(error) => return Err(DatabaseArgsError::File { setting, error }),
-                }
+    pub fn parse(&self, application_name: &str) -> Result<Database, String> {
+        let database = match (&self.database_url, &self.database_url_file) {
+            (Some(url), _) => {
+                Database::parse(url, application_name).map_err(|error| error.of("DATABASE_URL"))
             }
-            (None, None) => return Err(DatabaseArgsError::Unset),
+            (None, Some(file)) => Database::read(file, application_name),
+            (None, None) => {
+                return Err("neither DATABASE_URL nor DATABASE_URL_FILE is set".to_owned());
+            }
         };
-        // A file usually ends with a line break.
-        Database::parse(url.trim_end(), application_name)
-            .map_err(|error| DatabaseArgsError::Url { setting, error })
+        database.map_err(|error| error.to_string())
     }
 }
 
@@ -122,28 +147,4 @@ impl fmt::Debug for DatabaseArgs {
             .debug_struct("DatabaseArgs")
             .finish_non_exhaustive()
     }
-}
-
-/// Why [`DatabaseArgs`] hold no database.
-#[derive(Debug, thiserror::Error)]
-pub enum DatabaseArgsError {
-    /// Neither setting is set.
-    #[error("neither DATABASE_URL nor DATABASE_URL_FILE is set")]
-    Unset,
-    /// The file can't be read.
-    #[error("{setting}: {error}")]
-    File {
-        /// The setting's name and value.
-        setting: String,
-        /// Why it can't be read.
-        error: io::Error,
-    },
-    /// The value or the file's content is not a URL.
-    #[error("{setting}: {error}")]
-    Url {
-        /// The setting's name, and the file's path if it came from one.
-        setting: String,
-        /// What is wrong with it.
-        error: BadUrl,
-    },
 }

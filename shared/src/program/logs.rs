@@ -7,7 +7,7 @@ mod queue;
 
 use std::env;
 use std::io::{IsTerminal, stderr};
-use std::thread;
+use std::sync::OnceLock;
 
 use clap::ValueEnum;
 use tracing_subscriber::Layer as _;
@@ -16,7 +16,10 @@ use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use queue::{LogWriter, QUEUE};
+use queue::LogQueue;
+
+/// The queue of this process, once logging has started.
+static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,16 +39,12 @@ pub enum LogFormat {
 /// When `RUST_LOG` is not valid.
 pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuard, BadFilters> {
     let is_terminal = stderr().is_terminal();
-    let filters = env::var("RUST_LOG")
-        .ok()
-        // Orchestrators pass a variable that was left blank as an empty one.
-        .filter(|filters| !filters.trim().is_empty())
-        .unwrap_or_else(|| default_filters.to_owned());
-    let filter = parse(&filters).map_err(BadFilters)?;
+    let filter = filters(default_filters).map_err(BadFilters)?;
+    let queue = QUEUE.get_or_init(|| LogQueue::start(stderr()));
     let lines = fmt::layer()
         // It would print its own errors, and panic where standard error can't be written.
         .log_internal_errors(false)
-        .with_writer(|| LogWriter);
+        .with_writer(|| queue.clone());
     let default = if is_terminal {
         LogFormat::Text
     } else {
@@ -58,26 +57,26 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuar
             .boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let started = tracing_subscriber::registry()
+    // Fails only if logging has been started before.
+    let _ = tracing_subscriber::registry()
         .with(lines)
         .with(filter)
         .try_init();
-    // Fails only if logging has been started before, as by another test in this process.
-    if started.is_ok() {
-        thread::spawn(|| QUEUE.write_lines(stderr()));
-    }
     Ok(LogGuard(()))
 }
 
-/// Parses a level, or `target=level`, or several of them with commas in between.
-fn parse(filters: &str) -> Result<Targets, ParseError> {
-    // An empty one would be read as `error`.
-    let filters: Vec<_> = filters
-        .split(',')
-        .map(str::trim)
+/// The filters of `RUST_LOG`: a level, or `target=level`, or several of them with commas in between.
+fn filters(default: &str) -> Result<Targets, ParseError> {
+    // Empty ones would be read as `error`. Orchestrators pass a variable that was left blank so.
+    let filters = env::var("RUST_LOG").unwrap_or_default();
+    let filters = filters.split(',').map(str::trim);
+    match &*filters
         .filter(|filter| !filter.is_empty())
-        .collect();
-    filters.join(",").parse()
+        .collect::<Vec<_>>()
+    {
+        [] => default.parse(),
+        filters => filters.join(",").parse(),
+    }
 }
 
 /// Whether `NO_COLOR` is unset or empty (<https://no-color.org>).
@@ -88,14 +87,16 @@ fn is_colour_wanted() -> bool {
 /// Waits until everything that was logged is written, for a second at most. For a program that
 /// exits without dropping its [`LogGuard`].
 pub fn flush() {
-    QUEUE.flush();
+    if let Some(queue) = QUEUE.get() {
+        queue.flush();
+    }
 }
 
 /// How many log lines were dropped since the start: standard error could not be written, or was not
 /// read for too long.
 #[must_use]
 pub fn dropped_lines() -> u64 {
-    QUEUE.dropped_lines()
+    queue::dropped_lines()
 }
 
 /// Flushes the log when it is dropped, so `main` holds it to the end.

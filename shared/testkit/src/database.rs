@@ -46,11 +46,10 @@ pub struct TestDatabase {
 impl TestDatabase {
     /// An empty database on the shared server.
     pub async fn new() -> Self {
-        let server = Arc::clone(&SERVER);
         SERVER_TEMPLATE
-            .get_or_init(|| create_template(&server))
+            .get_or_init(|| create_template(&SERVER))
             .await;
-        Self::copy(server).await
+        Self::copy(Arc::clone(&SERVER)).await
     }
 
     /// An empty database on a server of its own, which the test may stop and start.
@@ -79,18 +78,17 @@ impl TestDatabase {
     /// Adds the users 1 to `number`.
     pub async fn seed(&self, number: i64) {
         let mut session = self.connect(&self.owner).await;
-        users::add_missing(&mut session, 1..=number)
-            .await
-            .expect("the owner may seed");
+        let added = users::add_missing(&mut session, 1..=number).await;
+        added.expect("the owner may seed");
         close(session).await;
     }
 
     async fn copy(server: Arc<Mutex<Server>>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut session = connect(&server.lock().await.url("postgres", "postgres")).await;
         let owner = roles::OWNER;
         let create = format!("create database {name} template {TEMPLATE} owner {owner}");
+        let mut session = connect(&server.lock().await.url("postgres", "postgres")).await;
         sql::run(&mut session, &create).await;
         close(session).await;
         Self::on(server, name).await
@@ -110,6 +108,11 @@ impl TestDatabase {
             api,
             superuser,
         }
+    }
+
+    /// Its server's port.
+    pub async fn port(&self) -> u16 {
+        self.server.lock().await.port()
     }
 
     /// The database's name.
@@ -158,20 +161,13 @@ impl TestDatabase {
         values
     }
 
-    /// Ends its server at once, like a crash, and starts it again.
-    pub async fn crash_and_restart(&self) {
-        let mut server = self.server.lock().await;
-        tokio::task::block_in_place(|| {
-            server.crash();
-            server.start_again()
-        })
-        .unwrap_or_else(|error| panic!("{error}"));
-    }
-
     /// Starts a synchronous standby of its server, and returns this database on the standby. From
     /// now on every commit waits for it. The server's open sessions end, so it must not be the
     /// shared one.
     pub async fn standby(&self) -> Self {
+        // After a crash of the server, the standby would wait for 5 s before it tries again.
+        self.run("alter system set wal_retrieve_retry_interval = '100ms'")
+            .await;
         let mut server = self.server.lock().await;
         let standby = tokio::task::block_in_place(|| server.start_standby())
             .unwrap_or_else(|error| panic!("{error}"));
@@ -195,26 +191,21 @@ impl TestDatabase {
 async fn create_template(server: &Mutex<Server>) {
     let server = server.lock().await;
     let mut session = connect(&server.url("postgres", "postgres")).await;
-    roles::create(&mut session, server.password(), TEMPLATE)
-        .await
-        .expect("a superuser may create roles");
-    close(session).await;
+    let created = roles::create(&mut session, server.password(), TEMPLATE).await;
+    created.expect("a superuser may create roles");
     let mut session = connect(&server.url(roles::OWNER, TEMPLATE)).await;
-    schema::migrate(&mut session)
-        .await
-        .expect("the migrations apply to an empty database");
+    let migrated = schema::migrate(&mut session).await;
+    migrated.expect("the migrations apply to an empty database");
     close(session).await;
     let mut session = connect(&server.url("postgres", TEMPLATE)).await;
-    roles::grant(&mut session)
-        .await
-        .expect("a superuser may grant");
+    let granted = roles::grant(&mut session).await;
+    granted.expect("a superuser may grant");
+    // A database that is copied may have no session.
     close(session).await;
 }
 
 async fn connect(url: &str) -> Session {
-    Database::parse(url, "test")
-        .expect("the private server's URLs are valid")
-        .connect(CONNECT_TIMEOUT)
-        .await
-        .unwrap_or_else(|error| panic!("{url}: {error}"))
+    let database = Database::parse(url, "test").expect("the private server's URLs are valid");
+    let session = database.connect(CONNECT_TIMEOUT).await;
+    session.unwrap_or_else(|error| panic!("{url}: {error}"))
 }

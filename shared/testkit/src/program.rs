@@ -1,6 +1,6 @@
 //! A program under test, as a process that ends with the test.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -10,7 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use private_postgres::{ParentDeathGuard, postgres_variables};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::unix::pipe::Receiver;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -24,7 +25,7 @@ pub struct Program {
     id: Pid,
     guard: Option<ParentDeathGuard>,
     output: Arc<Mutex<String>>,
-    readers: Vec<JoinHandle<()>>,
+    reader: JoinHandle<()>,
 }
 
 impl Program {
@@ -36,47 +37,49 @@ impl Program {
         environment: impl IntoIterator<Item = (Name, Text)>,
     ) -> Self {
         let mut command = Command::new(executable.as_ref());
-        command
-            .args(arguments)
-            .env_remove("DATABASE_URL")
-            .env_remove("DATABASE_URL_FILE")
-            .env_remove("LOG_FORMAT")
-            .env_remove("RUST_LOG");
-        for variable in postgres_variables() {
+        let ours = [
+            "DATABASE_URL",
+            "DATABASE_URL_FILE",
+            "LOG_FORMAT",
+            "RUST_LOG",
+        ];
+        for variable in ours
+            .map(OsString::from)
+            .into_iter()
+            .chain(postgres_variables())
+        {
             command.env_remove(variable);
         }
-        command.envs(environment).stdin(Stdio::null());
+        command
+            .args(arguments)
+            .envs(environment)
+            .stdin(Stdio::null());
         Self::spawn(command)
     }
 
     /// Starts the command, and keeps everything that it prints.
     #[must_use]
     pub fn spawn(mut command: Command) -> Self {
-        let mut child = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+        let (output, stdout) = std::io::pipe().expect("there are free file descriptors");
+        let stderr = stdout.try_clone().expect("there are free file descriptors");
+        let child = command
+            .stdout(stdout)
+            .stderr(stderr)
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        // It holds our ends of the pipe, so that the reader would never come to its end.
+        drop(command);
         let id = child.id().expect("it has not been waited for");
-        let output = Arc::new(Mutex::new(String::new()));
-        let readers = vec![
-            tokio::spawn(read(
-                child.stdout.take().expect("it is piped"),
-                Arc::clone(&output),
-            )),
-            tokio::spawn(read(
-                child.stderr.take().expect("it is piped"),
-                Arc::clone(&output),
-            )),
-        ];
+        let pipe = Receiver::from_owned_fd(output.into()).expect("it is a pipe");
+        let output = Arc::default();
         Self {
             child,
             id: Pid::from_raw(id.cast_signed()),
             guard: Some(ParentDeathGuard::new(id, "KILL", None).expect("the machine has a shell")),
+            reader: tokio::spawn(read(pipe, Arc::clone(&output))),
             output,
-            readers,
         }
     }
 
@@ -89,31 +92,32 @@ impl Program {
     /// Everything that it has printed so far.
     #[must_use]
     pub fn output(&self) -> String {
-        self.output
-            .lock()
-            .expect("the readers do not panic")
-            .clone()
+        let output = self.output.lock().expect("the reader does not panic");
+        output.clone()
     }
 
     /// Waits until it has printed `text`.
     pub async fn wait_for_output(&mut self, text: &str) {
-        let output = Arc::clone(&self.output);
-        let printed = eventually(text, async || {
-            output
-                .lock()
-                .expect("the readers do not panic")
-                .contains(text)
-        });
-        tokio::select! {
-            () = printed => return,
-            status = self.child.wait() => drop(status),
+        eventually(text, async || {
+            self.has_ended() || self.output().contains(text)
+        })
+        .await;
+        if self.has_ended() {
+            self.wait().await;
         }
-        let status = self.wait().await;
         let output = self.output();
         assert!(
             output.contains(text),
-            "it ended ({status}) and never printed {text:?}:\n{output}"
+            "it ended, and never printed {text:?}:\n{output}"
         );
+    }
+
+    fn has_ended(&mut self) -> bool {
+        let status = self
+            .child
+            .try_wait()
+            .expect("it is a child of this process");
+        status.is_some()
     }
 
     /// Waits until it has logged this event (the field `event` of a JSON log line).
@@ -139,12 +143,9 @@ impl Program {
 
     /// The address in the field `name` of its log, for a program that listens on port 0.
     pub async fn address(&mut self, name: &str) -> SocketAddr {
-        let address = self.field(name).await;
-        address
-            .as_str()
-            .expect("an address is logged as a string")
-            .parse()
-            .expect("an address is logged as host:port")
+        let field = self.field(name).await;
+        let address = field.as_str().expect("an address is logged as a string");
+        address.parse().expect("an address is logged as host:port")
     }
 
     /// Sends a signal.
@@ -158,11 +159,9 @@ impl Program {
             .await
             .unwrap_or_else(|_| panic!("it did not end in {TEST_TIMEOUT:?}:\n{}", self.output()))
             .expect("it is a child of this process");
-        for reader in self.readers.drain(..) {
-            reader.await.expect("the readers do not panic");
-        }
         if let Some(guard) = self.guard.take() {
             guard.dismiss();
+            (&mut self.reader).await.expect("the reader does not panic");
         }
         status
     }
@@ -178,10 +177,10 @@ fn event_field(event: &str) -> String {
     format!("\"event\":\"{event}\"")
 }
 
-async fn read(pipe: impl AsyncRead + Unpin, output: Arc<Mutex<String>>) {
+async fn read(pipe: Receiver, output: Arc<Mutex<String>>) {
     let mut lines = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        let mut output = output.lock().expect("the readers do not panic");
+        let mut output = output.lock().expect("the reader does not panic");
         output.push_str(&line);
         output.push('\n');
     }

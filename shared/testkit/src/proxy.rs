@@ -1,6 +1,7 @@
 //! A TCP proxy between a program and its Postgres, which simulates network faults.
 
 use std::net::SocketAddr;
+use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 /// What happens to the bytes of all connections, open and new.
@@ -35,10 +36,15 @@ const COMMIT: &[u8] = b"COMMIT\0";
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
+    state: Arc<State>,
+    _accepting: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct State {
     fault: watch::Sender<NetworkFault>,
-    cuts: Arc<AtomicUsize>,
-    port: Arc<AtomicU16>,
-    accepting: AbortHandle,
+    server_port: AtomicU16,
+    cuts: AtomicUsize,
 }
 
 impl Proxy {
@@ -48,71 +54,70 @@ impl Proxy {
             .await
             .expect("there is a free port");
         let address = listener.local_addr().expect("it is bound");
-        let (fault, faults) = watch::channel(NetworkFault::None);
-        let cuts = Arc::new(AtomicUsize::new(0));
-        let port = Arc::new(AtomicU16::new(port));
-        let accepting = accept(listener, Arc::clone(&port), faults, Arc::clone(&cuts));
-        let accepting = tokio::spawn(accepting);
+        let state = Arc::new(State {
+            fault: watch::Sender::new(NetworkFault::None),
+            server_port: port.into(),
+            cuts: 0.into(),
+        });
+        let mut accepting = JoinSet::new();
+        accepting.spawn(accept(listener, Arc::clone(&state)));
         Self {
             address,
-            fault,
-            cuts,
-            port,
-            accepting: accepting.abort_handle(),
+            state,
+            _accepting: accepting,
         }
     }
 
     /// The same URL, but through the proxy.
     #[must_use]
     pub fn url(&self, url: &str) -> String {
-        let (before, after) = url
-            .split_once("@127.0.0.1:")
-            .expect("a private server's URL holds this host");
-        let (_, database) = after
-            .split_once('/')
-            .expect("a private server's URL names a database");
-        format!("{before}@{}/{database}", self.address)
+        url_through(url, slice::from_ref(self))
     }
 
     /// Sets the fault of all connections.
     pub fn set_fault(&self, fault: NetworkFault) {
-        self.fault.send_replace(fault);
+        self.state.fault.send_replace(fault);
     }
 
     /// Sends new connections to the server on this port. Open ones stay.
     pub fn redirect_to(&self, port: u16) {
-        self.port.store(port, Ordering::SeqCst);
+        self.state.server_port.store(port, Ordering::SeqCst);
     }
 
     /// How many connections were closed after a COMMIT.
     #[must_use]
     pub fn cuts(&self) -> usize {
-        self.cuts.load(Ordering::SeqCst)
+        self.state.cuts.load(Ordering::SeqCst)
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
+/// The same URL, but through these proxies: its host is replaced by theirs, in their order.
+#[must_use]
+pub fn url_through(url: &str, proxies: &[Proxy]) -> String {
+    let (before, after) = url
+        .split_once("@127.0.0.1:")
+        .expect("a private server's URL holds this host");
+    let (_, database) = after
+        .split_once('/')
+        .expect("a private server's URL names a database");
+    let hosts: Vec<_> = proxies
+        .iter()
+        .map(|proxy| proxy.address.to_string())
+        .collect();
+    format!("{before}@{}/{database}", hosts.join(","))
 }
 
-async fn accept(
-    listener: TcpListener,
-    port: Arc<AtomicU16>,
-    fault: watch::Receiver<NetworkFault>,
-    cuts: Arc<AtomicUsize>,
-) {
+async fn accept(listener: TcpListener, state: Arc<State>) {
     // Dropping the set, with this task, closes them.
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let (fault, cuts) = (fault.clone(), Arc::clone(&cuts));
-        let port = port.load(Ordering::SeqCst);
+        let state = Arc::clone(&state);
         connections.spawn(async move {
+            let port = state.server_port.load(Ordering::SeqCst);
             if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
-                let mut changing = fault.clone();
+                let mut changing = state.fault.subscribe();
                 tokio::select! {
-                    () = forward(client, server, &fault, &cuts) => {}
+                    () = forward(client, server, &state) => {}
                     _ = changing.wait_for(|fault| *fault == NetworkFault::Cut) => {}
                 }
             }
@@ -120,50 +125,43 @@ async fn accept(
     }
 }
 
-/// Forwards bytes both ways, until one side closes or the connection is cut.
-async fn forward(
-    mut client: TcpStream,
-    mut server: TcpStream,
-    fault: &watch::Receiver<NetworkFault>,
-    cuts: &AtomicUsize,
-) {
+/// Forwards bytes both ways, until one side closes.
+async fn forward(mut client: TcpStream, mut server: TcpStream, state: &State) {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     tokio::select! {
-        () = forward_one_way(from_client, to_server, fault, Some(cuts)) => {}
-        () = forward_one_way(from_server, to_client, fault, None) => {}
+        () = forward_one_way(from_client, to_server, state) => {}
+        () = forward_one_way(from_server, to_client, state) => {}
     }
 }
 
 async fn forward_one_way(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    fault: &watch::Receiver<NetworkFault>,
-    cuts: Option<&AtomicUsize>,
+    state: &State,
 ) {
+    let fault = || *state.fault.borrow();
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
         let message = &buffer[..bytes];
-        let current_fault = *fault.borrow();
-        if current_fault == NetworkFault::Blackhole {
+        let fault = fault();
+        if fault == NetworkFault::Blackhole {
             continue;
         }
-        if current_fault == NetworkFault::Slow {
+        if fault == NetworkFault::Slow {
             sleep(SLOW_READ_DELAY).await;
         }
         if to.write_all(message).await.is_err() {
             return;
         }
-        if let Some(cuts) = cuts
-            && current_fault == NetworkFault::CutAfterCommit
-            && message.ends_with(COMMIT)
-        {
-            cuts.fetch_add(1, Ordering::SeqCst);
+        // A reply of the server goes on after it.
+        if fault == NetworkFault::CutAfterCommit && message.ends_with(COMMIT) {
+            state.cuts.fetch_add(1, Ordering::SeqCst);
             return;
         }
     }
     // Under a blackhole the other side does not see the close either.
-    if *fault.borrow() == NetworkFault::Blackhole {
+    if fault() == NetworkFault::Blackhole {
         std::future::pending::<()>().await;
     }
 }

@@ -6,6 +6,7 @@
     reason = "a test panics when it cannot continue"
 )]
 
+mod interleavings;
 mod last_query;
 mod refusals;
 mod roles;

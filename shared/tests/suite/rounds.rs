@@ -1,7 +1,6 @@
 //! Rounds, by what their tests prove.
 
 mod choice;
-mod clock;
 mod delay;
 mod fence;
 mod points;
@@ -11,7 +10,7 @@ use shared::db::Session;
 use shared::domain::MinPoints;
 use shared::domain::rounds::{self, Outcome};
 use shared::domain::users::Layout;
-use testkit::TestDatabase;
+use testkit::{TestDatabase, eventually};
 
 use crate::ROUND_TIMEOUT;
 
@@ -51,4 +50,13 @@ async fn insert_round(database: &TestDatabase, tick_at: &str, finished_at: &str)
              values ({tick_at}, true, {tick_at}, {finished_at}, 10)"
         ))
         .await;
+}
+
+/// Waits until a worker's session meets this condition on `pg_stat_activity`.
+async fn wait_for_worker(database: &TestDatabase, condition: &str) {
+    let query = format!(
+        "select exists (select from pg_stat_activity \
+         where datname = current_database() and usename = 'max_two_worker' and {condition})"
+    );
+    eventually(condition, async || database.value(&query).await).await;
 }

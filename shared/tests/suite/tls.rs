@@ -5,84 +5,87 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    date_time_ymd,
 };
 use shared::db::{Database, Error, Session};
 use tempfile::NamedTempFile;
-use testkit::TestDatabase;
+use testkit::{TestDatabase, eventually};
 
-/// A certificate authority, and the file with its certificate.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    file: NamedTempFile,
-}
+/// A certificate and its key, in DER.
+type Certificate = (Vec<u8>, Vec<u8>);
+
+/// A certificate authority.
+struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let file = NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), pem("CERTIFICATE", issuer.der())).unwrap();
-        Self { issuer, file }
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    /// Gives the server a certificate for `name` that is valid until 1 January of a year.
-    async fn certify(&self, database: &TestDatabase, name: &str, until: i32) {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+    /// A server's certificate with these names, valid until 1 January of a year.
+    fn sign(&self, names: &[&str], until: i32) -> Certificate {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
         params.not_after = date_time_ymd(until, 1, 1);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        // Written by the server, which accepts only files that its own user owns.
-        for (file, text) in [
-            ("server.crt", pem("CERTIFICATE", certificate.der())),
-            ("server.key", pem("PRIVATE KEY", &key.serialize_der())),
-        ] {
-            database
-                .run(&format!(
-                    "copy (select unnest(string_to_array('{text}', e'\\n'))) \
-                     to program 'umask 077; cat > {file}'"
-                ))
-                .await;
-        }
-        restart_with_tls(database, "on").await;
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        (certificate.der().to_vec(), key.serialize_der())
     }
 
-    /// Connects as the api, with this `sslmode` and only this authority.
-    async fn connect(&self, database: &TestDatabase, mode: &str) -> Result<Session, Error> {
-        let url = database.api.replace(
-            "sslmode=disable",
-            &format!("sslmode={mode}&sslrootcert={}", self.file.path().display()),
-        );
-        let database = Database::parse(&url, "test").unwrap();
-        database.connect(Duration::from_secs(10)).await
+    fn own(&self) -> Certificate {
+        (self.0.der().to_vec(), self.0.key().serialize_der())
     }
 }
 
-/// A certificate or a key as text.
+/// The same certificate as one of version 1. Its signature is wrong then, which shows later.
+fn version_1((mut certificate, key): Certificate) -> Certificate {
+    let version_3 = [0xa0, 3, 2, 1, 2];
+    let is_version = |bytes: &[u8]| bytes == version_3;
+    let at = certificate.windows(version_3.len()).position(is_version);
+    certificate[at.unwrap() + version_3.len() - 1] = 0;
+    (certificate, key)
+}
+
 fn pem(label: &str, der: &[u8]) -> String {
     let text = BASE64_STANDARD.encode(der);
-    let lines: Vec<_> = text
-        .as_bytes()
-        .chunks(64)
-        .map(String::from_utf8_lossy)
-        .collect();
-    format!(
-        "-----BEGIN {label}-----\n{}\n-----END {label}-----\n",
-        lines.join("\n")
-    )
+    format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
-async fn restart_with_tls(database: &TestDatabase, ssl: &str) {
-    database.run(&format!("alter system set ssl = {ssl}")).await;
-    let mut server = database.server.lock().await;
-    tokio::task::block_in_place(|| {
-        server.stop();
-        server.start_again().unwrap();
-    });
+/// Sets a setting of the server, and waits until new sessions have it.
+async fn set(database: &TestDatabase, setting: &str, value: &str) {
+    database
+        .run(&format!("alter system set {setting} = '{value}'"))
+        .await;
+    database.run("select pg_reload_conf()").await;
+    let show = format!("select current_setting('{setting}')");
+    eventually("it is set", async || {
+        database.value::<String>(&show).await == value
+    })
+    .await;
+}
+
+/// Gives the server a certificate in files of this name.
+async fn serve(database: &TestDatabase, name: &str, (certificate, key): Certificate) {
+    for (setting, file, text) in [
+        ("ssl_key_file", "key", pem("PRIVATE KEY", &key)),
+        ("ssl_cert_file", "crt", pem("CERTIFICATE", &certificate)),
+    ] {
+        // Written by the server, which accepts only files that its own user owns.
+        let file = format!("{name}.{file}");
+        database
+            .run(&format!(
+                "copy (select unnest(string_to_array('{text}', e'\\n'))) \
+                 to program 'umask 077; cat > {file}'"
+            ))
+            .await;
+        let alter = format!("alter system set {setting} = '{file}'");
+        database.run(&alter).await;
+    }
+    set(database, "ssl_cert_file", &format!("{name}.crt")).await;
 }
 
 async fn is_encrypted(session: &mut Session) -> bool {
@@ -92,68 +95,72 @@ async fn is_encrypted(session: &mut Session) -> bool {
         .unwrap()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn verify_full_accepts_only_the_server_itself() {
-    let database = TestDatabase::with_own_server().await;
-    let ours = Authority::new("ours");
+    // The server is that of all tests, whose sessions do without TLS.
+    let database = TestDatabase::new().await;
+    let ours = Authority::new();
+    let root = NamedTempFile::new().unwrap();
+    std::fs::write(root.path(), pem("CERTIFICATE", ours.0.der())).unwrap();
+    let connect = async |mode: &str| -> Result<Session, Error> {
+        let mode = format!("sslmode={mode}&sslrootcert={}", root.path().display());
+        let url = database.api.replace("sslmode=disable", &mode);
+        let database = Database::parse(&url, "test").unwrap();
+        database.connect(Duration::from_secs(10)).await
+    };
+    let valid = || ours.sign(&["127.0.0.1"], 4000);
 
-    ours.certify(&database, "127.0.0.1", 4000).await;
-    let mut verified = ours.connect(&database, "verify-full").await.unwrap();
-    assert!(is_encrypted(&mut verified).await);
+    serve(&database, "valid", valid()).await;
+    set(&database, "ssl", "on").await;
+    assert!(is_encrypted(&mut connect("verify-full").await.unwrap()).await);
 
-    for (what, authority, name, until) in [
+    for (name, certificate, expected) in [
         (
-            "another authority",
-            &Authority::new("theirs"),
-            "127.0.0.1",
-            4000,
+            "other_authority",
+            Authority::new().sign(&["127.0.0.1"], 4000),
+            "BadSignature",
         ),
-        ("another name", &ours, "elsewhere.example", 4000),
-        ("an expired certificate", &ours, "127.0.0.1", 2020),
+        (
+            "other_name",
+            ours.sign(&["elsewhere.example"], 4000),
+            "elsewhere",
+        ),
+        ("expired", ours.sign(&["127.0.0.1"], 2020), "expired"),
+        ("nameless", ours.sign(&[], 4000), "has no name: it must"),
+        ("authority", ours.own(), "is an authority's own: it must"),
+        (
+            "version_1",
+            version_1(valid()),
+            "is of X.509 version 1: it must",
+        ),
     ] {
-        authority.certify(&database, name, until).await;
-        let error = ours.connect(&database, "verify-full").await.unwrap_err();
-        assert!(error.to_string().contains("certificate"), "{what}: {error}");
-        assert!(!error.is_transient(), "{what}: {error}");
-        // Only the certificate is wrong: a mode that does not verify it connects.
-        let mut unverified = ours.connect(&database, "require").await.unwrap();
-        assert!(is_encrypted(&mut unverified).await, "{what}");
+        serve(&database, name, certificate).await;
+        let error = connect("verify-full").await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{name}: {error}");
+        assert!(!error.is_transient(), "{name}: {error}");
     }
 
-    restart_with_tls(&database, "off").await;
-    let error = ours.connect(&database, "verify-full").await.unwrap_err();
+    serve(&database, "valid_again", valid()).await;
+    assert!(is_encrypted(&mut connect("require").await.unwrap()).await);
+    set(&database, "ssl", "off").await;
+    let error = connect("verify-full").await.unwrap_err();
     assert!(error.to_string().contains("TLS"), "without TLS: {error}");
     assert!(!error.is_transient(), "without TLS: {error}");
-    let mut unencrypted = ours.connect(&database, "prefer").await.unwrap();
-    assert!(!is_encrypted(&mut unencrypted).await);
 }
 
 #[test]
-fn a_weaker_mode_towards_another_machine_gets_a_warning() {
-    let warning = |rest: &str| {
-        let url = format!("postgres://role:password@{rest}");
-        Database::parse(&url, "test").unwrap().tls_warning()
-    };
-    for safe in [
-        "db.example/max_two?sslmode=verify-full",
-        "localhost/max_two",
-        "127.0.0.1/max_two?sslmode=disable",
-        "127.1.2.3/max_two",
-        "[::1]/max_two",
-        "%2Fvar%2Frun%2Fpostgresql/max_two",
+fn only_verify_full_is_secure_towards_another_machine() {
+    for (rest, is_secure) in [
+        ("db.example/d?sslmode=verify-full", true),
+        ("localhost/d?sslmode=disable", true),
+        ("127.1.2.3/d?sslmode=disable", true),
+        ("[::1]/d?sslmode=prefer", true),
+        ("%2Fvar%2Frun%2Fpostgresql/d?sslmode=disable", true),
+        ("localhost,db.example/d?sslmode=prefer", false),
+        ("10.0.0.1/d?sslmode=require", false),
+        ("[2001:db8::1]/d?sslmode=verify-ca", false),
     ] {
-        assert_eq!(warning(safe), None, "{safe}");
-    }
-    for (unsafe_url, reason) in [
-        // The default, unless PGSSLMODE is set.
-        ("db.example/max_two?sslmode=prefer", "in the clear"),
-        ("db.example/max_two?sslmode=disable", "in the clear"),
-        ("10.0.0.1/max_two?sslmode=require", "any server"),
-        ("[2001:db8::1]/max_two?sslmode=verify-ca", "same authority"),
-    ] {
-        assert!(
-            warning(unsafe_url).unwrap().contains(reason),
-            "{unsafe_url}"
-        );
+        let database = Database::parse(&format!("postgres://r:p@{rest}"), "test").unwrap();
+        assert_eq!(database.is_secure(), is_secure, "{rest}");
     }
 }

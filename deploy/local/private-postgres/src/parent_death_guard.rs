@@ -7,6 +7,8 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use crate::Error;
+
 /// A line on standard input dismisses the guard; the end of the input means that the parent is
 /// gone. The wait is bounded, because an orphan that no init process reaps stays a zombie.
 const GUARD_SCRIPT: &str = r#"
@@ -20,8 +22,9 @@ while kill -0 "$child" && [ "$tries" -lt 100 ]; do sleep 0.1; tries=$((tries + 1
 
 /// Sends a signal to a child process when this process ends, in whatever way.
 ///
-/// A shell reads from a pipe, which the kernel closes when this process ends. Dropping the guard
-/// also sends the signal; [`ParentDeathGuard::dismiss`] ends the guard without it.
+/// A shell reads from a pipe, which the kernel closes when this process ends. (The kernel's own
+/// signal at a parent's death is sent when the *thread* that started the child ends.) Dropping the
+/// guard also sends the signal; [`ParentDeathGuard::dismiss`] ends the guard without it.
 #[derive(Debug)]
 pub struct ParentDeathGuard(Child);
 
@@ -33,13 +36,8 @@ impl ParentDeathGuard {
     /// When no shell can be started.
     pub fn new(process: u32, signal: &str, folder: Option<&Path>) -> io::Result<Self> {
         Command::new("sh")
-            .args([
-                "-c",
-                GUARD_SCRIPT,
-                "parent-death-guard",
-                &process.to_string(),
-                signal,
-            ])
+            .args(["-c", GUARD_SCRIPT, "parent-death-guard"])
+            .args([&process.to_string(), signal])
             .arg(folder.map_or(OsStr::new(""), Path::as_os_str))
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -60,4 +58,37 @@ impl ParentDeathGuard {
         }
         let _ = self.0.wait();
     }
+}
+
+/// Runs a program to its end, which comes early if this process dies.
+///
+/// # Errors
+/// What it printed on standard error, in one line.
+pub(crate) fn run(command: &mut Command) -> Result<(), Error> {
+    let name = command.get_program().display().to_string();
+    let failed = |error: io::Error| Error(format!("{name} can't be run: {error}"));
+    let process = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(failed)?;
+    let guard = ParentDeathGuard::new(process.id(), "TERM", None).map_err(failed)?;
+    let output = process.wait_with_output().map_err(failed)?;
+    guard.dismiss();
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    // The first lines of npm say why; a trace and advice follow.
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| !line.is_empty())
+        .take(4)
+        .collect();
+    Err(Error(format!(
+        "{name}, {}: {}",
+        output.status,
+        lines.join("; ")
+    )))
 }

@@ -18,26 +18,21 @@ pub const API: &str = "max_two_api";
 /// When the session is not a superuser's.
 ///
 /// # Panics
-/// When the password holds anything but ASCII letters and digits, or the database's name anything
-/// but these and `_`.
+/// When the password or the database's name holds anything but ASCII letters, digits and `_`.
 pub async fn create(session: &mut Session, password: &str, database: &str) -> Result<(), Error> {
+    let is_plain = |text: &str| {
+        text.bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
     assert!(
-        password
-            .chars()
-            .all(|character| character.is_ascii_alphanumeric()),
-        "the password goes into SQL text"
-    );
-    assert!(
-        database
-            .chars()
-            .all(|character| character.is_ascii_alphanumeric() || character == '_'),
-        "the database's name goes into SQL text"
+        is_plain(password) && is_plain(database),
+        "they go into SQL text"
     );
     raw_sql(include_str!("../../../postgres/roles.sql"))
         .execute(&mut *session)
         .await?;
     for role in [OWNER, WORKER, API] {
-        // Safe: `password` and `database` are checked above.
+        // Safe: both are checked above.
         raw_sql(AssertSqlSafe(format!(
             "alter role {role} password '{password}' connection limit -1"
         )))

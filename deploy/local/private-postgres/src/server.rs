@@ -1,70 +1,90 @@
 //! A server from its start to its stop: a folder and binaries enter, a URL leaves. It keeps its
-//! port across crashes and restarts, but a process that takes the port meanwhile keeps it.
+//! port across crashes and restarts.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Child, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-use tokio_util::sync::CancellationToken;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::cluster::{Cluster, Durability, write_secret};
-use crate::postmaster::Postmaster;
-use crate::temporary_folder::TemporaryFolder;
-use crate::{Binaries, Error};
+use crate::cluster::{Cluster, write_secret};
+use crate::{Binaries, Error, ParentDeathGuard, failed};
 
 /// The file that [`Server::write_url`] writes.
 pub const DATABASE_URL_FILE: &str = "database-url";
 
-/// How many ports to try, when other processes take them before the server listens.
+/// How long an earlier server, whose parent was killed, may take to stop.
+const STOP_TIMEOUT: Duration = Duration::from_mins(1);
+/// How often to check the process and its files while waiting for a change.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// How many ports the first start may try, when other processes take them before the server listens.
 const PORT_TRIES: usize = 10;
+/// What the server logs when another process listens on its port. `initdb --no-locale` keeps its
+/// messages in English.
+const PORT_IN_USE_MESSAGE: &str = "could not bind IPv4 address";
+/// What differs from Postgres' defaults.
+const SETTINGS: [&str; 7] = [
+    "listen_addresses=127.0.0.1",
+    "unix_socket_directories=",
+    "max_connections=200",
+    // The table `users` fits.
+    "shared_buffers=256MB",
+    // A round writes a hundred megabytes of WAL. Checkpoints start by time, not by size.
+    "max_wal_size=4GB",
+    // Keeps recycled WAL files for what rounds write between two checkpoints. Otherwise commits
+    // stall for tens of milliseconds while Postgres creates files.
+    "min_wal_size=1GB",
+    // Soon removes the versions of the row in `last_query` that a round's snapshot held back.
+    "autovacuum_naptime=10s",
+];
 
-/// A running server. Dropping it stops it in an orderly way. If this process is killed, a
-/// [`ParentDeathGuard`](crate::ParentDeathGuard) stops it.
+/// A server, which runs or not. Dropping it stops it in an orderly way. If this process is killed, a
+/// [`ParentDeathGuard`] stops it.
 #[derive(Debug)]
 pub struct Server {
     cluster: Cluster,
-    port: u16,
+    /// Further settings, each `name=value`.
+    settings: Vec<String>,
     password: String,
-    /// None while the server is stopped.
-    postmaster: Option<Postmaster>,
-    /// Held while the server may run, so that a second one on the same folder is refused.
-    _lock: File,
-    /// The folder of a temporary server, removed with it.
-    _folder: Option<TemporaryFolder>,
+    port: u16,
+    /// How many more ports may be tried. None, once the server has been ready on one.
+    port_tries: usize,
+    /// The main process, and the guard that ends it with this one. None while it is stopped.
+    postmaster: Option<(Child, ParentDeathGuard)>,
+    /// When the start began to wait for the end of an earlier server.
+    waits_since: Option<Instant>,
 }
 
 impl Server {
-    /// Starts a server whose data stay in `folder`, which is created if it is missing. `cancel`
-    /// ends this start or a later one, which may take long: a recovery has no time limit.
+    /// Prepares a server whose data stay in `folder`, which is created if it is missing. It does
+    /// not run yet.
     ///
     /// # Errors
-    /// [`Error::InUse`] when another server runs there; see [`Error`] for the others.
-    pub fn start(
-        folder: &Path,
-        binaries: &Binaries,
-        cancel: CancellationToken,
-    ) -> Result<Self, Error> {
-        fs::create_dir_all(folder).map_err(Error::io("creating", folder))?;
-        let folder = folder
-            .canonicalize()
-            .map_err(Error::io("finding", folder))?;
-        let settings = Vec::new();
-        let cluster = Cluster::new(folder, binaries, Durability::Full, settings, cancel)?;
-        Self::start_in(cluster, None)
+    /// When another process uses the folder, this one may not, or the cluster can't be made.
+    pub fn prepare(folder: &Path, binaries: &Binaries) -> Result<Self, Error> {
+        let cluster = Cluster::open(folder, binaries)?;
+        let password = cluster.initialize()?;
+        Self::of(cluster, password, Vec::new())
     }
 
     /// Starts a server without `fsync` in a new folder, which is removed with it. `settings` have
     /// the form `name=value`.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// When the cluster can't be made, or the server does not start.
     pub fn start_temporary(binaries: &Binaries, settings: &[&str]) -> Result<Self, Error> {
-        let settings = settings.iter().map(ToString::to_string).collect();
-        let cancel = CancellationToken::new();
-        let (cluster, folder) = Cluster::temporary(binaries, Durability::Test, settings, cancel)?;
-        Self::start_in(cluster, Some(folder))
+        let cluster = Cluster::temporary(binaries)?;
+        let password = cluster.initialize()?;
+        let settings = [&["fsync=off"], settings].concat();
+        let settings = settings.into_iter().map(ToOwned::to_owned).collect();
+        let mut server = Self::of(cluster, password, settings)?;
+        server.start_again()?;
+        Ok(server)
     }
 
     /// Starts a streaming standby of this server, in a new folder, with the same password and
@@ -72,80 +92,121 @@ impl Server {
     /// which ends its sessions.
     ///
     /// # Errors
-    /// [`Error::MakeCluster`] when the copy fails; see [`Error`] for the others.
+    /// When the copy fails, or one of the two does not start.
     pub fn start_standby(&mut self) -> Result<Self, Error> {
-        let own = &self.cluster;
-        let (cluster, folder) = Cluster::temporary(
-            &own.binaries,
-            own.durability,
-            own.settings.clone(),
-            own.cancel.clone(),
-        )?;
-        let lock = cluster.lock()?;
+        let cluster = Cluster::temporary(&self.cluster.binaries)?;
         self.stop();
-        if let Err(error) = cluster.copy(&self.cluster, &self.url("postgres", "postgres")) {
-            // The disk may be full, and this server needs room to start.
-            drop(folder);
-            // The cause of both errors is that of the copy.
-            let _ = self.start_again();
-            return Err(error);
-        }
+        let copied = cluster.copy(&self.cluster, &self.url("postgres", "postgres"));
         self.start_again()?;
-        Self::start_on_free_port(cluster, self.password.clone(), lock, Some(folder))
+        copied?;
+        let mut standby = Self::of(cluster, self.password.clone(), self.settings.clone())?;
+        standby.start_again()?;
+        Ok(standby)
     }
 
-    fn start_in(cluster: Cluster, folder: Option<TemporaryFolder>) -> Result<Self, Error> {
-        cluster.check_access()?;
-        let lock = cluster.lock()?;
-        let password = cluster.initialize()?;
-        Self::start_on_free_port(cluster, password, lock, folder)
-    }
-
-    fn start_on_free_port(
-        cluster: Cluster,
-        password: String,
-        lock: File,
-        folder: Option<TemporaryFolder>,
-    ) -> Result<Self, Error> {
-        let mut server = Self {
+    fn of(cluster: Cluster, password: String, settings: Vec<String>) -> Result<Self, Error> {
+        Ok(Self {
+            port: free_port()?,
             cluster,
-            port: 0,
+            settings,
             password,
+            port_tries: PORT_TRIES,
             postmaster: None,
-            _lock: lock,
-            _folder: folder,
-        };
-        server.start_on(free_port)?;
-        Ok(server)
+            waits_since: None,
+        })
     }
 
-    /// Starts the server on a port from `pick_port`. Postgres can't listen on port 0, so another
-    /// process may take the port before the server listens there. Then the next port is tried.
-    fn start_on(&mut self, mut pick_port: impl FnMut() -> io::Result<u16>) -> Result<(), Error> {
-        let mut tries = 1;
-        loop {
-            self.port =
-                pick_port().map_err(Error::io("finding a free port for", &self.cluster.folder))?;
-            match self.start_again() {
-                Err(Error::PortInUse(_)) if tries < PORT_TRIES => tries += 1,
-                outcome => return outcome,
-            }
-        }
-    }
-
-    /// Starts the server on the same port after it was stopped or died. Does nothing while it runs.
+    /// Starts the server, on the same port as before, after it was stopped or died. Does nothing
+    /// while it runs.
     ///
     /// # Errors
-    /// [`Error::PortInUse`], or [`Error::Start`] with the last lines of the server's log.
+    /// As for [`Self::advance_start`].
     pub fn start_again(&mut self) -> Result<(), Error> {
-        if self.is_running() {
-            return Ok(());
+        if !self.is_running() {
+            self.stop();
         }
-        // One that died leaves its guard.
-        self.stop();
-        self.cluster.wait_for_previous_server()?;
-        self.postmaster = Some(Postmaster::start(&self.cluster, self.port)?);
+        while !self.advance_start()? {
+            sleep(POLL_INTERVAL);
+        }
         Ok(())
+    }
+
+    /// Takes the next step of a start, and returns whether the server accepts sessions. It does not
+    /// wait: a recovery may take minutes, and the caller may want to stop.
+    ///
+    /// # Errors
+    /// When the server has ended, with the last lines of its log, or an earlier one does not end.
+    pub fn advance_start(&mut self) -> Result<bool, Error> {
+        let Some((process, _)) = &self.postmaster else {
+            self.postmaster = self.spawn()?;
+            return Ok(false);
+        };
+        let id = process.id().to_string();
+        if self.is_running() {
+            // As `pg_ctl` does, look for `ready` in the last line.
+            let text = self.cluster.pid_file();
+            let is_ready = text.lines().next() == Some(&id) && text.trim_end().ends_with("\nready");
+            if is_ready {
+                self.port_tries = 0;
+            }
+            return Ok(is_ready);
+        }
+        // Dismisses the guard.
+        self.stop();
+        let log = fs::read(self.cluster.log_path()).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log);
+        if log.contains(PORT_IN_USE_MESSAGE) && self.port_tries > 0 {
+            // Postgres can't listen on port 0, so another process was able to take the port.
+            self.port_tries -= 1;
+            self.port = free_port()?;
+            return Ok(false);
+        }
+        let lines: Vec<_> = log.lines().collect();
+        let last_lines = lines[lines.len().saturating_sub(5)..].join("; ");
+        Err(self.failed(&format!("did not start: {last_lines}")))
+    }
+
+    fn failed(&self, what: &str) -> Error {
+        let pgdata = self.cluster.pgdata.display();
+        Error(format!("the Postgres server in {pgdata} {what}"))
+    }
+
+    /// Starts the server's process, unless processes of an earlier server have to end first.
+    fn spawn(&mut self) -> Result<Option<(Child, ParentDeathGuard)>, Error> {
+        let cluster = &self.cluster;
+        let Some(log) = cluster.lock_log()? else {
+            let since = *self.waits_since.get_or_insert_with(Instant::now);
+            let is_stopping = since.elapsed() < STOP_TIMEOUT;
+            return is_stopping
+                .then_some(None)
+                .ok_or_else(|| self.failed("was started earlier, and still runs"));
+        };
+        self.waits_since = None;
+        cluster.remove_stale_pid_file()?;
+        let program = cluster.binaries.program("postgres");
+        let mut command = cluster.account.command(&program);
+        command.arg("-D").arg(&cluster.pgdata);
+        command.arg("-p").arg(self.port.to_string());
+        let settings = self.settings.iter().map(|setting| &**setting);
+        for setting in SETTINGS.into_iter().chain(settings) {
+            command.arg("-c").arg(setting);
+        }
+        let start = || {
+            log.set_len(0)?;
+            let process = command
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log)
+                // A Ctrl-C in the terminal must not stop the server: this process stops it last.
+                .process_group(0)
+                .spawn()?;
+            let guard = match &cluster.temporary {
+                None => ParentDeathGuard::new(process.id(), "INT", None),
+                Some(_) => ParentDeathGuard::new(process.id(), "QUIT", Some(&cluster.folder)),
+            };
+            Ok(Some((process, guard?)))
+        };
+        start().map_err(failed("starting", &program))
     }
 
     /// The URL of `database` for `role`. It leaves nothing to `PGSSLMODE` and its like.
@@ -167,7 +228,7 @@ impl Server {
     /// of this process can read it.
     ///
     /// # Errors
-    /// [`Error::Io`] when it can't be written.
+    /// When it can't be written.
     pub fn write_url(&self, role: &str, database: &str) -> Result<(), Error> {
         let path = self.folder().join(DATABASE_URL_FILE);
         write_secret(&path, &format!("{}\n", self.url(role, database)))
@@ -187,11 +248,12 @@ impl Server {
 
     /// Whether the server runs.
     pub fn is_running(&mut self) -> bool {
-        self.postmaster.as_mut().is_some_and(Postmaster::is_running)
+        let process = self.postmaster.as_mut().map(|(process, _)| process);
+        process.is_some_and(|process| matches!(process.try_wait(), Ok(None)))
     }
 
-    /// Stops the server: ends its sessions and writes a checkpoint. A server that takes longer than
-    /// a minute is killed, and recovers at the next start.
+    /// Stops the server: ends its sessions and writes a checkpoint. One that died leaves its guard,
+    /// which this ends.
     pub fn stop(&mut self) {
         self.end(Signal::SIGINT);
     }
@@ -202,8 +264,14 @@ impl Server {
     }
 
     fn end(&mut self, signal: Signal) {
-        if let Some(postmaster) = self.postmaster.take() {
-            postmaster.end(signal);
+        let is_running = self.is_running();
+        if let Some((mut process, guard)) = self.postmaster.take() {
+            if is_running {
+                // It fails only when the process has ended meanwhile.
+                let _ = kill(Pid::from_raw(process.id().cast_signed()), signal);
+            }
+            let _ = process.wait();
+            guard.dismiss();
         }
     }
 }
@@ -215,8 +283,11 @@ impl Drop for Server {
 }
 
 /// A port that no process uses at this moment.
-fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+fn free_port() -> Result<u16, Error> {
+    let address = TcpListener::bind(("127.0.0.1", 0)).and_then(|socket| socket.local_addr());
+    address
+        .map(|address| address.port())
+        .map_err(|error| Error(format!("no port is free: {error}")))
 }
 
 #[cfg(test)]
@@ -228,64 +299,13 @@ mod tests {
         let binaries = Binaries::of_environment().expect("Postgres is installed");
         let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
         server.stop();
-        let other = TcpListener::bind(("127.0.0.1", 0)).expect("there is a free port");
-        let taken = other.local_addr().expect("it is bound").port();
-
-        // The first port is taken; later ones are free.
-        let mut first = Some(taken);
-        server
-            .start_on(|| first.take().map_or_else(free_port, Ok))
-            .expect("it finds a free port");
-        assert!(server.is_running());
-        assert_ne!(server.port(), taken);
-
-        let port = server.port();
-        server.crash();
-        server.start_again().expect("its port is still free");
-        assert_eq!(server.port(), port);
-
-        server.stop();
-        let outcome = server.start_on(|| Ok(taken));
-        assert!(
-            matches!(outcome, Err(Error::PortInUse(port)) if port == taken),
-            "{outcome:?}"
+        let taken = TcpListener::bind(("127.0.0.1", server.port)).expect("it is free again");
+        // As at its first start.
+        server.port_tries = PORT_TRIES;
+        server.start_again().expect("another port is free");
+        assert_ne!(
+            server.port(),
+            taken.local_addr().expect("it is bound").port()
         );
-    }
-
-    #[test]
-    fn a_stale_pid_file_whose_number_lives_on_is_no_obstacle() {
-        let binaries = Binaries::of_environment().expect("Postgres is installed");
-        let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
-        let pid_file = server.cluster.pgdata.join("postmaster.pid");
-        let text = fs::read_to_string(&pid_file).expect("the server wrote it");
-        server.crash();
-        // Postgres would take a process of another account for no server.
-        let mut other = server
-            .cluster
-            .account
-            .command(Path::new("sleep"))
-            .arg("600")
-            .spawn()
-            .expect("the machine has `sleep`");
-        let (_, rest) = text.split_once('\n').expect("it has lines");
-        fs::write(&pid_file, format!("{}\n{rest}", other.id())).expect("it is writable");
-        let outcome = server.start_again();
-        other.kill().expect("it is a child");
-        other.wait().expect("it is a child");
-        outcome.expect("the number is not that of a server");
-    }
-
-    #[test]
-    fn a_server_that_its_parent_left_running_is_not_joined_by_another() {
-        let binaries = Binaries::of_environment().expect("Postgres is installed");
-        let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
-        let id = server.cluster.previous_server();
-        assert!(id.is_some() && server.is_running());
-        server.cluster.cancel.cancel();
-        let outcome = server.cluster.wait_for_previous_server();
-        assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
-        assert!(server.cluster.pgdata.join("postmaster.pid").exists());
-        server.stop();
-        assert_eq!(server.cluster.previous_server(), None);
     }
 }

@@ -1,12 +1,24 @@
 //! Processes that die, signals at bad moments, and output that can't be written.
 
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use private_postgres::Binaries;
 use testkit::{Client, Program, eventually};
 
-use crate::{children, folder, launcher, ready, write_script};
+use crate::{children, fake_postgres, folder, launcher, ready};
+
+async fn answers(client: &Client) {
+    eventually("queries are answered", async || {
+        let reply = client.try_get("/").await;
+        reply.is_some_and(|reply| reply.status == 200)
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn a_process_that_dies_is_restarted() {
@@ -27,13 +39,7 @@ async fn a_process_that_dies_is_restarted() {
             children(program.id(), name).iter().any(|id| *id != process)
         })
         .await;
-        eventually("queries are answered", async || {
-            client
-                .try_get("/")
-                .await
-                .is_some_and(|reply| reply.status == 200)
-        })
-        .await;
+        answers(&client).await;
     }
     assert!(program.stop().await.success());
 }
@@ -44,57 +50,64 @@ async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
     let mut program = launcher(folder.path(), &["--replicas", "1"]);
     let client = ready(&mut program).await;
     client.get("/").await;
+    let cluster = folder.path().join("data/cluster");
+    let pid_file = fs::read_to_string(cluster.join("postmaster.pid")).unwrap();
     let processes: Vec<_> = ["api", "worker", "postgres"]
         .iter()
         .flat_map(|name| children(program.id(), name))
         .collect();
     program.signal(Signal::SIGKILL);
     program.wait().await;
-    eventually("all processes are gone", async || {
-        // An orphan that no init process reaps stays a zombie.
-        processes.iter().all(|process| {
-            std::fs::read_to_string(format!("/proc/{process}/stat"))
-                .map_or(true, |stat| stat.contains(") Z "))
-        })
-    })
-    .await;
+    // The server may still be stopping. The next one waits for its end.
     let mut next = launcher(folder.path(), &["--replicas", "1"]);
     let client = ready(&mut next).await;
     assert!(client.get("/").await.json()["timestamp"].is_string());
+    // An orphan that no init process reaps stays a zombie.
+    let is_gone = |process: &Pid| {
+        fs::read_to_string(format!("/proc/{process}/stat"))
+            .map_or(true, |stat| stat.contains(") Z "))
+    };
+    eventually("all processes are gone", async || {
+        processes.iter().all(is_gone)
+    })
+    .await;
     assert!(next.stop().await.success());
+
+    // A server that was killed has left its number, which is that of another process by now. Postgres
+    // would take a process of another account for no server.
+    let account = cluster.metadata().unwrap().uid();
+    let mut other = Command::new("sleep")
+        .arg("600")
+        .uid(account)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (_, rest) = pid_file.split_once('\n').unwrap();
+    fs::write(
+        cluster.join("postmaster.pid"),
+        format!("{}\n{rest}", other.id()),
+    )
+    .unwrap();
+    let mut next = launcher(folder.path(), &["--replicas", "1"]);
+    next.wait_for_output("Its database: ").await;
+    assert!(next.stop().await.success());
+    other.kill().unwrap();
+    other.wait().unwrap();
 }
 
-/// A folder of Postgres' programs whose server never becomes ready once `hang` exists in it.
-fn binaries_that_hang(folder: &Path) -> PathBuf {
+#[tokio::test]
+async fn ctrl_c_is_heard_while_postgres_starts() {
+    let folder = folder();
     let real = Binaries::of_environment().unwrap();
-    let binaries = folder.join("bin");
-    std::fs::create_dir(&binaries).unwrap();
-    let hang = binaries.join("hang");
-    for (name, first) in [
-        ("initdb", String::new()),
-        (
-            "postgres",
-            // A shell's background job ignores SIGQUIT. `sleep` inherits that; Postgres doesn't.
-            format!(
-                "if [ -e '{}' ]; then\n\
-                 env --default-signal true 2>/dev/null \
-                 && exec env --default-signal=QUIT sleep 600\n\
-                 exec sleep 600\nfi",
-                hang.display()
-            ),
-        ),
-    ] {
-        let script = format!(
-            "#!/bin/sh\n{first}\nexec '{}' \"$@\"\n",
-            real.program(name).display()
-        );
-        write_script(&binaries.join(name), &script);
-    }
-    binaries
-}
-
-/// Waits until the server hangs, and stops the launcher with Ctrl-C.
-async fn interrupt_hanging_start(mut program: Program) {
+    // A server that never becomes ready, as during a long recovery. A shell's background job
+    // ignores SIGINT. `sleep` inherits that; Postgres doesn't.
+    let script = format!(
+        "case $* in *min_wal_size*) exec env --default-signal=INT sleep 600;; esac\n\
+         exec '{}'/\"${{0##*/}}\" \"$@\"",
+        real.program("").display()
+    );
+    let fake = fake_postgres(&folder.path().join("bin"), &script);
+    let mut program = launcher(folder.path(), &["--postgres-bin", fake.to_str().unwrap()]);
     eventually("the server hangs", async || {
         !children(program.id(), "600").is_empty()
     })
@@ -103,44 +116,6 @@ async fn interrupt_hanging_start(mut program: Program) {
     program.signal(Signal::SIGINT);
     assert!(program.wait().await.success(), "{}", program.output());
     assert!(kill(server, None).is_err(), "the server is left");
-}
-
-#[tokio::test]
-async fn ctrl_c_is_heard_while_postgres_starts() {
-    let folder = folder();
-    let binaries = binaries_that_hang(folder.path());
-    std::fs::write(binaries.join("hang"), "").unwrap();
-    let arguments = ["--postgres-bin", binaries.to_str().unwrap()];
-    interrupt_hanging_start(launcher(folder.path(), &arguments)).await;
-}
-
-#[tokio::test]
-async fn ctrl_c_is_heard_while_postgres_starts_again() {
-    let folder = folder();
-    let binaries = binaries_that_hang(folder.path());
-    let arguments = [
-        "--replicas",
-        "1",
-        "--postgres-bin",
-        binaries.to_str().unwrap(),
-    ];
-    let mut program = launcher(folder.path(), &arguments);
-    ready(&mut program).await;
-    std::fs::write(binaries.join("hang"), "").unwrap();
-    kill(children(program.id(), "postgres")[0], Signal::SIGKILL).unwrap();
-    interrupt_hanging_start(program).await;
-}
-
-/// As when a supervisor stops its process group and then each process.
-#[tokio::test]
-async fn one_stop_that_arrives_twice_counts_once() {
-    let folder = folder();
-    let mut program = launcher(folder.path(), &["--replicas", "1"]);
-    ready(&mut program).await;
-    program.signal(Signal::SIGTERM);
-    program.signal(Signal::SIGINT);
-    assert!(program.wait().await.success(), "{}", program.output());
-    assert!(program.output().contains("Postgres has stopped"));
 }
 
 /// Standard output on a full disk fails like the pipe of `max-two | grep -q "is ready"`.
@@ -159,14 +134,7 @@ async fn it_runs_on_when_its_output_cannot_be_written() {
         data.to_str().unwrap(),
     ];
     let mut program = Program::start("sh", &arguments, [("SCHEDULE", "0 0 0 1 1 *")]);
-    let client = Client::new(program.address("listen").await);
-    eventually("queries are answered", async || {
-        client
-            .try_get("/")
-            .await
-            .is_some_and(|reply| reply.status == 200)
-    })
-    .await;
+    answers(&Client::new(program.address("listen").await)).await;
     // It looks after Postgres once it has printed everything.
     for process in children(program.id(), "postgres") {
         kill(process, Signal::SIGKILL).unwrap();

@@ -6,12 +6,18 @@
     reason = "a test panics where it can't go on"
 )]
 
+mod chain;
+mod citus;
+mod clock;
 mod faults;
+mod full_disk;
+mod pooler;
+mod random_faults;
 mod refusals;
-mod settings;
+mod service;
 mod start;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::unistd::Pid;
@@ -81,8 +87,14 @@ fn children(parent: Pid, name: &str) -> Vec<Pid> {
         .collect()
 }
 
-fn write_script(path: &Path, script: &str) {
-    std::fs::write(path, script).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(path, mode).unwrap();
+/// A folder of Postgres' programs, both of which are this script for `sh`.
+fn fake_postgres(folder: &Path, script: &str) -> PathBuf {
+    std::fs::create_dir(folder).unwrap();
+    for name in ["initdb", "postgres"] {
+        let program = folder.join(name);
+        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&program, mode).unwrap();
+    }
+    folder.to_owned()
 }

@@ -1,65 +1,51 @@
 //! What keeps a launcher from starting: a bad setting, or another launcher.
 
-use testkit::free_address;
+use std::fs;
 
-use crate::{folder, launcher, ready};
+use nix::unistd::{Uid, User};
+use testkit::{Program, free_address};
+
+use crate::{fake_postgres, folder, launcher, ready};
 
 #[tokio::test]
 async fn a_bad_setting_is_named_before_anything_starts() {
     let folder = folder();
-    for (arguments, names) in [
-        (&["--replicas", "0"][..], "--replicas"),
-        (&["--schedule", "often"], "--schedule"),
-        (&["--listen", "4000"], "--listen"),
-        (&["--workers", "many"], "--workers"),
+    let older = fake_postgres(
+        &folder.path().join("13"),
+        "echo 'postgres (PostgreSQL) 13.20'",
+    );
+    let older = older.to_str().unwrap();
+    for (arguments, parts) in [
+        (&["--replicas", "0"][..], &["--replicas"][..]),
+        (&["--schedule", "often"], &["--schedule"]),
+        (&["--listen", "4000"], &["--listen"]),
+        (&["--workers", "many"], &["--workers"]),
+        (&["--postgres-bin", "/nowhere"], &["POSTGRES_BIN: /nowhere"]),
+        (
+            &["--postgres-bin", older],
+            &["POSTGRES_BIN: ", "is Postgres 13", "needs 15 or newer"],
+        ),
     ] {
         let mut program = launcher(folder.path(), arguments);
         assert_eq!(program.wait().await.code(), Some(2), "{}", program.output());
-        assert!(program.output().contains(names), "{}", program.output());
-        assert_eq!(program.output().lines().count(), 1);
+        let output = program.output();
+        for part in parts {
+            assert!(output.contains(part), "{output}");
+        }
+        assert_eq!(output.lines().count(), 1);
     }
-    let mut program = launcher(folder.path(), &["--postgres-bin", "/nowhere"]);
-    assert_eq!(program.wait().await.code(), Some(2));
-    assert!(
-        program.output().contains("POSTGRES_BIN: /nowhere"),
-        "{}",
-        program.output()
-    );
+    assert!(!folder.path().join("data").exists());
 }
 
 #[tokio::test]
-async fn a_second_launcher_on_the_same_folder_or_port_is_refused() {
+async fn a_second_launcher_on_the_same_folder_is_refused() {
     let folder = folder();
     let mut first = launcher(folder.path(), &["--replicas", "1"]);
     ready(&mut first).await;
     let mut second = launcher(folder.path(), &[]);
     assert_eq!(second.wait().await.code(), Some(1));
-    assert!(
-        second.output().contains("is in use by another max-two"),
-        "{}",
-        second.output()
-    );
-
-    let address = first
-        .output()
-        .lines()
-        .find_map(|line| {
-            Some(
-                line.strip_prefix("Max Two is ready: http://")?
-                    .trim_end_matches('/')
-                    .to_owned(),
-            )
-        })
-        .unwrap();
-    let mut third = launcher(&folder.path().join("other"), &["--listen", &address]);
-    assert_eq!(third.wait().await.code(), Some(1));
-    assert!(
-        third
-            .output()
-            .contains(&format!("LISTEN {address} can't be used")),
-        "{}",
-        third.output()
-    );
+    let output = second.output();
+    assert!(output.contains("is in use by another max-two"), "{output}");
     assert!(first.stop().await.success());
 }
 
@@ -80,14 +66,41 @@ async fn of_two_launchers_that_start_at_once_on_a_port_one_is_refused() {
     } else {
         (second, first)
     };
-    assert_eq!(refused.output().lines().count(), 1, "{}", refused.output());
-    assert!(
-        refused
-            .output()
-            .contains(&format!("LISTEN {address} can't be used")),
-        "{}",
-        refused.output()
-    );
+    let reason = format!("LISTEN {address} can't be used");
+    let output = refused.output();
+    assert!(output.contains(&reason), "{output}");
+    // Also once replicas share the port.
     ready(&mut other).await;
+    let mut third = launcher(&folder.path().join("third"), &arguments);
+    assert_eq!(third.wait().await.code(), Some(1));
+    assert!(third.output().contains(&reason), "{}", third.output());
     assert!(other.stop().await.success());
+}
+
+#[tokio::test]
+async fn a_folder_of_another_account_is_named_with_its_owner() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    // What root has made is not for others. Only root can start this as another account.
+    let (data, account) = if Uid::effective().is_root() {
+        let mut first = launcher(folder.path(), &["--replicas", "1"]);
+        ready(&mut first).await;
+        assert!(first.stop().await.success());
+        (data, User::from_name("nobody").unwrap().unwrap().uid)
+    } else {
+        ("/".into(), Uid::effective())
+    };
+    let program = folder.path().join("max-two");
+    fs::copy(env!("CARGO_BIN_EXE_max-two"), &program).unwrap();
+    let mut command = tokio::process::Command::new(program);
+    command.uid(account.as_raw()).env_remove("DATABASE_URL");
+    command
+        .args(["--listen=127.0.0.1:0", "--data-dir"])
+        .arg(data);
+    let mut program = Program::spawn(command);
+    assert_eq!(program.wait().await.code(), Some(1));
+    let output = program.output();
+    let error = output.lines().last().unwrap();
+    assert!(error.contains("belongs to the account root"), "{output}");
+    assert!(!error.contains("denied"), "{output}");
 }

@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::PgRow;
+use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, Execute as _, FromRow, query_file, query_file_as, raw_sql};
 
 use super::Answer;
@@ -45,11 +46,10 @@ struct Move {
 
 /// The row that `read.sql` returns.
 #[derive(FromRow)]
-struct TwoUsers {
-    first_id: Option<i64>,
-    first_points: Option<i32>,
-    second_id: Option<i64>,
-    second_points: Option<i32>,
+struct Shown {
+    // The mark makes the compile-time check take this field's type.
+    #[sqlx(rename = "users!: _")]
+    users: Json<Vec<User>>,
 }
 
 /// Prepares the statements of both messages in a session, and verifies that they work: runs them
@@ -64,7 +64,7 @@ pub async fn prepare(session: &mut Session) -> Result<(), Error> {
     // sqlx checks no message of several statements. So their texts are checked here at compile
     // time, against the schema and the structs that `send` decodes their rows into.
     let move_chain = query_file_as!(Move, "src/domain/last_query/move.sql").sql();
-    let read_users = query_file_as!(TwoUsers, "src/domain/last_query/read.sql").sql();
+    let read_users = query_file_as!(Shown, "src/domain/last_query/read.sql").sql();
     let settle = query_file!("src/domain/last_query/settle.sql").sql();
     raw_sql(AssertSqlSafe(format!(
         "prepare move_chain as {}; prepare read_users as {}; prepare settle as {}",
@@ -90,23 +90,13 @@ pub async fn send(session: &mut Session, message: &'static str) -> Result<Answer
 
 /// Decodes the row of `move_chain` and that of `read_users`.
 fn decode(rows: &[PgRow]) -> Result<Answer, Error> {
-    let [moved, two_users] = rows else {
+    let [moved, shown] = rows else {
         return Err(Error::RowMissing("settings or last_query"));
     };
     let moved = Move::from_row(moved)?;
-    let two_users = TwoUsers::from_row(two_users)?;
-    let user = |id: Option<i64>, points: Option<i32>| {
-        Some(User {
-            id: id?,
-            points: points?,
-        })
-    };
-    let users = [
-        user(two_users.first_id, two_users.first_points),
-        user(two_users.second_id, two_users.second_points),
-    ];
+    let Json(users) = Shown::from_row(shown)?.users;
     Ok(Answer {
-        users: users.into_iter().flatten().collect(),
+        users,
         previous_at: moved.previous_at,
         queried_at: moved.queried_at,
     })

@@ -17,7 +17,9 @@ ahead as (
     delete from rounds
     where $1::timestamptz is not null
       and finished_at > (select clock_timestamp()) + make_interval(secs => $3)
+    returning finished_at
 )
 insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated)
 values (coalesce($1, now()), $1 is not null, now(), clock_timestamp(), $2)
-returning tick_at, started_at, finished_at
+returning tick_at, started_at, finished_at,
+          (select max(finished_at) from ahead) as newest_ahead_at

@@ -1,10 +1,9 @@
 //! The lock, the statements over `rounds`, and the check for old snapshots.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{FenceReading, Round};
+use super::{CLOCK_TOLERANCE, FenceReading, Round};
 use crate::db::{Error, Session};
-use crate::domain::clock::CLOCK_TOLERANCE;
 
 /// The key of the advisory lock: the letters "max two".
 const LOCK_KEY: i64 = 0x6d_6178_2074_776f;
@@ -20,7 +19,7 @@ pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
     Ok(row.held)
 }
 
-/// Reads when the transaction started, and the fence. A tick further ahead than [`CLOCK_TOLERANCE`]
+/// Reads when the transaction started, and the fence. A tick more than a minute ahead of the clock
 /// does not count.
 ///
 /// # Errors
@@ -60,12 +59,13 @@ pub(super) async fn is_old_snapshot_open(transaction: &mut Session) -> Result<bo
 }
 
 /// Records the round; without a tick it is an operator's. Deletes expired rows. The round of a tick
-/// also deletes rows that are further ahead than [`CLOCK_TOLERANCE`].
+/// also deletes rows that are further ahead than [`CLOCK_TOLERANCE`]: then this also returns how far
+/// the newest of them was ahead.
 pub(super) async fn record_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,
     users_updated: u64,
-) -> Result<Round, Error> {
+) -> Result<(Round, Option<TimeDelta>), Error> {
     let row = sqlx::query_file!(
         "src/domain/rounds/record_round.sql",
         tick_at,
@@ -74,10 +74,12 @@ pub(super) async fn record_round(
     )
     .fetch_one(transaction)
     .await?;
-    Ok(Round {
+    let round = Round {
         tick_at: row.tick_at,
         started_at: row.started_at,
         finished_at: row.finished_at,
         users_updated,
-    })
+    };
+    let clock_was_ahead = row.newest_ahead_at.map(|newest| newest - row.finished_at);
+    Ok((round, clock_was_ahead))
 }

@@ -4,130 +4,95 @@
 //! wrote to it would hang with all of its connections. So lines are queued, up to a bound, and one
 //! dedicated thread writes them. Their order is kept; it is not promised that each is written.
 //!
-//! `tracing_appender::non_blocking` does not fit: it does not count what can't be written, and it
-//! prints when its flush times out, which blocks or panics in the very case that this is for.
+//! `tracing_appender::non_blocking` would not be shorter: it takes a writer that counts what can't
+//! be written, and a thread that ends it, because it prints to standard output when its queue is
+//! full at the end.
 
 use std::io::{self, Write};
-use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use tracing::warn;
 
-/// Maximum number of bytes that wait to be written: thousands of lines, far less than a replica's
-/// memory.
-const MAX_QUEUED_BYTES: usize = 1024 * 1024;
+/// Maximum number of lines that wait to be written: usually some MiB.
+const MAX_QUEUED_LINES: usize = 8192;
 /// How long the end of a program waits for its last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The queue of this process.
-pub(super) static QUEUE: LogQueue = LogQueue {
-    state: Mutex::new(State {
-        lines: Vec::new(),
-        writing: false,
-    }),
-    changed: Condvar::new(),
-    dropped_lines: AtomicU64::new(0),
-};
+static DROPPED_LINES: AtomicU64 = AtomicU64::new(0);
 
-pub(super) struct LogQueue {
-    state: Mutex<State>,
-    /// Notified when lines are queued, and when all of them are written.
-    changed: Condvar,
-    dropped_lines: AtomicU64,
+/// How many lines did not fit into the queue, or could not be written.
+pub(super) fn dropped_lines() -> u64 {
+    DROPPED_LINES.load(Ordering::Relaxed)
 }
 
-struct State {
-    /// Whole lines, one after the other.
-    lines: Vec<u8>,
-    /// Whether lines that were taken out of the queue are still being written.
-    writing: bool,
+fn count_dropped() {
+    DROPPED_LINES.fetch_add(1, Ordering::Relaxed);
 }
+
+enum Message {
+    Line(Vec<u8>),
+    /// Answered once all lines before it are written.
+    Flush(Sender<()>),
+}
+
+/// Queues what is written to it. The subscriber writes one whole line at a time.
+#[derive(Clone)]
+pub(super) struct LogQueue(SyncSender<Message>);
 
 impl LogQueue {
-    /// Writes queued lines to `output` for ever.
-    pub(super) fn write_lines(&self, mut output: impl Write) {
-        let mut reported = 0;
-        let mut can_write = true;
-        loop {
-            let lines = self.take_lines();
-            let dropped = self.dropped_lines();
-            // The queue is empty now, so this line fits, and it stands where lines are missing.
-            if can_write && dropped > reported {
-                reported = dropped;
-                warn!(
-                    event = "log_lines_dropped",
-                    total = dropped,
-                    "log lines were dropped: standard error could not be written, or was not read"
-                );
-            }
-            can_write = true;
-            // One write per line, because other processes may write to the same pipe.
-            for line in lines.split_inclusive(|&byte| byte == b'\n') {
-                if output.write_all(line).is_err() {
-                    can_write = false;
-                    self.count_dropped();
-                }
-            }
-            self.state().writing = false;
-            self.changed.notify_all();
-        }
+    /// A queue, and the thread that writes its lines to `output`. Without that thread all lines
+    /// are dropped.
+    pub(super) fn start(output: impl Write + Send + 'static) -> Self {
+        let (queue, messages) = sync_channel(MAX_QUEUED_LINES);
+        let _ = thread::Builder::new().spawn(move || write_lines(&messages, output));
+        Self(queue)
     }
 
     /// Waits until all lines are written, up to a limit.
     pub(super) fn flush(&self) {
+        let (written, is_written) = channel();
+        let queue = self.0.clone();
+        // In a thread, because it waits while the queue is full.
+        let _ = thread::Builder::new().spawn(move || queue.send(Message::Flush(written)));
         // A timeout needs no handling: the lines that are left can't be written.
-        drop(
-            self.changed
-                .wait_timeout_while(self.state(), FLUSH_TIMEOUT, |state| {
-                    state.writing || !state.lines.is_empty()
-                }),
-        );
-    }
-
-    pub(super) fn dropped_lines(&self) -> u64 {
-        self.dropped_lines.load(Ordering::Relaxed)
-    }
-
-    fn push(&self, line: &[u8]) {
-        let mut state = self.state();
-        if state.lines.len() + line.len() > MAX_QUEUED_BYTES {
-            self.count_dropped();
-            return;
-        }
-        state.lines.extend_from_slice(line);
-        drop(state);
-        self.changed.notify_all();
-    }
-
-    /// Waits for lines, and takes all of them.
-    fn take_lines(&self) -> Vec<u8> {
-        let mut state = self
-            .changed
-            .wait_while(self.state(), |state| state.lines.is_empty())
-            .expect("nothing panics while it holds this lock");
-        state.writing = true;
-        mem::take(&mut state.lines)
-    }
-
-    fn count_dropped(&self) {
-        self.dropped_lines.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("nothing panics while it holds this lock")
+        let _ = is_written.recv_timeout(FLUSH_TIMEOUT);
     }
 }
 
-/// Queues what is written to it. The subscriber writes one whole line at a time.
-pub(super) struct LogWriter;
+fn write_lines(messages: &Receiver<Message>, mut output: impl Write) {
+    let mut reported = 0;
+    for message in messages {
+        match message {
+            // One write per line, because other processes may write to the same pipe.
+            Message::Line(line) if output.write_all(&line).is_err() => count_dropped(),
+            Message::Line(_) => {
+                let dropped = dropped_lines();
+                if dropped > reported {
+                    reported = dropped;
+                    warn!(
+                        event = "log_lines_dropped",
+                        total = dropped,
+                        "log lines were dropped: standard error could not be written, or was not \
+                         read"
+                    );
+                }
+            }
+            Message::Flush(written) => {
+                // The program may have stopped waiting.
+                let _ = written.send(());
+            }
+        }
+    }
+}
 
-impl Write for LogWriter {
+impl Write for LogQueue {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        QUEUE.push(line);
+        if self.0.try_send(Message::Line(line.to_vec())).is_err() {
+            count_dropped();
+        }
         Ok(line.len())
     }
 

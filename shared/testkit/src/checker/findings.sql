@@ -1,37 +1,97 @@
--- Compares the audit with the promises: one row per promise, with the number of violations.
-select finding, count
-from (
-    -- Ticks for which more than one transaction was committed.
-    select 'ticks done twice', count(*) from (
-        select from audit.rounds where scheduled group by tick_at having count(*) > 1
-    ) as twice
+-- Compares the audit, and the clients' answers, with the promises. Returns each kind of violation
+-- that there is, how often, and an example.
+--
+-- Of each answer: $1 and $2 are when the request was sent and the response was received, by the
+-- clients' clock, $3 its users, and $4 its timestamp, which is empty in the very first one.
+with answers as materialized (
+    select *
+    from unnest($1::bigint[], $2::bigint[], $3::jsonb[], $4::text[]) with ordinality
+        as answers (sent_at, received_at, users, timestamp, answer)
+),
+-- Before the first choice, number 0, there are no users.
+choices as materialized (
+    select number, users from audit.choices union all select 0, '[]'
+),
+-- The choices whose users an answer with this timestamp may show: those of its place in the chain.
+-- A move's users are read after its choice was, and before the next move gets the row. So they are
+-- of this move's choice, of the next move's, or of one in between. Two moves have a timestamp in
+-- common: it is in all answers of a move except the first, and in the first answer of the next
+-- move.
+places as (
+    select coalesce(to_char(at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'), '') as timestamp,
+           min(choice) as first_choice, max(last_choice) as last_choice
+    from (
+        select previous_at, queried_at, choice,
+               lead(choice, 1, (select max(number) from choices)) over (order by number) as last_choice
+        from audit.moves
+    ) as moves
+    cross join lateral (values (previous_at), (queried_at)) as times (at)
+    group by 1
+),
+-- Each answer with what the audit knows of its users and of its timestamp.
+placed as materialized (
+    select *
+    from answers
+    left join (
+        select users, min(number) as oldest, max(number) as newest from choices group by users
+    ) as chosen using (users)
+    left join places using (timestamp)
+),
+-- The latest timestamp and choice among the answers received before each request was sent.
+earlier as (
+    select answer, max(received_timestamp) over received as timestamp, max(received_choice) over received as choice
+    from (
+        select sent_at as at, answer, null as received_timestamp, null as received_choice from placed
+        union all
+        select received_at, null, timestamp collate "C", oldest from placed
+    ) as moments
+    window received as (order by at range between unbounded preceding and 1 preceding)
+),
+violations (violation, example) as (
+    select 'a tick was done twice', tick_at::text
+    from audit.rounds group by tick_at having count(*) > 1
     union all
-    -- Rounds whose writes began before the previous round had ended: two held the lock at once.
-    select 'rounds at the same time', count(*) from (
-        select min(begins.at) as began, lag(max(rounds.at)) over (order by min(begins.at)) as before_ended
-        from audit.begins join audit.rounds using (transaction_id) group by transaction_id
+    -- The writes of a round began before the previous round had ended: two held the lock at once.
+    select 'two rounds ran at the same time', began::text
+    from (
+        select renewals.at as began, lag(rounds.at) over (order by renewals.at) as before_ended
+        from audit.renewals join audit.rounds using (transaction_id)
     ) as rounds
     where began < before_ended
     union all
-    -- Transactions that did not do each of a round's three writes once.
-    select 'incomplete rounds', count(*)
+    -- A transaction did not do each of a round's three writes once.
+    select 'a round is incomplete', transaction_id::text
     from (select transaction_id, count(*) as renewals from audit.renewals group by 1) as renewals
     full join (select transaction_id, count(*) as choices from audit.choices group by 1) as choices using (transaction_id)
     full join (select transaction_id, count(*) as rounds from audit.rounds group by 1) as rounds using (transaction_id)
     where (renewals, choices, rounds) is distinct from (1, 1, 1)
     union all
-    -- Rounds whose chosen users do not qualify, or are too few.
-    select 'rounds with wrong users', count(*) from audit.choices where not valid
-    union all
-    -- Users that a round skipped, or gave a time other than its own; and users without the time
-    -- of the last round.
-    select 'users not renewed',
-        (select coalesce(sum(stale + (select count(*) from users) - renewed), 0) from audit.renewals)
-            + (select count(*) from users where updated_at < (select max(started_at) from rounds))
-    union all
-    -- Moves that do not continue exactly where the previous one ended, or that go back in time.
-    select 'errors in the chain', count(*) from (
+    select 'the chain has a fork or a step back', queried_at::text
+    from (
         select previous_at, queried_at, lag(queried_at) over (order by number) as before from audit.moves
     ) as moves
     where previous_at is distinct from before or queried_at < previous_at
-) as findings (finding, count)
+    union all
+    select 'several answers are the very first', users::text
+    from (select users, count(*) over () from answers where timestamp = '') as first
+    where count > 1
+    union all
+    select 'an answer has the time of no query', timestamp
+    from placed where first_choice is null
+    union all
+    select 'an answer has users of no round', users::text
+    from placed where newest is null
+    union all
+    select 'an answer has an earlier time than one before it', placed.timestamp
+    from placed join earlier using (answer) where placed.timestamp collate "C" < earlier.timestamp
+    union all
+    select 'an answer has users of an older round than one before it', users::text
+    from placed join earlier using (answer) where newest < choice
+    union all
+    select 'an answer has users of another place in the chain', timestamp || ' ' || users
+    from placed
+    where newest is not null and first_choice is not null and not exists (
+        select from choices where choices.users = placed.users and number between first_choice and last_choice
+    )
+)
+select violation, count(*), min(example) from violations group by violation order by violation

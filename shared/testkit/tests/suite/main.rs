@@ -1,4 +1,4 @@
-//! The checker reports nothing about a correct history, and finds each kind of error.
+//! The checker finds nothing in a correct history, and each kind of violation in a broken one.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,80 +6,222 @@
     reason = "a test panics where it can't go on"
 )]
 
-mod answers;
-mod audit;
-
 use std::time::Instant;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use shared::domain::rounds;
 use shared::domain::users::Layout;
-use shared::domain::{MinPoints, rounds};
-use testkit::{Checker, Observation, Program, TEST_TIMEOUT, TestDatabase};
+use testkit::{Checker, Observation, Program, TEST_TIMEOUT, TestDatabase, eventually, sql};
 
-async fn checked(users: i64) -> (TestDatabase, Checker) {
-    let database = TestDatabase::with_users(users).await;
-    let checker = Checker::install(&database).await;
-    (database, checker)
+/// The writes of a worker's round without the fence: the tick is always due.
+const BEGIN_ROUND: &str = "begin; update users set points = 50, updated_at = now();";
+const CHOOSE: &str = "update settings set min_points = 0, first_user_id = 1, second_user_id = 2;";
+const END_ROUND: &str = "
+    insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated)
+    values ('2026-01-01 00:00:00Z', true, now(), clock_timestamp(), 100)
+    on conflict (tick_at) do update
+    set finished_at = excluded.finished_at, started_at = excluded.started_at;
+    commit;";
+
+/// How answers show times.
+const TIME: &str = "%Y-%m-%d %H:%M:%S";
+
+/// A correct history of rounds and queries.
+struct History {
+    database: TestDatabase,
+    checker: Checker,
+    /// For each round: its users, and the times of the queries after it.
+    rounds: Vec<(Value, [String; 3])>,
 }
 
-async fn round(database: &TestDatabase) {
-    let mut worker = database.connect(&database.worker).await;
-    rounds::run_now(
-        &mut worker,
-        Layout::SingleNode,
-        MinPoints::draw(),
-        TEST_TIMEOUT,
-    )
-    .await
-    .unwrap();
-}
+impl History {
+    /// Records a query, and then this many rounds with three queries after each.
+    async fn of_rounds(number: usize) -> Self {
+        let database = TestDatabase::with_users(100).await;
+        let mut history = Self {
+            checker: Checker::install(&database).await,
+            database,
+            rounds: Vec::new(),
+        };
+        history.query().await;
+        for _ in 0..number {
+            let users = history.round().await;
+            let mut times = [const { String::new() }; 3];
+            for time in &mut times {
+                *time = history.query().await;
+            }
+            history.rounds.push((users, times));
+        }
+        history
+    }
 
-/// Answers a query as a replica does, and records it.
-async fn query(database: &TestDatabase, checker: &Checker) {
-    let mut api = database.replica_session().await;
-    let sent_at = Instant::now();
-    let answer = api.answer().await.unwrap();
-    checker.record(Observation {
-        sent_at,
-        received_at: Instant::now(),
-        users: (answer.users.iter())
-            .map(|user| json!({"id": user.id, "points": user.points}))
-            .collect(),
-        timestamp: answer
-            .previous_at
-            .map(|at| at.format("%Y-%m-%d %H:%M:%S").to_string()),
-    });
+    /// Does a round, and returns the users that it chose.
+    async fn round(&self) -> Value {
+        let mut worker = self.database.connect(&self.database.worker).await;
+        let minimum = "0".parse().unwrap();
+        rounds::run_now(&mut worker, Layout::SingleNode, minimum, TEST_TIMEOUT)
+            .await
+            .unwrap();
+        let users = "select users from audit.choices order by number desc limit 1";
+        self.database.value(users).await
+    }
+
+    /// Answers a query as a replica does, records the answer, and returns its time.
+    async fn query(&self) -> String {
+        let mut api = self.database.replica_session().await;
+        let sent_at = Instant::now();
+        let answer = api.answer().await.unwrap();
+        let users = answer.users.iter();
+        self.checker.record(Observation {
+            sent_at,
+            received_at: Instant::now(),
+            users: users
+                .map(|user| json!({"id": user.id, "points": user.points}))
+                .collect(),
+            timestamp: answer.previous_at.map(|at| at.format(TIME).to_string()),
+        });
+        answer.queried_at.format(TIME).to_string()
+    }
+
+    /// Asserts that the checker finds this kind of violation and no other.
+    async fn assert_found(&self, violation: &str) {
+        let report = self.checker.report(&self.database).await;
+        let found: Vec<_> = report.violations.iter().map(|(name, ..)| name).collect();
+        assert_eq!(found, [violation], "{report}");
+        assert!(!report.is_clean());
+    }
 }
 
 #[tokio::test]
 async fn a_correct_history_is_clean() {
-    let (database, checker) = checked(100).await;
-    query(&database, &checker).await;
-    for _ in 0..5 {
-        round(&database).await;
-        for _ in 0..5 {
-            query(&database, &checker).await;
-        }
-    }
-    let report = checker.report(&database).await;
+    let history = History::of_rounds(5).await;
+    let report = history.checker.report(&history.database).await;
     assert!(report.is_clean(), "{report}");
-    assert_eq!((report.rounds, report.answers), (5, 26));
-    assert_eq!((report.moves, report.lost_first_answers), (26, 0));
+    assert_eq!((report.rounds, report.answers), (5, 16));
+}
+
+#[tokio::test]
+async fn each_violation_in_the_database_is_found() {
+    let round = format!("{BEGIN_ROUND}{CHOOSE}{END_ROUND}");
+    for (wrong, violation) in [
+        (&*format!("{round}{round}"), "a tick was done twice"),
+        (
+            &format!("{BEGIN_ROUND}{CHOOSE}commit"),
+            "a round is incomplete",
+        ),
+        (
+            &format!("{BEGIN_ROUND}{END_ROUND}"),
+            "a round is incomplete",
+        ),
+        (
+            &format!("begin;{CHOOSE}{END_ROUND}"),
+            "a round is incomplete",
+        ),
+        (
+            // A query of another replica is lost.
+            "update last_query set previous_at = previous_at, queried_at = clock_timestamp()",
+            "the chain has a fork or a step back",
+        ),
+        (
+            // The table's constraint would refuse it.
+            "alter table last_query drop constraint last_query_never_goes_back; \
+             update last_query \
+             set previous_at = queried_at, queried_at = queried_at - interval '1 second'",
+            "the chain has a fork or a step back",
+        ),
+    ] {
+        let history = History::of_rounds(1).await;
+        history.database.run(wrong).await;
+        history.assert_found(violation).await;
+    }
+}
+
+#[tokio::test]
+async fn two_rounds_at_the_same_time_are_found() {
+    let history = History::of_rounds(1).await;
+    let database = &history.database;
+    let mut first = database.superuser().await;
+    sql::run(&mut first, BEGIN_ROUND).await;
+    // The other one begins, and waits for the locks of the users.
+    let other = format!("{BEGIN_ROUND}{CHOOSE}{END_ROUND}").replace("2026-01-01", "2026-01-02");
+    tokio::join!(database.run(&other), async {
+        eventually("the other transaction waits for a lock", async || {
+            let waits = "select exists (select from pg_stat_activity \
+                         where datname = current_database() and wait_event_type = 'Lock')";
+            database.value(waits).await
+        })
+        .await;
+        sql::run(&mut first, &format!("{CHOOSE}{END_ROUND}")).await;
+    });
+    history
+        .assert_found("two rounds ran at the same time")
+        .await;
+}
+
+#[tokio::test]
+async fn each_answer_that_contradicts_is_found() {
+    let mut history = History::of_rounds(3).await;
+    let [(first, _), (second, times), (third, _)] = &history.rounds.clone()[..] else {
+        panic!("three rounds were done");
+    };
+    // An answer after the last query before a round may show the users of that round, too.
+    let [time, later, before_third] = times.each_ref().map(|time| Some(&**time));
+    let never = Some("2999-07-30 17:09:33");
+    let (none, invented) = (json!([]), json!([{"id": 1, "points": 101}]));
+    for (answers, violation) in [
+        (
+            [(&none, None), (&none, None)],
+            "several answers are the very first",
+        ),
+        (
+            [(second, time), (second, never)],
+            "an answer has the time of no query",
+        ),
+        (
+            [(second, time), (&invented, later)],
+            "an answer has users of no round",
+        ),
+        (
+            [(second, later), (second, time)],
+            "an answer has an earlier time than one before it",
+        ),
+        (
+            [(third, before_third), (second, before_third)],
+            "an answer has users of an older round than one before it",
+        ),
+        (
+            [(first, time), (second, time)],
+            "an answer has users of another place in the chain",
+        ),
+        (
+            [(second, time), (third, time)],
+            "an answer has users of another place in the chain",
+        ),
+    ] {
+        history.checker = Checker::default();
+        for (users, timestamp) in answers {
+            history.checker.record(Observation {
+                sent_at: Instant::now(),
+                received_at: Instant::now(),
+                users: users.clone(),
+                timestamp: timestamp.map(ToOwned::to_owned),
+            });
+        }
+        history.assert_found(violation).await;
+    }
 }
 
 #[tokio::test]
 async fn a_test_ignores_the_environment_of_another_server() {
     // A test of this binary, in a process with that environment.
-    let mut program = Program::spawn({
-        let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
-        command
-            .args(["--exact", "a_correct_history_is_clean"])
-            .env("PGSSLMODE", "require")
-            .env("PGOPTIONS", "-cwork_mem=1MB")
-            .env("PGHOST", "nowhere")
-            .env("PGDATESTYLE", "no such style");
-        command
-    });
+    let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "a_correct_history_is_clean"])
+        .env("PGSSLMODE", "require")
+        .env("PGOPTIONS", "-cwork_mem=1MB")
+        .env("PGHOST", "nowhere")
+        .env("PGDATESTYLE", "no such style");
+    let mut program = Program::spawn(command);
     program.wait_for_output("1 passed").await;
     assert!(program.wait().await.success());
 }

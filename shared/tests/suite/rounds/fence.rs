@@ -1,199 +1,199 @@
 //! Each tick is done once: the lock and the fence.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use shared::domain::rounds::{FenceReading, Outcome};
+use shared::domain::rounds::Outcome;
 use sqlx::raw_sql;
 use testkit::{TestDatabase, eventually};
 use tokio::task::JoinSet;
 
-use super::{NO_COOLDOWN, insert_round, min_points, run_due, run_only_tick};
+use super::{NO_COOLDOWN, insert_round, min_points, run_due, run_only_tick, wait_for_worker};
 use crate::run_round;
 
+/// The key of the rounds' lock (`shared/src/domain/rounds/statements.rs`).
+const HOLD_LOCK: &str = "begin; select pg_advisory_xact_lock(x'6d61782074776f'::bigint)";
+
 #[tokio::test]
-async fn a_tick_is_done_once_however_many_race_for_it() {
-    let database = TestDatabase::with_users(2_000).await;
-    let mut racers = JoinSet::new();
-    for _ in 0..8 {
+async fn a_fence_counts_unless_it_is_more_than_a_minute_ahead_of_the_clock() {
+    let two_hours_ahead = "now() + interval '2 hours'";
+    let half_a_minute_ahead = "now() + interval '30 seconds'";
+    let a_month_ago = "date_trunc('day', now()) - interval '30 days'";
+    for (rounds, is_due) in [
+        (vec![], true),
+        (vec![("'epoch'", "'epoch'")], false),
+        // A later tick: the clock went back, as after a failover to a server whose clock is behind.
+        (vec![("now()", "now()")], false),
+        (vec![(half_a_minute_ahead, half_a_minute_ahead)], false),
+        (vec![(two_hours_ahead, two_hours_ahead)], true),
+        // The clock went ahead during the round.
+        (vec![("'epoch'", two_hours_ahead)], false),
+        // It is the fence, however old it is and whatever is ahead.
+        (vec![(a_month_ago, a_month_ago)], false),
+        (
+            vec![
+                (a_month_ago, a_month_ago),
+                (two_hours_ahead, two_hours_ahead),
+            ],
+            false,
+        ),
+    ] {
+        let database = TestDatabase::with_users(10).await;
+        for (tick_at, finished_at) in &rounds {
+            insert_round(&database, tick_at, finished_at).await;
+        }
         let mut worker = database.connect(&database.worker).await;
-        racers.spawn(async move {
+        // It counts for no tick, and deletes no fence.
+        run_round(&mut worker, min_points(0)).await;
+        // At first another test on this server may have a snapshot open that is older than the
+        // round.
+        let mut outcome = Outcome::OldSnapshot;
+        eventually("no old snapshot is open", async || {
+            outcome = run_only_tick(&mut worker).await;
+            outcome != Outcome::OldSnapshot
+        })
+        .await;
+        match outcome {
+            Outcome::Done {
+                clock_was_ahead, ..
+            } => {
+                assert!(is_due, "{rounds:?}");
+                // Deleted, for it would stop rounds when the clock comes near it.
+                let is_ahead = "select count(*) from rounds where finished_at > now()";
+                assert_eq!(database.value::<i64>(is_ahead).await, 0);
+                let expected = rounds.first().map_or(0, |_| 2 * 60);
+                let minutes = clock_was_ahead
+                    .map_or(0, |ahead| (ahead + TimeDelta::seconds(30)).num_minutes());
+                assert_eq!(minutes, expected, "{rounds:?}");
+            }
+            other => assert!(
+                matches!(other, Outcome::NotDue(Some(_))) && !is_due,
+                "{rounds:?}: {other:?}"
+            ),
+        }
+        // Without a due round, too, the lock is free again.
+        let mut other = database.connect(&database.worker).await;
+        for worker in [&mut worker, &mut other] {
+            let outcome = run_only_tick(worker).await;
+            assert!(matches!(outcome, Outcome::NotDue(Some(_))), "{outcome:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_workers_do_each_of_200_ticks_once_beside_a_foreign_advisory_lock() {
+    const TICKS: i64 = 200;
+    let database = TestDatabase::with_users(100).await;
+    let mut other = database.superuser().await;
+    raw_sql("select pg_advisory_lock(1), pg_advisory_lock(0, 1)")
+        .execute(&mut other)
+        .await
+        .unwrap();
+    let latest = Arc::new(AtomicI64::new(1));
+    let mut workers = JoinSet::new();
+    for _ in 0..5 {
+        let mut worker = database.connect(&database.worker).await;
+        let latest = Arc::clone(&latest);
+        workers.spawn(async move {
             let mut done = 0;
-            for _ in 0..20 {
-                match run_only_tick(&mut worker).await {
-                    Outcome::Done(_) => done += 1,
-                    Outcome::Busy | Outcome::NotDue(FenceReading { fence: Some(_), .. }) => {}
-                    other => panic!("{other:?}"),
+            loop {
+                let tick = latest.load(Ordering::SeqCst);
+                if tick > TICKS {
+                    return done;
+                }
+                let tick_at = DateTime::from_timestamp(tick, 0);
+                if let Outcome::Done { .. } = run_due(&mut worker, |_| tick_at, NO_COOLDOWN).await {
+                    done += 1;
+                    latest.fetch_max(tick + 1, Ordering::SeqCst);
                 }
             }
-            done
         });
     }
-    assert_eq!(racers.join_all().await.iter().sum::<i32>(), 1);
-    assert_eq!(
-        database.value::<i64>("select count(*) from rounds").await,
-        1
-    );
-}
-
-#[tokio::test]
-async fn a_tick_is_not_done_again_and_not_out_of_order() {
-    let database = TestDatabase::with_users(10).await;
-    let mut worker = database.connect(&database.worker).await;
-    let hours_ago =
-        |hours| move |now: DateTime<Utc>| Some(now.trunc_subsecs(0) - TimeDelta::hours(hours));
-    let done = run_due(&mut worker, hours_ago(1), NO_COOLDOWN).await;
-    assert!(matches!(done, Outcome::Done(_)), "{done:?}");
-    // The clock went back, as after a failover to a server whose clock is behind.
-    let behind = run_due(&mut worker, hours_ago(2), NO_COOLDOWN).await;
-    assert!(
-        matches!(behind, Outcome::NotDue(FenceReading { fence: Some(_), .. })),
-        "{behind:?}"
-    );
-}
-
-#[tokio::test]
-async fn missed_ticks_are_one_round() {
-    let database = TestDatabase::with_users(10).await;
-    insert_round(
-        &database,
-        "now() - interval '10 minutes'",
-        "now() - interval '10 minutes' + interval '1 second'",
-    )
-    .await;
-    let mut worker = database.connect(&database.worker).await;
-    let every_ten_seconds =
-        |at: DateTime<Utc>| DateTime::from_timestamp(at.timestamp() / 10 * 10, 0);
-    let mut done = 0;
-    for _ in 0..3 {
-        let outcome = run_due(&mut worker, every_ten_seconds, NO_COOLDOWN).await;
-        done += i64::from(matches!(outcome, Outcome::Done(_)));
-    }
-    let ticks: i64 = database.value("select count(*) from rounds").await;
-    assert_eq!(ticks, 1 + done);
-    // Two if a tick came between the first call and the last.
-    assert!(matches!(done, 1 | 2), "{done}");
-}
-
-#[tokio::test]
-async fn a_fence_of_a_clock_that_was_ahead_does_not_stop_rounds() {
-    let database = TestDatabase::with_users(10).await;
-    let ahead = "now() + interval '2 hours'";
-    insert_round(&database, ahead, ahead).await;
-    let mut worker = database.connect(&database.worker).await;
-    let done = run_only_tick(&mut worker).await;
-    assert!(matches!(done, Outcome::Done(_)), "{done:?}");
-    let again = run_only_tick(&mut worker).await;
-    assert!(
-        matches!(again, Outcome::NotDue(FenceReading { fence: Some(_), .. })),
-        "{again:?}"
-    );
-    // Otherwise it would stop rounds when the clock comes near it.
+    assert_eq!(workers.join_all().await.iter().sum::<i64>(), TICKS);
     let rounds: i64 = database.value("select count(*) from rounds").await;
-    assert_eq!(rounds, 1, "the fence ahead is gone");
+    assert_eq!(rounds, TICKS);
 }
 
+/// Two workers that both find the tick due must not both do it, and one that was paused for long
+/// must not do a tick that another has done meanwhile.
 #[tokio::test]
-async fn a_fence_ahead_by_no_more_than_clocks_differ_counts() {
-    let database = TestDatabase::with_users(10).await;
-    let ahead = "now() + interval '30 seconds'";
-    insert_round(&database, ahead, ahead).await;
-    let mut worker = database.connect(&database.worker).await;
-    let outcome = run_only_tick(&mut worker).await;
-    assert!(
-        matches!(
-            outcome,
-            Outcome::NotDue(FenceReading { fence: Some(_), .. })
-        ),
-        "{outcome:?}"
-    );
-}
-
-#[tokio::test]
-async fn a_tick_stays_done_when_the_clock_went_ahead_during_its_round() {
-    let database = TestDatabase::with_users(10).await;
-    insert_round(&database, "'epoch'", "now() + interval '2 hours'").await;
-    let mut worker = database.connect(&database.worker).await;
-    run_round(&mut worker, min_points(0)).await;
-    let outcome = run_only_tick(&mut worker).await;
-    assert!(
-        matches!(
-            outcome,
-            Outcome::NotDue(FenceReading { fence: Some(_), .. })
-        ),
-        "{outcome:?}"
-    );
-}
-
-#[tokio::test]
-async fn without_a_due_round_the_lock_is_released() {
-    let database = TestDatabase::with_users(10).await;
-    let mut first = database.connect(&database.worker).await;
-    let mut second = database.connect(&database.worker).await;
-    assert!(matches!(run_only_tick(&mut first).await, Outcome::Done(_)));
-    for _ in 0..3 {
-        assert!(matches!(
-            run_only_tick(&mut first).await,
-            Outcome::NotDue(_)
-        ));
-        assert!(matches!(
-            run_only_tick(&mut second).await,
-            Outcome::NotDue(_)
-        ));
-    }
-}
-
-#[tokio::test]
-async fn another_advisory_lock_does_not_block_a_round() {
+async fn the_fence_is_read_once_the_lock_is_held_and_by_the_clock_at_that_time() {
     let database = TestDatabase::with_users(10).await;
     let mut other = database.superuser().await;
-    sqlx::query("select pg_advisory_lock(1), pg_advisory_lock(0, 1)")
+    raw_sql("begin; lock table rounds")
         .execute(&mut other)
         .await
         .unwrap();
     let mut worker = database.connect(&database.worker).await;
-    assert!(matches!(run_only_tick(&mut worker).await, Outcome::Done(_)));
+    let paused = tokio::spawn(async move { run_only_tick(&mut worker).await });
+    let holds_lock = "wait_event = 'relation' and xact_start < clock_timestamp() - interval '1 s' \
+                      and pid in (select pid from pg_locks where locktype = 'advisory' and granted)";
+    wait_for_worker(&database, holds_lock).await;
+    // More than a minute ahead of the paused transaction's start, but not of the clock.
+    raw_sql(
+        "insert into rounds \
+         select at, true, at, at, 10 \
+         from (values (clock_timestamp() + interval '59.5 s')) as tick (at); \
+         commit",
+    )
+    .execute(&mut other)
+    .await
+    .unwrap();
+    let outcome = paused.await.unwrap();
+    assert!(matches!(outcome, Outcome::NotDue(Some(_))), "{outcome:?}");
 }
 
 #[tokio::test]
-async fn an_operators_round_counts_for_no_tick() {
-    let database = TestDatabase::with_users(10).await;
+async fn until_it_is_committed_a_round_holds_the_lock_shows_nothing_and_delays_no_reader() {
+    let database = TestDatabase::with_users(100).await;
     let mut worker = database.connect(&database.worker).await;
-    run_round(&mut worker, min_points(0)).await;
-    run_round(&mut worker, min_points(0)).await;
-    // At first another test on this server may have a snapshot open that is older than the round.
-    eventually("the tick's round is done", async || {
-        matches!(run_only_tick(&mut worker).await, Outcome::Done(_))
-    })
-    .await;
-    assert_eq!(
-        database
-            .value::<i64>("select count(*) from rounds where not scheduled")
-            .await,
-        2
-    );
+    run_round(&mut worker, min_points(10)).await;
+    let mut api = database.replica_session().await;
+    let before = api.answer().await.unwrap().users;
+    // The round waits in its commit.
+    database
+        .run(
+            "create function wait() returns trigger language plpgsql as \
+                 $$ begin perform pg_advisory_xact_lock(1); return null; end $$; \
+             create constraint trigger wait after insert on rounds \
+                 deferrable initially deferred for each row execute function wait()",
+        )
+        .await;
+    let mut blocker = database.superuser().await;
+    raw_sql("begin; select pg_advisory_xact_lock(1)")
+        .execute(&mut blocker)
+        .await
+        .unwrap();
+    let committing = tokio::spawn(async move { run_round(&mut worker, min_points(100)).await });
+    wait_for_worker(&database, "wait_event = 'advisory' and query = 'COMMIT'").await;
+    let mut other = database.connect(&database.worker).await;
+    assert_eq!(run_only_tick(&mut other).await, Outcome::Busy);
+    let written: i64 = database
+        .value(
+            "select count(*) from users, settings \
+             where updated_at > (select max(started_at) from rounds) or min_points = 100",
+        )
+        .await;
+    assert_eq!(written, 0);
+    assert_eq!(api.answer().await.unwrap().users, before);
+    raw_sql("rollback").execute(&mut blocker).await.unwrap();
+    committing.await.unwrap();
+    let is_whole = "select count(*) = 100 from users, settings \
+                    where updated_at = (select max(started_at) from rounds) and min_points = 100";
+    assert!(database.value::<bool>(is_whole).await);
+    assert_eq!(api.answer().await.unwrap().users, []);
 }
 
 #[tokio::test]
 async fn an_operators_round_waits_for_a_running_one_outside_a_transaction() {
     let database = TestDatabase::with_users(10).await;
     let mut running = database.superuser().await;
-    // The key of the rounds' lock (`shared/src/domain/rounds/statements.rs`).
-    raw_sql("begin; select pg_advisory_xact_lock(x'6d61782074776f'::bigint)")
-        .execute(&mut running)
-        .await
-        .unwrap();
+    raw_sql(HOLD_LOCK).execute(&mut running).await.unwrap();
     let mut worker = database.connect(&database.worker).await;
     assert_eq!(run_only_tick(&mut worker).await, Outcome::Busy);
     let waiting = tokio::spawn(async move { run_round(&mut worker, min_points(0)).await });
-    let has_rolled_back = "select exists ( \
-                               select from pg_stat_activity \
-                               where datname = current_database() \
-                                 and usename = 'max_two_worker' \
-                                 and query = 'ROLLBACK' and state = 'idle' \
-                           )";
-    eventually("it waits outside a transaction", async || {
-        database.value(has_rolled_back).await
-    })
-    .await;
+    wait_for_worker(&database, "query = 'ROLLBACK' and state = 'idle'").await;
     assert!(!waiting.is_finished());
     raw_sql("rollback").execute(&mut running).await.unwrap();
     assert_eq!(waiting.await.unwrap().users_updated, 10);
@@ -212,36 +212,10 @@ async fn only_a_week_of_rounds_is_kept() {
         )
         .await;
     let mut worker = database.connect(&database.worker).await;
-    let done = run_due(&mut worker, |now| Some(now.trunc_subsecs(0)), NO_COOLDOWN).await;
-    assert!(matches!(done, Outcome::Done(_)), "{done:?}");
-    let (are_recent, kept): (bool, i64) = (
-        database
-            .value("select min(finished_at) > now() - interval '7 days 1 hour' from rounds")
-            .await,
-        database.value("select count(*) from rounds").await,
-    );
-    assert!(are_recent);
-    assert!((6 * 24..=6 * 24 + 2).contains(&kept), "{kept}");
-}
-
-#[tokio::test]
-async fn the_round_that_is_the_fence_is_kept_however_old_it_is() {
-    let a_month_ago = "date_trunc('day', now()) - interval '30 days'";
-    for ahead in [None, Some("now() + interval '2 hours'")] {
-        let database = TestDatabase::with_users(10).await;
-        insert_round(&database, a_month_ago, a_month_ago).await;
-        if let Some(ahead) = ahead {
-            insert_round(&database, ahead, ahead).await;
-        }
-        let mut worker = database.connect(&database.worker).await;
-        run_round(&mut worker, min_points(0)).await;
-        let outcome = run_only_tick(&mut worker).await;
-        assert!(
-            matches!(
-                outcome,
-                Outcome::NotDue(FenceReading { fence: Some(_), .. })
-            ),
-            "{ahead:?}: {outcome:?}"
-        );
-    }
+    let this_second = |now: DateTime<Utc>| Some(now.trunc_subsecs(0));
+    let done = run_due(&mut worker, this_second, NO_COOLDOWN).await;
+    assert!(matches!(done, Outcome::Done { .. }), "{done:?}");
+    let is_the_last_week = "select min(finished_at) > now() - interval '7 days 1 hour' \
+                                and count(*) between 6 * 24 and 6 * 24 + 2 from rounds";
+    assert!(database.value::<bool>(is_the_last_week).await);
 }

@@ -1,13 +1,10 @@
-//! Every user gets new points, and a reader sees a whole round.
+//! Every user gets new points.
 
-use std::collections::HashSet;
-
-use chrono::{DateTime, Utc};
-use shared::domain::rounds::{self, Outcome};
+use shared::domain::rounds;
 use shared::domain::users::Layout;
 use testkit::TestDatabase;
 
-use super::{min_points, run_only_tick};
+use super::min_points;
 use crate::{ROUND_TIMEOUT, run_round};
 
 /// A chi-square test: the rows of `cells` are uniform over this many different values. A fair draw
@@ -77,44 +74,10 @@ async fn every_user_is_renewed_and_points_are_uniform_and_independent() {
 }
 
 #[tokio::test]
-async fn a_reader_never_sees_half_a_round() {
-    let database = TestDatabase::with_users(20_000).await;
-    let mut worker = database.connect(&database.worker).await;
-    run_round(&mut worker, min_points(50)).await;
-    let rounds = tokio::spawn(async move {
-        for _ in 0..40 {
-            run_round(&mut worker, min_points(50)).await;
-        }
-    });
-    let mut reader = database.superuser().await;
-    let mut seen = HashSet::new();
-    while !rounds.is_finished() {
-        // Points and settings are of one round: the chosen users qualify.
-        let (times, newest, qualifying): (i64, DateTime<Utc>, i64) = sqlx::query_as(
-            "select count(distinct updated_at), max(updated_at), \
-                    count(*) filter ( \
-                        where id in (first_user_id, second_user_id) and points > min_points \
-                    ) \
-             from users, settings",
-        )
-        .fetch_one(&mut reader)
-        .await
-        .unwrap();
-        assert_eq!((times, qualifying), (1, 2));
-        seen.insert(newest);
-    }
-    rounds.await.unwrap();
-    assert!(seen.len() > 3, "the reader saw only {} rounds", seen.len());
-}
-
-#[tokio::test]
 async fn a_round_without_users_is_done() {
     let database = TestDatabase::new().await;
     let mut worker = database.connect(&database.worker).await;
     let mut api = database.replica_session().await;
-    let Outcome::Done(round) = run_only_tick(&mut worker).await else {
-        panic!("there is no other worker")
-    };
-    assert_eq!(round.users_updated, 0);
+    assert_eq!(run_round(&mut worker, min_points(0)).await.users_updated, 0);
     assert_eq!(api.answer().await.unwrap().users, []);
 }

@@ -1,200 +1,181 @@
-//! `cargo bench -p bench`: compares Max Two with other ways to do the same work, on one machine
-//! and in one run.
+//! `cargo bench -p bench`: compares Max Two with other ways to do the same work, on one machine and
+//! in one run. Prints one table. Needs `wrk`.
 //!
-//! Every contestant is a process of its own. Contestants alternate in random order, each
-//! repetition compares figures measured close together, and the median of these ratios counts.
-//! Absolute figures are promised for no other machine and no other hour.
+//! Everything under test is a process of its own, over a durable Postgres. Each turn measures every
+//! contestant once, in random order, and compares figures of the same turn only. The median of the
+//! turns' ratios counts. Absolute figures hold for this machine at this hour.
 
-mod contestant;
-mod during_rounds;
-mod env;
-mod growth;
+mod figures;
 mod load;
-mod machine;
-mod minimum;
-mod names;
-mod network;
 mod plot;
-mod relay;
-mod replicas;
-mod report;
+mod programs;
 mod requests;
 mod rounds;
-mod samples;
-mod startup;
+mod servers;
 
-use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
 use rand::seq::SliceRandom as _;
+use shared::program::cli;
+use testkit::TestDatabase;
+use tokio::process::Command;
 use tokio::runtime::Runtime;
 
-use env::Env;
-use report::Report;
+use figures::{BASELINE, Figures, MAX_TWO};
+use programs::Programs;
+
+/// With this minimum about half of the users qualify, so that every answer shows two.
+const MINIMUM: &str = "50";
+/// The plot, beside this package's Cargo.toml.
+const PLOT: &str = "requests.svg";
 
 /// Compares Max Two with other ways to do the same work
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Settings {
     #[command(subcommand)]
-    command: Option<ChildCommand>,
-    /// Measure everything, with a million users; it takes three quarters of an hour
+    server: Option<Server>,
+
+    /// Folder with the programs to measure; by default they are built with the profile `release`
+    #[arg(long, value_name = "PATH", value_parser = Programs::find)]
+    programs: Option<Programs>,
+
+    /// Folder with the programs of another commit, to measure them too
+    #[arg(long, value_name = "PATH", value_parser = Programs::find)]
+    baseline: Option<Programs>,
+
+    /// How often to measure everything; 9 with --record
+    #[arg(long, default_value_t = 3, default_value_if("record", "true", "9"), value_parser = clap::value_parser!(u32).range(1..=99))]
+    turns: u32,
+
+    /// Seconds of load in each measurement
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=600))]
+    seconds: u32,
+
+    /// Users in the table
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(2..=100_000_000))]
+    users: i64,
+
+    /// Also measure how the tables grow in 100 rounds
     #[arg(long)]
-    full: bool,
-    /// Measure only these parts
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<Part>,
-    /// A max-two-api of another commit to measure beside this one: built with the profile dist, and
-    /// named for its commit
+    growth: bool,
+
+    /// Draw the plot, deploy/local/bench/requests.svg
     #[arg(long)]
-    baseline: Option<PathBuf>,
-    /// Write RESULTS.md and the plots into deploy/local/bench
-    #[arg(long, requires = "full", conflicts_with = "only")]
     record: bool,
+
     /// Cargo passes this flag to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// The parts of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Part {
-    /// Requests, compared with bare warp and with a message per request
-    Requests,
-    /// Fleets of replicas, compared with replicas that hold the row of the chain
-    Replicas,
-    /// Fleets whose database is a network away, and fleets under a light load
-    Network,
-    /// Requests during rounds
-    During,
-    /// Requests at each minimum
-    Minimum,
-    /// Rounds, compared with other ways to renew all points
-    Rounds,
-    /// Cost by number of users, and growth of the tables
-    Growth,
-}
-
-/// The commands by which the benchmark starts itself as a child process.
+/// The servers that this program starts itself as, in child processes.
 #[derive(Subcommand)]
-enum ChildCommand {
+enum Server {
     #[command(hide = true)]
-    Api(Box<api::Settings>),
+    BareWarp,
     #[command(hide = true)]
-    Worker(Box<worker::Settings>),
-    #[command(hide = true)]
-    Contestant {
-        contestant: contestant::Contestant,
-        listen: SocketAddr,
-        url: String,
-    },
+    MessagePerRequest { url: String },
 }
 
-/// How much is measured.
-#[derive(Clone, Copy, Debug)]
-struct Scale {
-    full: bool,
-    /// Measurements of each contestant.
-    repetitions: usize,
-    /// Users, in the parts that do not vary their number.
-    users: i64,
-    /// Seconds of load in one measurement.
-    load_seconds: u64,
+/// What all parts of a run share.
+struct Bench {
+    settings: Settings,
+    /// Those of this commit, or of [`Settings::programs`].
+    programs: Programs,
+    database: TestDatabase,
 }
 
-impl Scale {
-    const FULL: Self = Self {
-        full: true,
-        repetitions: 5,
-        users: 1_000_000,
-        load_seconds: 2,
-    };
-    const SHORT: Self = Self {
-        full: false,
-        repetitions: 3,
-        users: 200_000,
-        load_seconds: 2,
-    };
+impl Bench {
+    /// Max Two and, if there is one, the baseline.
+    fn versions(&self) -> Vec<(&'static str, &Programs)> {
+        let baseline = self.settings.baseline.as_ref();
+        let baseline = baseline.map(|programs| (BASELINE, programs));
+        [(MAX_TWO, &self.programs)]
+            .into_iter()
+            .chain(baseline)
+            .collect()
+    }
 }
 
-/// The indices below `count` in random order, so that no contestant always follows the same one.
-fn shuffled(count: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..count).collect();
-    order.shuffle(&mut rand::rng());
-    order
+/// In random order, so that none always follows the same other.
+fn shuffled<Item>(mut items: Vec<Item>) -> Vec<Item> {
+    items.shuffle(&mut rand::rng());
+    items
 }
 
-fn main() -> anyhow::Result<std::process::ExitCode> {
-    let settings = match shared::program::cli::parse::<Settings>() {
+/// A database with these users, on a server of its own: with `fsync`, and with all the WAL files
+/// that it keeps. It recycles them from then on, as a server does that has run for a while.
+async fn create_database(users: i64) -> TestDatabase {
+    let database = TestDatabase::with_durable_server().await;
+    let fill_wal = "select count(pg_logical_emit_message(false, '', repeat(' ', 1000000))) \
+        from generate_series(1, pg_size_bytes(current_setting('min_wal_size')) / 1000000)";
+    database.run(fill_wal).await;
+    database.seed(users).await;
+    database.run("checkpoint").await;
+    database
+}
+
+fn main() -> ExitCode {
+    let settings = match cli::parse::<Settings>() {
         Ok(settings) => settings,
-        Err(status) => return Ok(status),
+        Err(status) => return status,
     };
-    match settings.command {
-        Some(ChildCommand::Api(settings)) => return Ok(api::main(*settings)),
-        Some(ChildCommand::Worker(settings)) => return Ok(worker::main(*settings)),
-        Some(ChildCommand::Contestant {
-            contestant,
-            listen,
-            url,
-        }) => {
-            Runtime::new()?.block_on(contestant::serve(contestant, listen, &url))?;
-            return Ok(std::process::ExitCode::SUCCESS);
-        }
-        None => {}
+    let outcome = Runtime::new()
+        .context("starting the runtime")
+        .and_then(|runtime| runtime.block_on(run(settings)));
+    if let Err(error) = outcome {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
     }
-    let scale = if settings.full {
-        Scale::FULL
-    } else {
-        Scale::SHORT
-    };
-    let is_wanted = |part| settings.only.is_empty() || settings.only.contains(&part);
-    let report = Runtime::new()?.block_on(run(scale, settings.baseline.as_deref(), is_wanted))?;
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let folder = if settings.record {
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-    } else {
-        target
-    };
-    report.write(folder)?;
-    report.write_json(target)?;
-    println!("\nRESULTS.md and plots: {}", folder.display());
-    println!("results.json: {}", target.display());
-    Ok(std::process::ExitCode::SUCCESS)
+    ExitCode::SUCCESS
 }
 
-async fn run(
-    scale: Scale,
-    baseline: Option<&Path>,
-    is_wanted: impl Fn(Part) -> bool,
-) -> anyhow::Result<Report> {
-    machine::raise_open_file_limit()?;
-    let env = Env::with_points(scale.users).await?;
-    let mut report = Report::new(machine::describe(&env, baseline).await?, scale);
-    if is_wanted(Part::Requests) {
-        requests::compare(&env, scale, baseline, &mut report).await?;
-        startup::measure(&env, scale, &mut report).await?;
+async fn run(settings: Settings) -> anyhow::Result<()> {
+    match settings.server {
+        Some(Server::BareWarp) => servers::bare_warp().await,
+        Some(Server::MessagePerRequest { url }) => servers::message_per_request(&url).await,
+        None => compare(settings).await,
     }
-    if is_wanted(Part::Replicas) {
-        replicas::compare(scale, &mut report).await?;
+}
+
+async fn compare(settings: Settings) -> anyhow::Result<()> {
+    let wrk = Command::new("wrk").arg("-v").output().await;
+    wrk.context("wrk is missing (apt-get install -y wrk)")?;
+    let programs = match &settings.programs {
+        Some(programs) => programs.clone(),
+        None => Programs::build()?,
+    };
+    eprintln!("creating {} users, twice", settings.users);
+    let bench = Bench {
+        programs,
+        database: create_database(settings.users).await,
+        settings,
+    };
+    let settings = &bench.settings;
+    let default_table = rounds::create_default_table(settings.users).await;
+    let mut figures = Figures::default();
+    for turn in 1..=settings.turns {
+        eprintln!("turn {turn} of {}", settings.turns);
+        let arguments = &["--min-points", MINIMUM];
+        bench.programs.round(&bench.database, arguments).await?;
+        bench.database.run("checkpoint").await;
+        requests::measure(&bench, &mut figures).await?;
+        rounds::measure(&bench, &default_table, &mut figures).await?;
+        requests::measure_during_rounds(&bench, &mut figures).await?;
     }
-    if is_wanted(Part::Network) {
-        network::compare(scale, &mut report).await?;
+    if settings.growth {
+        eprintln!("growth");
+        rounds::measure_growth(&bench, &mut figures).await?;
     }
-    if is_wanted(Part::During) {
-        during_rounds::compare(&env, scale, &mut report).await?;
+    println!("{}", figures.table());
+    if settings.record {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(PLOT);
+        fs::write(path, requests::plot(&figures))?;
     }
-    if is_wanted(Part::Minimum) {
-        minimum::compare(scale, &mut report).await?;
-    }
-    if is_wanted(Part::Rounds) {
-        rounds::compare(&env, scale, &mut report).await?;
-    }
-    if is_wanted(Part::Growth) {
-        growth::over_rounds(&env, scale, &mut report).await?;
-        drop(env);
-        growth::by_users(scale, &mut report).await?;
-    }
-    report.print_goals();
-    Ok(report)
+    Ok(())
 }

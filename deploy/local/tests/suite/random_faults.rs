@@ -1,0 +1,209 @@
+//! The whole service under random faults, judged by the checker: two workers, four replicas and
+//! their clients over a primary with a synchronous standby.
+//!
+//! The seed decides the faults, their order and their targets. The moment that each one hits
+//! depends on the machine. A longer run with other faults:
+//!
+//! ```sh
+//! FAULT_SEED=$RANDOM FAULT_DECKS=50 cargo test -p local random_faults -- --nocapture
+//! ```
+
+use std::env;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{RngExt, SeedableRng};
+use shared::db::close;
+use testkit::{Checker, NetworkFault, TestDatabase, sql};
+use tokio::time::sleep;
+
+use crate::service::{Load, Process, wait_for_next_round};
+
+/// The numbers of the workers among the processes.
+const WORKERS: Range<usize> = 0..2;
+/// The numbers of the replicas.
+const REPLICAS: Range<usize> = 2..6;
+
+/// A fault, the number of the process that it hits, and how long it lasts.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// Kills a process and starts another in its place.
+    Kill(usize),
+    /// Stops a process (`SIGSTOP`) and continues it later.
+    Pause(usize, Duration),
+    /// Breaks a process' connections to the database for a while.
+    Network(usize, NetworkFault, Duration),
+    /// Another session locks the table `users` for a while.
+    LockUsers(Duration),
+    /// Ends the primary at once, and starts it again.
+    CrashPrimary,
+    /// Ends the primary at once, and promotes the standby later. Then a new standby takes the old
+    /// primary's place.
+    Promote(Duration),
+}
+
+/// Every kind of fault, in random order, on random processes.
+fn draw_deck(random: &mut StdRng) -> Vec<Fault> {
+    // Faults that outlast the timeouts that end a session have tests of their own.
+    let duration = |random: &mut StdRng| Duration::from_millis(random.random_range(100..1_500));
+    let mut faults = vec![
+        Fault::CrashPrimary,
+        Fault::Promote(duration(random)),
+        Fault::LockUsers(duration(random)),
+        // Only a worker sends such a message.
+        Fault::Network(
+            random.random_range(WORKERS),
+            NetworkFault::CutAfterCommit,
+            duration(random),
+        ),
+    ];
+    for processes in [WORKERS, REPLICAS] {
+        let process = |random: &mut StdRng| random.random_range(processes.clone());
+        faults.push(Fault::Kill(process(random)));
+        faults.push(Fault::Pause(process(random), duration(random)));
+        for fault in [
+            NetworkFault::Blackhole,
+            NetworkFault::Slow,
+            NetworkFault::Cut,
+        ] {
+            faults.push(Fault::Network(process(random), fault, duration(random)));
+        }
+    }
+    faults.shuffle(random);
+    faults
+}
+
+impl Fault {
+    /// Whether the fault may reach the clients of this replica.
+    fn affects(self, replica: usize) -> bool {
+        match self {
+            Self::Kill(process) | Self::Pause(process, _) | Self::Network(process, ..) => {
+                process == replica
+            }
+            Self::LockUsers(_) => false,
+            Self::CrashPrimary | Self::Promote(_) => true,
+        }
+    }
+}
+
+/// The service under faults, and its servers.
+struct Run {
+    primary: TestDatabase,
+    standby: TestDatabase,
+    /// The primary's place among the servers in the programs' URLs.
+    primary_place: usize,
+    processes: Vec<Process>,
+    load: Load,
+}
+
+impl Run {
+    async fn start(checker: &Checker, primary: TestDatabase) -> Self {
+        let standby = primary.standby().await;
+        let servers = [primary.port().await, standby.port().await];
+        let mut processes = Vec::new();
+        for _ in WORKERS {
+            processes.push(Process::worker(&primary, &servers).await);
+        }
+        for _ in REPLICAS {
+            processes.push(Process::replica(&primary, &servers).await);
+        }
+        Self {
+            primary,
+            standby,
+            primary_place: 0,
+            load: Load::start(&processes, checker),
+            processes,
+        }
+    }
+
+    async fn wait_until_recovered(&self) {
+        self.load.wait_until_answered().await;
+        wait_for_next_round(&self.primary).await;
+    }
+
+    /// Injects the fault, and returns when it is over.
+    async fn inject(&mut self, fault: Fault) {
+        match fault {
+            Fault::Kill(process) => self.processes[process].replace().await,
+            Fault::Pause(process, duration) => {
+                let program = &self.processes[process].program;
+                program.signal(Signal::SIGSTOP);
+                sleep(duration).await;
+                program.signal(Signal::SIGCONT);
+            }
+            Fault::Network(process, network_fault, duration) => {
+                let process = &self.processes[process];
+                process.set_network_fault(network_fault);
+                sleep(duration).await;
+                process.set_network_fault(NetworkFault::None);
+            }
+            Fault::LockUsers(duration) => {
+                let mut blocker = self.primary.superuser().await;
+                let lock = "set idle_in_transaction_session_timeout = 0; begin; lock table users";
+                sql::run(&mut blocker, lock).await;
+                sleep(duration).await;
+                close(blocker).await;
+            }
+            Fault::CrashPrimary => {
+                let mut server = self.primary.server.lock().await;
+                server.crash();
+                server.start_again().unwrap();
+            }
+            Fault::Promote(delay) => {
+                self.primary.server.lock().await.crash();
+                sleep(delay).await;
+                self.standby.promote().await;
+                std::mem::swap(&mut self.primary, &mut self.standby);
+                self.wait_until_recovered().await;
+                self.standby = self.primary.standby().await;
+                let port = self.standby.port().await;
+                for process in &self.processes {
+                    process.proxies[self.primary_place].redirect_to(port);
+                }
+                self.primary_place = 1 - self.primary_place;
+            }
+        }
+    }
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    env::var(name).map_or(default, |text| text.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_faults_break_no_promise() {
+    let seed = setting("FAULT_SEED", 4_000);
+    println!("FAULT_SEED={seed}; processes {WORKERS:?} are workers, {REPLICAS:?} replicas");
+    let mut random = StdRng::seed_from_u64(seed);
+    let database = TestDatabase::with_own_server().await;
+    database.seed(1_000).await;
+    let checker = Checker::install(&database).await;
+    let mut run = Run::start(&checker, database).await;
+    run.wait_until_recovered().await;
+    let (began, mut faults) = (Instant::now(), 0);
+    for _ in 0..setting("FAULT_DECKS", 1) {
+        for fault in draw_deck(&mut random) {
+            println!("{:>6.1} s  {fault:?}", began.elapsed().as_secs_f64());
+            let before = run.load.counts();
+            run.inject(fault).await;
+            let is_affected = |replica| fault.affects(replica);
+            run.load.assert_others_answered(&before, is_affected).await;
+            run.wait_until_recovered().await;
+            faults += 1;
+        }
+    }
+    drop(run.load);
+    for process in &mut run.processes {
+        let status = process.program.stop().await;
+        assert!(status.success(), "{status}: {}", process.program.output());
+    }
+    let report = checker.report(&run.primary).await;
+    println!("{report}");
+    assert!(
+        report.is_clean() && report.rounds > faults,
+        "FAULT_SEED={seed}: {report}"
+    );
+}

@@ -1,0 +1,77 @@
+//! Metrics that every program has, and the text formats of all.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::{BUILD_LABELS, logs};
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Registers the metrics that every program has: its build, and the log lines that it dropped.
+pub fn register_common(registry: &mut Registry) {
+    registry.register("build", "The running program", Info::new(BUILD_LABELS));
+    registry.register_collector(Box::new(LogLinesDropped));
+}
+
+#[derive(Debug)]
+struct LogLinesDropped;
+
+impl Collector for LogLinesDropped {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let counter = ConstCounter::new(logs::dropped_lines());
+        counter.encode(encoder.encode_descriptor(
+            "log_lines_dropped",
+            "Log lines that could not be written, or waited too long for a reader",
+            None,
+            counter.metric_type(),
+        )?)
+    }
+}
+
+/// All metrics of a registry, with their content type: OpenMetrics for a scraper whose `Accept`
+/// names it, as Prometheus' own does, and Prometheus' text format 0.0.4 for all others.
+///
+/// # Panics
+/// Never: writing to a string cannot fail.
+#[must_use]
+pub fn encode(registry: &Registry, accept: Option<&str>) -> (&'static str, String) {
+    let mut open_metrics = String::new();
+    text::encode(&mut open_metrics, registry).expect("writing to a string cannot fail");
+    if accept.is_some_and(|accept| accept.contains("application/openmetrics-text")) {
+        (OPEN_METRICS, open_metrics)
+    } else {
+        (PROMETHEUS_TEXT, to_prometheus_text(&open_metrics))
+    }
+}
+
+/// The older format names the samples of counters and infos as they are, suffix included. It knows
+/// no infos, units or end mark.
+fn to_prometheus_text(open_metrics: &str) -> String {
+    let mut text = String::new();
+    for line in open_metrics.lines() {
+        let words: Vec<_> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", keyword @ ("HELP" | "TYPE"), name, rest] => {
+                let is_a = |kind| open_metrics.contains(&format!("# TYPE {name} {kind}\n"));
+                let (suffix, kind) = if is_a("counter") {
+                    ("_total", "counter")
+                } else if is_a("info") {
+                    ("_info", "gauge")
+                } else {
+                    ("", rest)
+                };
+                let rest = if keyword == "TYPE" { kind } else { rest };
+                text.extend(["# ", keyword, " ", name, suffix, " ", rest, "\n"]);
+            }
+            ["#", ..] => {}
+            _ => text.extend([line, "\n"]),
+        }
+    }
+    text
+}
