@@ -104,9 +104,9 @@ impl Database {
     /// is left of `limit`.
     ///
     /// # Errors
-    /// [`Error::Url`] if its file has become bad; else [`Error::Connect`] with an error for each server: [`Error::Timeout`] after its share;
-    /// [`Error::Unavailable`] or [`Error::Unusable`] if it does not fit; otherwise the error of the
-    /// network or the server.
+    /// [`Error::Url`] if its file has become bad; otherwise [`Error::Connect`] with an error for each
+    /// server: [`Error::Timeout`] after its share, [`Error::Unavailable`] or [`Error::Unusable`] if
+    /// it does not fit, or the error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
         let deadline = Instant::now() + limit;
         let servers = match &self.file {
