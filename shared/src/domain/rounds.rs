@@ -5,8 +5,8 @@
 //! it writes. A worker that was paused or cut off in between has lost its transaction by the time
 //! another worker holds the lock. Every time is the database's.
 //!
-//! That clock may be wrong. A fence in the future counts only within [`CLOCK_TOLERANCE`]. The next
-//! round of a tick deletes rounds that are further ahead, and its [`Outcome`] says so.
+//! That clock may be wrong. A fence in the future counts only if it is a minute ahead at most. The
+//! next round of a tick deletes rounds that are further ahead, and its [`Outcome`] says so.
 
 mod statements;
 
@@ -68,8 +68,8 @@ pub enum Outcome {
         /// The round.
         round: Round,
         /// How far ahead of the clock the newest of the rounds was that this one has deleted. `None`
-        /// unless some were further ahead than the tolerance: the database's clock was ahead before,
-        /// or is behind now.
+        /// unless some were more than a minute ahead: the database's clock was ahead before, or is
+        /// behind now.
         clock_was_ahead: Option<TimeDelta>,
     },
     /// No round is due: the latest tick's is done, or there has been no tick yet. Holds the newest

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use shared::db::Error;
 use shared::db::schema::migrate;
+use shared::db::{Error, close};
 use shared::domain::MinPoints;
 use shared::domain::last_query::message::{self, HOLDING_ROW, RELEASING_EARLY, send};
 use shared::domain::last_query::{Answer, ChainSession};
 use shared::domain::users::User;
-use sqlx::{AssertSqlSafe, Executor as _, PgConnection, raw_sql};
+use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
 use testkit::{TestDatabase, eventually};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
@@ -62,13 +62,17 @@ async fn an_answer_touches_few_pages_whatever_minimum_statistics_and_dead_rows_t
         }
     }
     let mut dump = database.connect(&database.owner).await;
-    dump.execute("begin isolation level repeatable read; table last_query")
-        .await
-        .unwrap();
+    raw_sql(
+        "set idle_in_transaction_session_timeout = 0; \
+         begin isolation level repeatable read; table last_query",
+    )
+    .execute(&mut dump)
+    .await
+    .unwrap();
     for _ in 0..8_000 {
         api.answer().await.unwrap();
     }
-    dump.execute("commit").await.unwrap();
+    close(dump).await;
     database.run("vacuum last_query").await;
     let pages = count_pages(api.session()).await;
     assert!(pages <= 30, "{pages} pages");
