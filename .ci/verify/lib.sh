@@ -83,7 +83,7 @@ install_python_packages() {
     PATH=$environment/bin:$PATH
 }
 
-# Starts a launcher, with more arguments, and waits until its database is there.
+# Starts a launcher, with more arguments, and waits until it is ready.
 start_launcher() {
     start launcher env LISTEN=127.0.0.1:0 "$programs/max-two" --replicas 1 --data-dir "$work/data" "$@"
     wait_until grep -q "^Max Two is ready: " "$work/launcher.log"

@@ -9,7 +9,7 @@ mod session;
 
 use std::fmt;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
@@ -46,25 +46,27 @@ impl Database {
     /// When the URL is not valid, or a file of certificates that it names can't be read. The error
     /// repeats no value of the URL but the file's name.
     pub fn parse(url: &str, application_name: &str) -> Result<Self, BadUrl> {
-        Ok(Self {
-            servers: database_url::parse(url)?,
-            file: None,
-            application_name: application_name.to_owned(),
-            statement_timeout: None,
-        })
+        Ok(Self::new(database_url::parse(url)?, application_name))
     }
 
     /// Reads the URL from a file, now and for each new session, so that a password can be changed.
     ///
     /// # Errors
     /// As for [`Self::parse`], or when the file can't be read. The error names it.
-    pub fn read(file: PathBuf, application_name: &str) -> Result<Self, BadUrl> {
+    pub fn read(file: &Path, application_name: &str) -> Result<Self, BadUrl> {
         Ok(Self {
-            servers: database_url::read(&file)?,
-            file: Some(file),
+            file: Some(file.to_owned()),
+            ..Self::new(database_url::read(file)?, application_name)
+        })
+    }
+
+    fn new(servers: Vec<PgConnectOptions>, application_name: &str) -> Self {
+        Self {
+            servers,
+            file: None,
             application_name: application_name.to_owned(),
             statement_timeout: None,
-        })
+        }
     }
 
     /// The same database, with a limit that the server enforces for every statement.
@@ -76,20 +78,23 @@ impl Database {
         }
     }
 
-    /// What is not secure about a connection to a server on another machine: only
-    /// `sslmode=verify-full` encrypts and authenticates the server. `None` if there is no risk.
+    /// Whether all connections to other machines are encrypted and authenticate the server, which
+    /// only `sslmode=verify-full` does.
     #[must_use]
-    pub fn tls_warning(&self) -> Option<&'static str> {
-        self.servers.iter().find_map(tls_warning)
+    pub fn is_secure(&self) -> bool {
+        self.servers.iter().all(|server| {
+            matches!(server.get_ssl_mode(), PgSslMode::VerifyFull) || is_local(server)
+        })
     }
 
-    /// Logs [`Self::tls_warning`], if there is one.
+    /// Logs a warning unless the database [is secure](Self::is_secure).
     pub fn warn_about_tls(&self) {
-        if let Some(risk) = self.tls_warning() {
+        if !self.is_secure() {
             warn!(
                 event = "tls_insecure",
-                "the database connection is not secure: {risk}; \
-                 set sslmode=verify-full, and sslrootcert to the server's certificate authority"
+                "the database connection is not secure: passwords may be sent in the clear, or to \
+                 any server; set sslmode=verify-full, and sslrootcert to the server's certificate \
+                 authority"
             );
         }
     }
@@ -100,8 +105,8 @@ impl Database {
     ///
     /// # Errors
     /// [`Error::Url`] if its file has become bad; else [`Error::Connect`] with an error for each server: [`Error::Timeout`] after its share;
-    /// [`Error::Standby`], [`Error::ReadOnly`] or [`Error::Pooled`] if it does not fit; otherwise
-    /// the error of the network or the server.
+    /// [`Error::Unavailable`] or [`Error::Unusable`] if it does not fit; otherwise the error of the
+    /// network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
         let deadline = Instant::now() + limit;
         let servers = match &self.file {
@@ -183,25 +188,14 @@ fn name(server: &PgConnectOptions) -> String {
     }
 }
 
-/// See [`Database::tls_warning`].
-fn tls_warning(server: &PgConnectOptions) -> Option<&'static str> {
+/// Whether the server is on this machine.
+fn is_local(server: &PgConnectOptions) -> bool {
     let host = server.get_host();
     let is_loopback = |address: IpAddr| address.is_loopback();
-    let local = server.get_socket().is_some()
+    server.get_socket().is_some()
         || host.starts_with('/')
         || host == "localhost"
-        || host.parse().is_ok_and(is_loopback);
-    match server.get_ssl_mode() {
-        PgSslMode::VerifyFull => None,
-        _ if local => None,
-        PgSslMode::VerifyCa => {
-            Some("any server with a certificate of the same authority is accepted")
-        }
-        PgSslMode::Require => Some("it is encrypted, but any server is accepted"),
-        PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => {
-            Some("passwords and answers may be sent in the clear, and any server is accepted")
-        }
-    }
+        || host.parse().is_ok_and(is_loopback)
 }
 
 /// Runs a database operation with a timeout. After [`Error::Timeout`] the session is in an

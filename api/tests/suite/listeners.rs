@@ -6,9 +6,10 @@ use std::thread;
 
 use nix::libc;
 use tempfile::NamedTempFile;
-use testkit::{Client, Program, TestDatabase, eventually};
+use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
+use tokio::time::timeout;
 
 use crate::program;
 
@@ -51,7 +52,9 @@ fn replica_with_sockets(
 
 async fn assert_public(address: SocketAddr) {
     let client = Client::new(address);
-    eventually("it answers", async || client.get("/").await.status == 200).await;
+    let answered = eventually("it answers", async || client.get("/").await.status == 200);
+    // A connection that is never accepted has no end.
+    timeout(TEST_TIMEOUT, answered).await.unwrap();
     assert_eq!(client.get("/metrics").await.status, 404);
 }
 
@@ -80,7 +83,8 @@ async fn sockets_passed_by_systemd_are_known_by_their_names() {
     for names in ["http:admin:canary", "canary:canary:canary"] {
         let names = names.replace("canary:", "canary.socket:");
         let (mut replica, _, log) = replica_with_sockets(&database, &names);
-        assert_eq!(replica.wait().await.unwrap().code(), Some(1), "{names}");
+        let status = timeout(TEST_TIMEOUT, replica.wait()).await.unwrap();
+        assert_eq!(status.unwrap().code(), Some(1), "{names}");
         let log = std::fs::read_to_string(log).unwrap();
         assert!(log.contains("canary"), "{log}");
     }

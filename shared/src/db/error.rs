@@ -33,35 +33,12 @@ pub enum Error {
     /// A table that must have one row has none: somebody deleted it.
     #[error("the only row of {0} is missing")]
     RowMissing(&'static str),
-    /// The server is in recovery. It may be promoted, or connections may soon lead to the primary.
-    #[error("the database is a standby, which can't be written to")]
-    Standby,
-    /// The server is a primary whose transactions are read-only by default, as some managed
-    /// services make it when its disk is full.
-    #[error("the database is read-only: its default_transaction_read_only is on")]
-    ReadOnly,
-    /// A pooler between this program and the server drops the settings of the session.
-    #[error(
-        "the database is behind a pooler that drops session settings, such as PgBouncer or RDS Proxy: \
-         point DATABASE_URL at the server itself, this program needs one session only"
-    )]
-    Pooled,
-    /// The server is older than Postgres 15.
-    #[error("the database's Postgres is too old: Max Two needs 15 or newer")]
-    TooOld,
-    /// The server's certificate can't be used whoever has signed it. Openssl's `req -x509` makes the
-    /// first kind, and Citus makes the last one for a server without `ssl`.
-    #[error(
-        "the server's certificate {0}: it must be of X.509 version 3, have the host's name or address \
-         as subjectAltName, and be signed by an authority of sslrootcert without being one (CA:FALSE)"
-    )]
-    Certificate(&'static str),
-    /// The connection was closed before a session began.
-    #[error(
-        "the connection was closed before a session began: a load balancer without a server behind \
-         it does so, or the port is not that of Postgres"
-    )]
-    Closed,
+    /// The server can't be used now, for this reason, but may be again without any action.
+    #[error("{0}")]
+    Unavailable(&'static str),
+    /// The server can't be used, for this reason, until an operator acts.
+    #[error("{0}")]
+    Unusable(String),
     /// Any other error of the server or the driver. The message holds no values of ours: a server
     /// puts those into the detail, which `Display` leaves out.
     // Not a `source`: sqlx's message already includes its causes.
@@ -82,13 +59,8 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Connect(errors) => errors.iter().all(|failed| failed.error.is_transient()),
-            Self::Timeout(_) | Self::Standby | Self::ReadOnly | Self::Closed => true,
-            Self::Url(_)
-            | Self::Schema(_)
-            | Self::RowMissing(_)
-            | Self::Pooled
-            | Self::TooOld
-            | Self::Certificate(_) => false,
+            Self::Timeout(_) | Self::Unavailable(_) => true,
+            Self::Url(_) | Self::Unusable(_) | Self::Schema(_) | Self::RowMissing(_) => false,
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => {
                     error.code().is_some_and(|code| is_transient_state(&code))
@@ -124,28 +96,47 @@ impl Error {
             .is_some_and(|error| error.code().as_deref() == Some(LOCK_NOT_AVAILABLE))
     }
 
-    /// Classifies an error of connecting. A pooler rejects our session settings: PgBouncer with a
-    /// protocol violation, RDS Proxy with a feature that it does not support. Postgres 13 and older
-    /// do not know one of them.
+    /// A pooler between this program and the server drops or rejects the session's settings.
+    pub(super) fn pooled() -> Self {
+        Self::Unusable(
+            "the database is behind a pooler that drops session settings, such as PgBouncer or RDS \
+             Proxy: point DATABASE_URL at the server itself, this program needs one session only"
+                .to_owned(),
+        )
+    }
+
+    /// The server is older than what the programs need.
+    pub(super) fn too_old() -> Self {
+        let reason = "the database's Postgres is too old: Max Two needs 15 or newer";
+        Self::Unusable(reason.to_owned())
+    }
+
+    /// Classifies an error of connecting.
     pub(super) fn on_connect(error: sqlx::Error) -> Self {
         let rejects = |code: &str, part: &str| {
             error.as_database_error().is_some_and(|error| {
                 error.code().as_deref() == Some(code) && error.message().contains(part)
             })
         };
+        // PgBouncer, RDS Proxy
         if rejects("08P01", "unsupported startup parameter")
             || rejects("0A000", "command-line options")
         {
-            return Self::Pooled;
+            return Self::pooled();
         }
+        // A parameter that Postgres 13 does not know.
         if rejects("42704", "\"idle_session_timeout\"") {
-            return Self::TooOld;
+            return Self::too_old();
         }
         let text = error.to_string();
         // With TLS, sqlx reads nothing as a byte of zero.
         if text.contains("response from SSLRequest: 0x00") || text.contains("got 0 bytes at EOF") {
-            return Self::Closed;
+            return Self::Unavailable(
+                "the connection was closed before a session began: a load balancer without a server \
+                 behind it does so, or the port is not that of Postgres",
+            );
         }
+        // Openssl's `req -x509` makes the first kind, and Citus the last one where `ssl` is off.
         let certificate = [
             ("CaUsedAsEndEntity", "is an authority's own"),
             ("is not valid for any names", "has no name"),
@@ -155,7 +146,11 @@ impl Error {
             .into_iter()
             .find(|(part, _)| text.contains(part))
         {
-            Some((_, problem)) => Self::Certificate(problem),
+            Some((_, problem)) => Self::Unusable(format!(
+                "the server's certificate {problem}: it must be of X.509 version 3, have the host's \
+                 name or address as subjectAltName, and be signed by an authority of sslrootcert \
+                 without being one (CA:FALSE)"
+            )),
             None => Self::Database(error),
         }
     }

@@ -30,14 +30,6 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// When a migration fails or does not get its locks, the role may not create tables, or the
 /// database has migrations that this program does not know.
 pub async fn migrate(session: &mut Session) -> Result<(), Error> {
-    migrate_within(session, RETRY_TIMEOUT).await
-}
-
-/// Like [`migrate`], but tries for `limit` to get its locks.
-///
-/// # Errors
-/// As for [`migrate`].
-pub async fn migrate_within(session: &mut Session, limit: Duration) -> Result<(), Error> {
     // Queries wait behind a lock that a migration waits for. The limit holds for sqlx's own lock
     // too: a statement that waits has a snapshot, and while an old snapshot is open, `users` grows.
     sqlx::query!("set lock_timeout = '200ms'")
@@ -56,14 +48,14 @@ pub async fn migrate_within(session: &mut Session, limit: Duration) -> Result<()
         sqlx::query!("select pg_advisory_unlock_all()")
             .execute(&mut *session)
             .await?;
-        if !error.is_lock_timeout() || started_at.elapsed() >= limit {
+        if !error.is_lock_timeout() || started_at.elapsed() >= RETRY_TIMEOUT {
             return Err(error);
         }
         if !is_logged {
             is_logged = true;
             warn!(
                 event = "migration_waiting",
-                limit_seconds = limit.as_secs(),
+                limit_seconds = RETRY_TIMEOUT.as_secs(),
                 "other sessions use a table that a migration changes, or migrate; retrying"
             );
         }

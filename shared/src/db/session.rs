@@ -59,21 +59,25 @@ pub(super) const PARAMETERS: [(&str, &str); 14] = [
 /// older than Postgres 17 would refuse a session that asks for it.
 ///
 /// # Errors
-/// [`Error::Pooled`], [`Error::TooOld`], [`Error::Standby`] or [`Error::ReadOnly`] if the server
-/// does not fit; otherwise when the statement fails.
+/// [`Error::Unavailable`] or [`Error::Unusable`] if the server does not fit; otherwise when the statement fails.
 pub(super) async fn initialize(session: &mut Session) -> Result<(), Error> {
     // Not prepared: a pooler may already hold another client's statement of that name.
     let server = raw_sql(include_str!("initialize_session.sql"))
         .fetch_one(session)
         .await?;
-    if !server.try_get::<bool, _>("is_own")? {
-        Err(Error::Pooled)
+    let is = |column: &str| server.try_get::<bool, _>(column);
+    if !is("is_own")? {
+        Err(Error::pooled())
     } else if server.try_get::<i32, _>("version")? < MIN_VERSION {
-        Err(Error::TooOld)
-    } else if server.try_get("is_standby")? {
-        Err(Error::Standby)
-    } else if server.try_get("is_read_only")? {
-        Err(Error::ReadOnly)
+        Err(Error::too_old())
+    } else if is("is_standby")? {
+        // It may be promoted, or connections may soon lead to the primary.
+        let reason = "the database is a standby, which can't be written to";
+        Err(Error::Unavailable(reason))
+    } else if is("is_read_only")? {
+        // As some managed services make a primary when its disk is full.
+        let reason = "the database is read-only: its default_transaction_read_only is on";
+        Err(Error::Unavailable(reason))
     } else {
         Ok(())
     }

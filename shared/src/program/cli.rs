@@ -15,7 +15,7 @@ use clap::error::ErrorKind;
 use clap::{Args, Command, Parser};
 use humantime::format_duration;
 
-use crate::db::{BadUrl, Database};
+use crate::db::Database;
 
 /// The exit status after a bad setting.
 const BAD_SETTING: u8 = 2;
@@ -127,13 +127,17 @@ impl DatabaseArgs {
     ///
     /// # Errors
     /// When there is no valid URL. The error names the setting and shows no part of the URL.
-    pub fn parse(&self, application_name: &str) -> Result<Database, DatabaseArgsError> {
-        match (&self.database_url, &self.database_url_file) {
-            (Some(url), _) => Database::parse(url, application_name)
-                .map_err(|error| error.of("DATABASE_URL").into()),
-            (None, Some(file)) => Ok(Database::read(file.clone(), application_name)?),
-            (None, None) => Err(DatabaseArgsError::Unset),
-        }
+    pub fn parse(&self, application_name: &str) -> Result<Database, String> {
+        let database = match (&self.database_url, &self.database_url_file) {
+            (Some(url), _) => {
+                Database::parse(url, application_name).map_err(|error| error.of("DATABASE_URL"))
+            }
+            (None, Some(file)) => Database::read(file, application_name),
+            (None, None) => {
+                return Err("neither DATABASE_URL nor DATABASE_URL_FILE is set".to_owned());
+            }
+        };
+        database.map_err(|error| error.to_string())
     }
 }
 
@@ -143,15 +147,4 @@ impl fmt::Debug for DatabaseArgs {
             .debug_struct("DatabaseArgs")
             .finish_non_exhaustive()
     }
-}
-
-/// Why [`DatabaseArgs`] hold no database.
-#[derive(Debug, thiserror::Error)]
-pub enum DatabaseArgsError {
-    /// Neither setting is set.
-    #[error("neither DATABASE_URL nor DATABASE_URL_FILE is set")]
-    Unset,
-    /// The URL is not valid, or its file can't be read.
-    #[error("{0}")]
-    Url(#[from] BadUrl),
 }

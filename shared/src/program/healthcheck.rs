@@ -30,14 +30,16 @@ pub fn run(admin: SocketAddr) -> ExitCode {
 /// # Errors
 /// When the address is unreachable or does not respond in time, the response is not HTTP, or its
 /// status is not 2xx.
-pub fn check(address: SocketAddr, path: &str) -> Result<(), CheckError> {
+pub fn check(address: SocketAddr, path: &str) -> io::Result<()> {
     let start = start_of_response(address, path).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => CheckError::Timeout(CHECK_TIMEOUT),
-        _ => CheckError::Io(error),
+        ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, "no response in time"),
+        _ => error,
     })?;
     match start.as_bytes() {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', b'2', ..] => Ok(()),
-        _ => Err(CheckError::Response(start)),
+        _ => Err(io::Error::other(format!(
+            "the response begins with {start:?}"
+        ))),
     }
 }
 
@@ -53,20 +55,6 @@ fn start_of_response(address: SocketAddr, path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&start).into_owned())
 }
 
-/// Why a health check failed.
-#[derive(Debug, thiserror::Error)]
-pub enum CheckError {
-    /// There was no response in time.
-    #[error("no response within {0:?}")]
-    Timeout(Duration),
-    /// The address is unreachable, or the connection broke.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// It begins like this: with another status, or it is not HTTP.
-    #[error("the response begins with {0:?}")]
-    Response(String),
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
@@ -76,48 +64,23 @@ mod tests {
 
     #[test]
     fn only_a_2xx_response_in_time_passes_also_on_a_listener_on_all_addresses() {
-        for (listen, response, expected) in [
-            (
-                "0.0.0.0:0",
-                "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n",
-                None,
-            ),
-            ("[::]:0", "HTTP/1.1 204 No Content\r\n\r\n", None),
-            ("127.0.0.1:0", "HTTP/1.1 302 Found\r\n", Some("302")),
-            (
-                "127.0.0.1:0",
-                "HTTP/1.1 503 Service Unavailable\r\n",
-                Some("503"),
-            ),
-            ("127.0.0.1:0", "SSH-2.0-server\r\n", Some("SSH")),
-            ("127.0.0.1:0", "", Some("no response within 1s")),
+        for (response, is_healthy) in [
+            ("HTTP/1.1 204 No Content\r\n", true),
+            ("HTTP/1.1 302 Found\r\n", false),
+            ("SSH-2.0-server\r\n", false),
+            ("", false),
         ] {
-            let listener = TcpListener::bind(listen).expect("there is a free port");
+            let listener = TcpListener::bind("0.0.0.0:0").expect("there is a free port");
             let address = listener.local_addr().expect("it is bound");
-            thread::scope(|scope| {
-                let server = scope.spawn(move || {
-                    let (mut stream, _) = listener.accept().expect("a client connects");
-                    let mut request = [0; 1024];
-                    let length = stream.read(&mut request).expect("it sends a request");
-                    let request = String::from_utf8_lossy(&request[..length]);
-                    assert!(
-                        request.starts_with("GET /readyz HTTP/1.1\r\nHost: "),
-                        "{request}"
-                    );
-                    stream
-                        .write_all(response.as_bytes())
-                        .expect("it reads the response");
-                    // Held open: a response ends where its head says, or not at all.
-                    stream
-                });
-                let result = check(address, "/readyz");
-                drop(server.join().expect("the request was a GET"));
-                match (result, expected) {
-                    (Ok(()), None) => {}
-                    (Err(error), Some(part)) if error.to_string().contains(part) => {}
-                    (result, _) => panic!("{response:?}: {result:?}"),
-                }
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept()?;
+                stream.write_all(response.as_bytes())?;
+                // Held open until the check ends.
+                io::copy(&mut stream, &mut io::sink())
             });
+            let result = check(address, "/readyz");
+            assert_eq!(result.is_ok(), is_healthy, "{response:?}: {result:?}");
+            let _ = server.join();
         }
     }
 }

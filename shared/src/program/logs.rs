@@ -39,12 +39,7 @@ pub enum LogFormat {
 /// When `RUST_LOG` is not valid.
 pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuard, BadFilters> {
     let is_terminal = stderr().is_terminal();
-    let filters = env::var("RUST_LOG")
-        .ok()
-        // Orchestrators pass a variable that was left blank as an empty one.
-        .filter(|filters| !filters.trim().is_empty())
-        .unwrap_or_else(|| default_filters.to_owned());
-    let filter = parse(&filters).map_err(BadFilters)?;
+    let filter = filters(default_filters).map_err(BadFilters)?;
     let queue = QUEUE.get_or_init(|| LogQueue::start(stderr()));
     let lines = fmt::layer()
         // It would print its own errors, and panic where standard error can't be written.
@@ -70,15 +65,18 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuar
     Ok(LogGuard(()))
 }
 
-/// Parses a level, or `target=level`, or several of them with commas in between.
-fn parse(filters: &str) -> Result<Targets, ParseError> {
-    // An empty one would be read as `error`.
-    let filters: Vec<_> = filters
-        .split(',')
-        .map(str::trim)
+/// The filters of `RUST_LOG`: a level, or `target=level`, or several of them with commas in between.
+fn filters(default: &str) -> Result<Targets, ParseError> {
+    // Empty ones would be read as `error`. Orchestrators pass a variable that was left blank so.
+    let filters = env::var("RUST_LOG").unwrap_or_default();
+    let filters = filters.split(',').map(str::trim);
+    match &*filters
         .filter(|filter| !filter.is_empty())
-        .collect();
-    filters.join(",").parse()
+        .collect::<Vec<_>>()
+    {
+        [] => default.parse(),
+        filters => filters.join(",").parse(),
+    }
 }
 
 /// Whether `NO_COLOR` is unset or empty (<https://no-color.org>).

@@ -1,11 +1,10 @@
-//! A migration while a long transaction reads its table: queries pass, and an attempt that gets no
-//! lock changes nothing.
+//! A migration while a long transaction reads its table: queries pass, and it tries again.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use shared::db::schema::{migrate, migrate_within};
+use shared::db::schema::migrate;
 use sqlx::raw_sql;
 use testkit::{TestDatabase, eventually};
 use tokio::time::timeout;
@@ -37,12 +36,6 @@ async fn a_migration_lets_queries_pass_while_a_long_transaction_reads_its_table(
     let mut first = database.connect(&database.owner).await;
     let mut second = database.connect(&database.owner).await;
 
-    let error = migrate_within(&mut first, Duration::ZERO)
-        .await
-        .unwrap_err();
-    assert!(error.is_lock_timeout(), "{error}");
-    assert!(!database.value::<bool>(is_migrated).await);
-
     let mut api = database.connect(&database.api).await;
     let queries = tokio::spawn(async move {
         loop {
@@ -69,7 +62,6 @@ async fn a_migration_lets_queries_pass_while_a_long_transaction_reads_its_table(
         .await;
         raw_sql("commit").execute(&mut dump).await.unwrap();
     };
-    // The session that gave up still lives, and holds no lock that keeps the other from its turn.
     let (first, second, ()) = tokio::join!(
         migrate(&mut first),
         migrate(&mut second),

@@ -102,7 +102,7 @@ async fn the_file_of_a_url_is_read_anew_for_each_session() {
     let file = NamedTempFile::new().unwrap();
     let write = |text: &str| fs::write(file.path(), text).unwrap();
     write(&format!("{}\n", server.api));
-    let database = Database::read(file.path().to_owned(), "test").unwrap();
+    let database = Database::read(file.path(), "test").unwrap();
     let connect = || database.connect(Duration::from_secs(10));
     connect().await.unwrap();
     // As while a password is changed. The programs try again.

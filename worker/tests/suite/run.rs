@@ -171,7 +171,10 @@ async fn a_worker_waits_for_a_database_that_is_away_or_has_crashed() {
     database.server.lock().await.start_again().unwrap();
     program.wait_for_event("round_done").await;
     assert!(admin.get("/readyz").await.status.is_success());
-    database.crash_and_restart().await;
+    let mut server = database.server.lock().await;
+    server.crash();
+    server.start_again().unwrap();
+    drop(server);
     let rounds = "select count(*) from rounds";
     let before: i64 = database.value(rounds).await;
     eventually("rounds go on", async || {

@@ -212,7 +212,7 @@ mod tests {
             ),
             (
                 "usr/local/opt/shim",
-                "echo 'no version is set' >&2; exit 126",
+                "echo 'postgres (PostgreSQL) 18.1'; exit 126",
             ),
         ] {
             let bin = root.path().join(folder).join("bin");

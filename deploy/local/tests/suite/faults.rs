@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -79,6 +79,7 @@ async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
     let mut other = Command::new("sleep")
         .arg("600")
         .uid(account)
+        .stdout(Stdio::null())
         .spawn()
         .unwrap();
     let (_, rest) = pid_file.split_once('\n').unwrap();

@@ -46,12 +46,10 @@ struct Move {
 
 /// The row that `read.sql` returns.
 #[derive(FromRow)]
-struct TwoUsers {
+struct Shown {
     // The mark makes the compile-time check take this field's type.
-    #[sqlx(rename = "first: _")]
-    first: Option<Json<User>>,
-    #[sqlx(rename = "second: _")]
-    second: Option<Json<User>>,
+    #[sqlx(rename = "users!: _")]
+    users: Json<Vec<User>>,
 }
 
 /// Prepares the statements of both messages in a session, and verifies that they work: runs them
@@ -66,7 +64,7 @@ pub async fn prepare(session: &mut Session) -> Result<(), Error> {
     // sqlx checks no message of several statements. So their texts are checked here at compile
     // time, against the schema and the structs that `send` decodes their rows into.
     let move_chain = query_file_as!(Move, "src/domain/last_query/move.sql").sql();
-    let read_users = query_file_as!(TwoUsers, "src/domain/last_query/read.sql").sql();
+    let read_users = query_file_as!(Shown, "src/domain/last_query/read.sql").sql();
     let settle = query_file!("src/domain/last_query/settle.sql").sql();
     raw_sql(AssertSqlSafe(format!(
         "prepare move_chain as {}; prepare read_users as {}; prepare settle as {}",
@@ -92,14 +90,13 @@ pub async fn send(session: &mut Session, message: &'static str) -> Result<Answer
 
 /// Decodes the row of `move_chain` and that of `read_users`.
 fn decode(rows: &[PgRow]) -> Result<Answer, Error> {
-    let [moved, two_users] = rows else {
+    let [moved, shown] = rows else {
         return Err(Error::RowMissing("settings or last_query"));
     };
     let moved = Move::from_row(moved)?;
-    let two_users = TwoUsers::from_row(two_users)?;
-    let users = [two_users.first, two_users.second];
+    let Json(users) = Shown::from_row(shown)?.users;
     Ok(Answer {
-        users: users.into_iter().flatten().map(|Json(user)| user).collect(),
+        users,
         previous_at: moved.previous_at,
         queried_at: moved.queried_at,
     })
