@@ -161,6 +161,14 @@ impl TestDatabase {
         values
     }
 
+    /// Ends its server at once, like a crash, and starts it again.
+    pub async fn crash_and_restart(&self) {
+        let mut server = self.server.lock().await;
+        server.crash();
+        let started = tokio::task::block_in_place(|| server.start_again());
+        started.unwrap_or_else(|error| panic!("{error}"));
+    }
+
     /// Starts a synchronous standby of its server, and returns this database on the standby. From
     /// now on every commit waits for it. The server's open sessions end, so it must not be the
     /// shared one.

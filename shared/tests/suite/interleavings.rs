@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shared::db::Session;
+use shared::domain::last_query::message::{HOLDING_ROW, RELEASING_EARLY, send};
 use shared::domain::rounds::{Outcome, run_due};
 use shared::domain::users::Layout;
 use testkit::{TestDatabase, eventually, sql};
@@ -91,6 +92,22 @@ async fn the_lock_is_held_and_nothing_is_visible_until_all_of_a_round_is_committ
     let outcome = round.await.unwrap();
     assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
     assert_eq!(database.value::<i64>(renewed).await, 10);
+}
+
+#[tokio::test]
+async fn the_row_of_the_chain_stays_locked_until_the_users_are_read() {
+    for message in [HOLDING_ROW, RELEASING_EARLY] {
+        let database = TestDatabase::new().await;
+        let mut api = database.replica_session().await;
+        let mut other = database.superuser().await;
+        sql::run(&mut other, "begin; lock table settings").await;
+        let answering = tokio::spawn(async move { send(api.session(), message).await });
+        wait_for_sessions(&database, "max_two_api", "wait_event = 'relation'", 1).await;
+        let free = "select count(*) from (select from last_query for update skip locked) as free";
+        assert_eq!(database.value::<i64>(free).await, 0, "{message}");
+        sql::run(&mut other, "commit").await;
+        answering.await.unwrap().unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

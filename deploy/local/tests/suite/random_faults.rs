@@ -147,11 +147,7 @@ impl Run {
                 sleep(duration).await;
                 close(blocker).await;
             }
-            Fault::CrashPrimary => {
-                let mut server = self.primary.server.lock().await;
-                server.crash();
-                server.start_again().unwrap();
-            }
+            Fault::CrashPrimary => self.primary.crash_and_restart().await,
             Fault::Promote(delay) => {
                 self.primary.server.lock().await.crash();
                 sleep(delay).await;
