@@ -1,17 +1,14 @@
 //! The replica's metrics, for Prometheus. The edge counts responses. The coalescer observes
 //! batches, and how long queries took.
 
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use shared::program::{BUILD_LABELS, logs};
+use shared::program::metrics;
 use warp::http::StatusCode;
 
 /// A replica's metrics.
@@ -25,7 +22,6 @@ pub(crate) struct Metrics {
     waiting_queries: Gauge,
     connections: Gauge,
     database_up: Gauge,
-    log_lines_dropped: Counter,
 }
 
 /// The label `status`.
@@ -45,7 +41,6 @@ impl Metrics {
         let waiting_queries = Gauge::default();
         let connections = Gauge::default();
         let database_up = Gauge::default();
-        let log_lines_dropped = Counter::default();
         registry.register(
             "responses",
             "Responses on the public listener, by status",
@@ -87,12 +82,7 @@ impl Metrics {
             "Whether the database answers",
             database_up.clone(),
         );
-        registry.register(
-            "log_lines_dropped",
-            "Log lines that could not be written, or waited too long for a reader",
-            log_lines_dropped.clone(),
-        );
-        registry.register("build", "The running program", Info::new(BUILD_LABELS));
+        metrics::register_common(&mut registry);
         // The series of 200 and 503 exist from the start, because a rate misses the first increment
         // of a new series.
         let ok_responses = responses.get_or_create_owned(&status_label(StatusCode::OK));
@@ -106,7 +96,6 @@ impl Metrics {
             waiting_queries,
             connections,
             database_up,
-            log_lines_dropped,
         }
     }
 
@@ -137,17 +126,17 @@ impl Metrics {
         self.database_up.set(up.into());
     }
 
-    /// All metrics in the `OpenMetrics` text format. Some values are counted elsewhere, and read
-    /// here.
-    pub(crate) fn encode(&self, waiting_queries: usize, connections: usize) -> String {
+    /// All metrics, with their content type: see [`metrics::encode`]. Some values are counted
+    /// elsewhere, and read here.
+    pub(crate) fn encode(
+        &self,
+        accept: Option<&str>,
+        waiting_queries: usize,
+        connections: usize,
+    ) -> (&'static str, String) {
         self.waiting_queries.set(gauge_value(waiting_queries));
         self.connections.set(gauge_value(connections));
-        self.log_lines_dropped
-            .inner()
-            .store(logs::dropped_lines(), Ordering::Relaxed);
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
-        text
+        metrics::encode(&self.registry, accept)
     }
 }
 

@@ -23,7 +23,6 @@ use crate::response::response;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The OpenAPI description of the public listener.
 const OPENAPI: &[u8] = include_bytes!("../openapi.json");
@@ -63,7 +62,10 @@ pub(crate) fn admin(
     local_route(path!("livez"), livez, state)
         .or(local_route(path!("readyz"), readyz, state))
         .unify()
-        .or(local_route(path!("metrics"), metrics, state))
+        .or(path!("metrics")
+            .and(get_or_head())
+            .and(text_header("accept"))
+            .map(|accept| metrics(state, accept)))
         .unify()
         .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
         .unify()
@@ -87,11 +89,13 @@ fn openapi(_: &AppState) -> Response {
     ok_response(JSON, Bytes::from_static(OPENAPI))
 }
 
-fn metrics(state: &AppState) -> Response {
-    let text = state
-        .metrics
-        .encode(state.queue.len(), state.connections.len());
-    ok_response(OPEN_METRICS, text.into())
+fn metrics(state: &AppState, accept: Option<String>) -> Response {
+    let (content_type, text) = state.metrics.encode(
+        accept.as_deref(),
+        state.queue.len(),
+        state.connections.len(),
+    );
+    ok_response(content_type, text.into())
 }
 
 /// Queues a query, and returns its JSON body or the problem.
@@ -139,9 +143,15 @@ fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
     get().or(head()).unify()
 }
 
+/// A header of the request; `None` if there is none, or one that is no text.
+fn text_header(
+    name: &'static str,
+) -> impl Filter<Extract = (Option<String>,), Error = Rejection> + Copy {
+    warp::header::optional(name).or_else(|_| ready(Ok::<_, Rejection>((None,))))
+}
+
 /// The client's `traceparent` header; `None` if there is none, or an invalid or too long one.
 fn traceparent() -> impl Filter<Extract = (Option<String>,), Error = Rejection> + Copy {
-    warp::header::optional::<String>("traceparent")
+    text_header("traceparent")
         .map(|header: Option<String>| header.filter(|text| text.len() <= MAX_TRACEPARENT_LEN))
-        .or_else(|_| ready(Ok::<_, Rejection>((None,))))
 }

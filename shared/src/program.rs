@@ -24,7 +24,7 @@ use logs::LogFormat;
 
 /// The labels of each program's `build_info`. The revision is that of git, which a build may pass
 /// in `REVISION`.
-pub const BUILD_LABELS: [(&str, &str); 2] = [
+const BUILD_LABELS: [(&str, &str); 2] = [
     ("version", env!("CARGO_PKG_VERSION")),
     (
         "revision",

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use warp::http::StatusCode;
 use warp::reject::{MethodNotAllowed, Rejection};
-use warp::{Filter, Reply, get, head, path, reply};
+use warp::{Filter, Reply, get, head, header, path, reply};
 
 use crate::metrics::Metrics;
 
@@ -34,19 +34,18 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
             }
         }
     };
-    let metrics = move || {
-        reply::with_header(
-            metrics.encode(),
-            "content-type",
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )
+    let metrics = move |accept: Option<String>| {
+        let (content_type, text) = metrics.encode(accept.as_deref());
+        reply::with_header(text, "content-type", content_type)
     };
     let routes = path!("livez")
         // All of the worker runs in this thread, and each call to the database has a timeout. So a
         // response shows that the process lives.
         .map(|| "ok\n")
         .or(path!("readyz").map(readyz))
-        .or(path!("metrics").map(metrics))
+        .or(path!("metrics")
+            .and(header::optional("accept"))
+            .map(metrics))
         // hyper leaves out the body of a response to HEAD.
         .and(get().or(head()).unify())
         .recover(method_not_allowed);

@@ -1,18 +1,15 @@
-//! Counts outcomes of attempts, and encodes the worker's metrics as OpenMetrics. All times are the
-//! database's.
+//! The worker's metrics: outcomes of attempts, and rounds. All times are the database's.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use shared::domain::rounds::{Outcome, Round};
-use shared::program::{BUILD_LABELS, logs};
+use shared::program::metrics;
 
 /// Upper bounds of the histogram buckets for the duration of a round, in seconds.
 const DURATION_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
@@ -24,7 +21,6 @@ pub(crate) struct Metrics {
     duration: Histogram,
     last_round: Gauge<f64, AtomicU64>,
     database_up: Gauge,
-    log_lines_dropped: Counter,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -86,20 +82,13 @@ impl Metrics {
             "1 if the last attempt got an outcome from the database, 0 if it failed",
             database_up.clone(),
         );
-        let log_lines_dropped = Counter::default();
-        registry.register(
-            "log_lines_dropped",
-            "Log lines that could not be written, or waited too long for a reader",
-            log_lines_dropped.clone(),
-        );
-        registry.register("build", "The running program", Info::new(BUILD_LABELS));
+        metrics::register_common(&mut registry);
         Self {
             registry,
             attempts,
             duration,
             last_round,
             database_up,
-            log_lines_dropped,
         }
     }
 
@@ -137,14 +126,9 @@ impl Metrics {
         })
     }
 
-    /// All metrics in the OpenMetrics text format.
-    pub(crate) fn encode(&self) -> String {
-        self.log_lines_dropped
-            .inner()
-            .store(logs::dropped_lines(), Ordering::Relaxed);
-        let mut text = String::new();
-        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
-        text
+    /// All metrics, with their content type: see [`metrics::encode`].
+    pub(crate) fn encode(&self, accept: Option<&str>) -> (&'static str, String) {
+        metrics::encode(&self.registry, accept)
     }
 
     fn count(&self, outcome: &'static str) {

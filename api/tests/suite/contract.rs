@@ -144,8 +144,13 @@ async fn metrics_are_on_the_admin_listener_only() {
     let admin = admin(&mut program).await;
     let metrics = admin.get("/metrics").await;
     assert_eq!(metrics.status, 200);
+    // The format of a scraper that asks for none: it knows no infos, and names a counter in full.
+    let content_type = metrics.header("content-type");
+    assert_eq!(content_type, "text/plain; version=0.0.4; charset=utf-8");
     let text = metrics.text();
     for line in [
+        "# TYPE max_two_api_responses_total counter",
+        "# TYPE max_two_api_build_info gauge",
         "max_two_api_responses_total{status=\"200\"} 3",
         "max_two_api_responses_total{status=\"404\"} 2",
         "max_two_api_query_duration_seconds_count 3",

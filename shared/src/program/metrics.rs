@@ -75,3 +75,23 @@ fn to_prometheus_text(open_metrics: &str) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_scraper_gets_the_format_that_it_knows() {
+        let mut registry = Registry::with_prefix("max_two");
+        register_common(&mut registry);
+        let (content_type, text) = encode(&registry, Some("text/html, */*; q=0.1"));
+        assert_eq!(content_type, PROMETHEUS_TEXT);
+        assert!(text.contains("# TYPE max_two_build_info gauge\nmax_two_build_info{"));
+        assert!(text.contains("# TYPE max_two_log_lines_dropped_total counter\n"));
+        assert!(!text.contains("EOF"), "{text}");
+        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3";
+        let (content_type, text) = encode(&registry, Some(prometheus));
+        assert_eq!(content_type, OPEN_METRICS);
+        assert!(text.contains("# TYPE max_two_build info\n") && text.ends_with("# EOF\n"));
+    }
+}
