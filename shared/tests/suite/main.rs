@@ -6,7 +6,6 @@
     reason = "a test panics when it cannot continue"
 )]
 
-mod interleavings;
 mod last_query;
 mod refusals;
 mod roles;
