@@ -78,7 +78,7 @@ echo "-- the image"
 docker compose build >"$work/build.log" 2>&1 || { cat "$work/build.log"; fail "the image can't be built"; }
 
 before_cleanup() { docker compose down --volumes --timeout 1 >/dev/null 2>&1 || true; }
-show_logs() { docker compose logs --tail 5; }
+show_logs() { docker compose logs --tail 20; }
 
 echo "-- start"
 docker compose up --detach --no-build
@@ -89,7 +89,7 @@ has_targets_up() { curl -sf "http://$PUBLISH_PROMETHEUS/api/v1/query?query=sum(u
 wait_until has_targets_up 6
 
 echo "-- an upgrade under load, after one to an image whose replicas can't start"
-start load wrk -t1 -c32 -d600s --timeout 10s "http://$PUBLISH/"
+start load wrk -t1 -c8 -d600s --timeout 10s "http://$PUBLISH/"
 containers() { docker compose ps --all --format '{{.Image}} {{.Health}}' api worker | sort | uniq -c | xargs; }
 docker build --quiet --tag max-two:bad - >/dev/null <<DOCKERFILE
 FROM $IMAGE
