@@ -4,24 +4,27 @@
 -- The points are compared again, so that no user is shown that does not qualify, whatever wrote the
 -- row: a worker of an older release, or an operator.
 --
--- A worker of the release before writes the columns only, not `shown_users`. So the columns count
--- where both differ; also where fewer than two users qualify, which is rare. This release is the
--- last with such columns.
+-- A worker of the release before writes the columns of ids and points only. Where `shown_users` does
+-- not agree with them, it is older, and the columns count. This release is the last that has them.
 select
     case
-        when least(first_points, second_points) > min_points
-            and (shown_users -> 0 -> 'id')::bigint = first_user_id
-            and (shown_users -> 0 -> 'points')::integer = first_points
-            and (shown_users -> 1 -> 'id')::bigint = second_user_id
-            and (shown_users -> 1 -> 'points')::integer = second_points
-        then shown_users
+        when is_current and least(first_points, second_points) > min_points then shown_users
         else jsonb_path_query_array(
-            jsonb_build_array(
-                jsonb_build_object('id', first_user_id, 'points', first_points),
-                jsonb_build_object('id', second_user_id, 'points', second_points)
-            ),
+            case
+                when is_current then shown_users
+                else jsonb_build_array(
+                    jsonb_build_object('id', first_user_id, 'points', first_points),
+                    jsonb_build_object('id', second_user_id, 'points', second_points)
+                )
+            end,
             '$[*] ? (@.points > $min_points)',
             jsonb_build_object('min_points', min_points)
         )
     end as "users!: _"
 from settings
+cross join lateral (
+    select (
+        (shown_users -> 0 -> 'id')::bigint, (shown_users -> 0 -> 'points')::integer,
+        (shown_users -> 1 -> 'id')::bigint, (shown_users -> 1 -> 'points')::integer
+    ) is not distinct from (first_user_id, first_points, second_user_id, second_points) as is_current
+) as agreement
