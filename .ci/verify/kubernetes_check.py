@@ -86,7 +86,10 @@ def programs(folder, template):
     """Commands and variables are those of the program, and its ports are those that it listens on."""
     for container in containers(template):
         program, *arguments = container.get("command", [""])
+        if "max-two" not in container["image"]:
+            continue
         if not program.startswith("/usr/local/bin/max-two-"):
+            yield f"container {container['name']}: its command is no program of the image"
             continue
         outcome = subprocess.run([folder / Path(program).name, *arguments, "--help"], stdout=subprocess.PIPE)
         if outcome.returncode:
