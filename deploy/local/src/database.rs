@@ -6,9 +6,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use private_postgres::{Binaries, Server, is_accessible, roles};
-use shared::db::schema;
-use shared::db::{Database, Session, close};
+use private_postgres::{Binaries, is_accessible, roles};
+use shared::db::{Database, Session, close, schema};
 use tokio::task::spawn_blocking;
 use tracing::info;
 
@@ -46,7 +45,10 @@ pub(crate) async fn prepare(
         if !screen.show(&format!("{doing}: {owner:?}")) {
             info!(event = "database_url_used", database = ?owner, "{doing}");
         }
-        migrate(url).await?;
+        let mut session = connect(url).await?;
+        let migrated = schema::migrate(&mut session).await;
+        migrated.context("migrating the database")?;
+        close(session).await;
         return Ok(Urls {
             owner: url.clone(),
             worker: url.clone(),
@@ -68,35 +70,14 @@ pub(crate) async fn prepare(
         folder.display()
     ));
     let server = postgres.start(folder, binaries).await?;
-    set_up(server).await.context("setting up the database")?;
+    (roles::set_up(server, DATABASE_NAME).await).context("setting up the database")?;
+    server.write_url(roles::OWNER, DATABASE_NAME)?;
     Ok(Urls {
         owner: server.url(roles::OWNER, DATABASE_NAME),
         worker: server.url(roles::WORKER, DATABASE_NAME),
         api: server.url(roles::API, DATABASE_NAME),
         folder: Some(server.folder().to_owned()),
     })
-}
-
-/// Creates the roles, the database and its tables, as far as they are missing.
-async fn set_up(server: &Server) -> anyhow::Result<()> {
-    let mut session = connect(&server.url("postgres", "postgres")).await?;
-    roles::create(&mut session, server.password(), DATABASE_NAME).await?;
-    close(session).await;
-    server.write_url(roles::OWNER, DATABASE_NAME)?;
-    migrate(&server.url(roles::OWNER, DATABASE_NAME)).await?;
-    let mut session = connect(&server.url("postgres", DATABASE_NAME)).await?;
-    roles::grant(&mut session).await?;
-    close(session).await;
-    Ok(())
-}
-
-async fn migrate(url: &str) -> anyhow::Result<()> {
-    let mut session = connect(url).await?;
-    schema::migrate(&mut session)
-        .await
-        .context("migrating the database")?;
-    close(session).await;
-    Ok(())
 }
 
 /// A session with the database, in which nothing else is done at the same time.
