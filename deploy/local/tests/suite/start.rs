@@ -185,18 +185,13 @@ async fn data_are_opened_with_the_version_that_made_them() {
         ready(&mut program).await;
         assert!(program.stop().await.success());
     }
-    for (major, advice) in [
-        ("98", ["install Postgres 98", "POSTGRES_BIN"]),
-        ("13", ["needs 15 or newer", "were made by Postgres 13"]),
-    ] {
-        fs::write(data.join("cluster/PG_VERSION"), format!("{major}\n")).unwrap();
-        let mut program = start(&[newer]);
-        assert_eq!(program.wait().await.code(), Some(1));
-        let output = program.output();
-        let error = output.lines().last().unwrap();
-        for part in advice.iter().chain(&["--data-dir"]) {
-            assert!(error.contains(part), "{output}");
-        }
+    fs::write(data.join("cluster/PG_VERSION"), "98\n").unwrap();
+    let mut program = start(&[newer]);
+    assert_eq!(program.wait().await.code(), Some(1));
+    let output = program.output();
+    let error = output.lines().last().unwrap();
+    for part in ["made by Postgres 98", "POSTGRES_BIN", "--data-dir"] {
+        assert!(error.contains(part), "{output}");
     }
 }
 
