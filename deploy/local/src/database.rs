@@ -1,15 +1,12 @@
 //! Prepares the database: a private server's, or the one of `DATABASE_URL`.
 
 use std::env;
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use private_postgres::{Binaries, is_accessible, roles};
 use shared::db::{Database, Session, close, schema};
 use tokio::task::spawn_blocking;
-use tracing::info;
 
 use crate::CONNECT_TIMEOUT;
 use crate::postgres::Postgres;
@@ -42,9 +39,7 @@ pub(crate) async fn prepare(
         let owner = Database::parse(url, "max-two")?;
         // It may be set for another project, in which this is about to create tables.
         let doing = "migrating and seeding the database of DATABASE_URL";
-        if !screen.show(&format!("{doing}: {owner:?}")) {
-            info!(event = "database_url_used", database = ?owner, "{doing}");
-        }
+        screen.step(&format!("{doing}: {owner:?}"));
         let mut session = connect(url).await?;
         let migrated = schema::migrate(&mut session).await;
         migrated.context("migrating the database")?;
@@ -97,9 +92,6 @@ fn default_folder() -> anyhow::Result<PathBuf> {
     if is_accessible(&in_current)? {
         return Ok(in_current);
     }
-    // With `-` in place of `/`.
-    let bytes = current.as_os_str().as_bytes();
-    let words: Vec<_> = bytes[1..].split(|byte| *byte == b'/').collect();
-    let name = OsString::from_vec(words.join(&b'-'));
+    let name = current.to_string_lossy()[1..].replace('/', "-");
     Ok(Path::new("/var/lib/max-two").join(name))
 }

@@ -48,11 +48,7 @@ pub(crate) async fn launch(settings: Settings, screen: Screen) -> anyhow::Result
     let mut running = Running::default();
     let outcome = tokio::select! {
         outcome = run(&settings, screen, &mut running) => outcome,
-        _ = signals.next() => {
-            // The terminal has shown ^C, and the cursor stands behind it.
-            screen.show("");
-            Ok(())
-        }
+        _ = signals.next() => Ok(()),
     };
     screen.step("stopping");
     tokio::select! {
@@ -118,17 +114,18 @@ fn reserve(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
 /// Prints how to go on. A database's URL may hold a password, so it is not printed.
 fn print_ready(listen: SocketAddr, folder: Option<&Path>) {
     let ready = format_args!("Max Two is ready: http://{listen}/\n    curl http://{listen}/");
-    cli::print(&ready);
-    if let Some(folder) = folder {
-        let data = folder.display();
-        let file = shell_word(&folder.join(DATABASE_URL_FILE));
-        cli::print(&format_args!(
-            "Ctrl-C stops it. The next start goes on with the data in {data}\n\
-             Its database: psql \"$(cat {file})\""
-        ));
-    } else {
-        cli::print(&"Ctrl-C stops it.\nIts database: that of DATABASE_URL");
-    }
+    let next = folder.map_or_else(
+        || "Its database: that of DATABASE_URL".to_owned(),
+        |folder| {
+            let file = shell_word(&folder.join(DATABASE_URL_FILE));
+            let data = folder.display();
+            format!(
+                "The next start goes on with the data in {data}\n\
+                 Its database: psql \"$(cat {file})\""
+            )
+        },
+    );
+    cli::print(&format_args!("{ready}\nCtrl-C stops it. {next}"));
 }
 
 impl Running {
@@ -147,33 +144,31 @@ fn environment(
     own: &[(&'static str, &str)],
 ) -> Environment {
     let mut environment = vec![("DATABASE_URL", database_url), ("ADMIN_LISTEN", ANY_PORT)];
+    environment.extend(own);
     if screen.is_for_people() {
         environment.push(("RUST_LOG", screen.log_filters()));
     }
     let format = settings.log_format.as_ref();
     let format = format.and_then(ValueEnum::to_possible_value);
-    let format = format
-        .iter()
-        .map(|format| ("LOG_FORMAT", format.get_name()));
-    environment.extend(format.chain(own.iter().copied()));
+    environment.extend(
+        format
+            .iter()
+            .map(|format| ("LOG_FORMAT", format.get_name())),
+    );
     let owned = environment.into_iter();
-    owned.map(|(name, value)| (name, value.into())).collect()
+    owned
+        .map(|(name, value)| (name, value.to_owned()))
+        .collect()
 }
 
 /// Waits until a worker has done the latest due tick. Returns at once if the schedule has had none.
 async fn wait_for_first_round(owner: &str, schedule: &Schedule) -> anyhow::Result<()> {
     let mut session = connect(owner).await?;
-    let now = rounds::read_fence(&mut session)
-        .await?
-        .transaction_started_at;
-    if let Some(due) = schedule.latest_tick(now) {
-        while rounds::read_fence(&mut session)
-            .await?
-            .fence
-            .is_none_or(|fence| fence.tick_at < due)
-        {
-            sleep(POLL_INTERVAL).await;
-        }
+    let mut state = rounds::read_fence(&mut session).await?;
+    let due = schedule.latest_tick(state.transaction_started_at);
+    while state.fence.map(|fence| fence.tick_at) < due {
+        sleep(POLL_INTERVAL).await;
+        state = rounds::read_fence(&mut session).await?;
     }
     close(session).await;
     Ok(())
@@ -187,13 +182,13 @@ async fn wait_until_ready(listen: SocketAddr) {
     }
 }
 
-/// A path as one word for a shell; as bash and zsh read it if it holds bytes that can't be printed.
+/// A path as one word for a shell; as bash and zsh read it if it holds special characters.
 fn shell_word(path: &Path) -> String {
-    let is_plain =
-        |character: char| character.is_ascii_alphanumeric() || "/._-".contains(character);
-    match path.to_str() {
-        Some(path) if path.chars().all(is_plain) => path.to_owned(),
-        Some(path) => format!("'{}'", path.replace('\'', r"'\''")),
-        None => format!("$'{}'", path.as_os_str().as_bytes().escape_ascii()),
+    let bytes = path.as_os_str().as_bytes();
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    if bytes.iter().all(is_plain) {
+        path.display().to_string()
+    } else {
+        format!("$'{}'", bytes.escape_ascii())
     }
 }

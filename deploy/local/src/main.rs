@@ -19,6 +19,7 @@ use std::{env, io};
 use private_postgres::postgres_variables;
 use screen::Screen;
 use settings::{Settings, Subcommand};
+use shared::program::{cli, logs};
 use tokio::runtime::Runtime;
 use tracing::error;
 
@@ -26,7 +27,7 @@ use tracing::error;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    let settings = match shared::program::cli::parse::<Settings>() {
+    let settings = match cli::parse::<Settings>() {
         Ok(settings) => settings,
         Err(status) => return status,
     };
@@ -36,12 +37,12 @@ fn main() -> ExitCode {
         None => {}
     }
     let screen = Screen::new(&settings);
-    let _log = match shared::program::logs::start(settings.log_format, screen.log_filters()) {
+    let _log = match logs::start(settings.log_format, screen.log_filters()) {
         Ok(log) => log,
-        Err(error) => return shared::program::cli::bad_setting(&error),
+        Err(error) => return cli::bad_setting(&error),
     };
     if let Err(error) = settings.check() {
-        return shared::program::cli::bad_setting(&format_args!("{error:#}"));
+        return cli::bad_setting(&format_args!("{error:#}"));
     }
     // With DATABASE_URL they complete that URL, as in any other client.
     if settings.database_url.is_none()
@@ -61,10 +62,7 @@ fn main() -> ExitCode {
     match launched {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let line = format!("max-two failed: {error:#}");
-            if !screen.show(&line) {
-                error!("{line}");
-            }
+            error!("max-two failed: {error:#}");
             ExitCode::FAILURE
         }
     }

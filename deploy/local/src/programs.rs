@@ -1,6 +1,5 @@
 //! Starts the processes of worker and api, restarts those that die, and stops them.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -22,7 +21,7 @@ const RESTART_DELAY: Duration = Duration::from_secs(1);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The variables of a process, beside those that it inherits.
-pub(crate) type Environment = Vec<(&'static str, OsString)>;
+pub(crate) type Environment = Vec<(&'static str, String)>;
 
 /// Processes of this program that are restarted when they die, and stopped together.
 #[derive(Default)]

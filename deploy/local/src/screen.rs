@@ -36,17 +36,11 @@ impl Screen {
 
     /// Says what is being done.
     pub(crate) fn step(self, doing: &str) {
-        if !self.show(doing) {
-            info!("{doing}");
-        }
-    }
-
-    /// Shows a line to a person. False where it must be logged instead.
-    pub(crate) fn show(self, line: &str) -> bool {
         if self.is_for_people {
             // It fails when the terminal is gone, which is no reason to stop.
-            let _ = writeln!(stderr(), "{line}");
+            let _ = writeln!(stderr(), "{doing}");
+        } else {
+            info!("{doing}");
         }
-        self.is_for_people
     }
 }
