@@ -28,8 +28,6 @@ use crate::settings::Settings;
 
 /// How often to check a condition while waiting for it.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Any free port, for the admin listener of each process.
-const ANY_PORT: &str = "127.0.0.1:0";
 
 /// What runs, in the order of stopping.
 #[derive(Default)]
@@ -74,20 +72,26 @@ async fn run(settings: &Settings, screen: Screen, running: &mut Running) -> anyh
         .await
         .context("seeding")?;
     screen.step("waiting for the first round");
-    let own = [("SCHEDULE", &*settings.schedule.to_string())];
-    let environment = |url, own: &[_]| environment(settings, screen, url, own);
-    let workers = environment(&urls.worker, &own);
-    (running.workers).start(settings.workers, "worker", "worker", &workers)?;
+    let environment = environment(settings, screen, listen);
+    let Running {
+        workers, replicas, ..
+    } = running;
+    workers.start(
+        settings.workers,
+        "worker",
+        "worker",
+        &urls.worker,
+        &environment,
+    )?;
     wait_for_first_round(&urls.owner, &settings.schedule).await?;
     screen.step("starting the replicas");
-    let own = [
-        ("LISTEN", &*listen.to_string()),
-        ("REUSE_PORT", "true"),
-        // There is no load balancer that must notice the stop.
-        ("DRAIN_DELAY", "0s"),
-    ];
-    let replicas = environment(&urls.api, &own);
-    (running.replicas).start(settings.replicas, "api replica", "api", &replicas)?;
+    replicas.start(
+        settings.replicas,
+        "api replica",
+        "api",
+        &urls.api,
+        &environment,
+    )?;
     wait_until_ready(listen).await;
     print_ready(listen, urls.folder.as_deref());
     running.postgres.supervise().await;
@@ -113,19 +117,16 @@ fn reserve(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
 
 /// Prints how to go on. A database's URL may hold a password, so it is not printed.
 fn print_ready(listen: SocketAddr, folder: Option<&Path>) {
-    let ready = format_args!("Max Two is ready: http://{listen}/\n    curl http://{listen}/");
-    let next = folder.map_or_else(
-        || "Its database: that of DATABASE_URL".to_owned(),
-        |folder| {
-            let file = shell_word(&folder.join(DATABASE_URL_FILE));
-            let data = folder.display();
-            format!(
-                "The next start goes on with the data in {data}\n\
-                 Its database: psql \"$(cat {file})\""
-            )
-        },
-    );
-    cli::print(&format_args!("{ready}\nCtrl-C stops it. {next}"));
+    let ready = format!("Max Two is ready: http://{listen}/\n    curl http://{listen}/");
+    let database = match folder {
+        None => "Its database: that of DATABASE_URL".to_owned(),
+        Some(folder) => format!(
+            "The next start goes on with the data in {}\nIts database: psql \"$(cat {})\"",
+            folder.display(),
+            shell_word(&folder.join(DATABASE_URL_FILE))
+        ),
+    };
+    cli::print(&format_args!("{ready}\nCtrl-C stops it.\n{database}"));
 }
 
 impl Running {
@@ -136,29 +137,25 @@ impl Running {
     }
 }
 
-/// The environment of processes: their database, their own settings, and those that all share.
-fn environment(
-    settings: &Settings,
-    screen: Screen,
-    database_url: &str,
-    own: &[(&'static str, &str)],
-) -> Environment {
-    let mut environment = vec![("DATABASE_URL", database_url), ("ADMIN_LISTEN", ANY_PORT)];
-    environment.extend(own);
+/// The environment of all processes. Each takes the settings that it knows.
+fn environment(settings: &Settings, screen: Screen, listen: SocketAddr) -> Environment {
+    let mut environment = vec![
+        // Any free port, for each of them.
+        ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
+        ("SCHEDULE", settings.schedule.to_string()),
+        ("LISTEN", listen.to_string()),
+        ("REUSE_PORT", "true".to_owned()),
+        // There is no load balancer that must notice the stop.
+        ("DRAIN_DELAY", "0s".to_owned()),
+    ];
     if screen.is_for_people() {
-        environment.push(("RUST_LOG", screen.log_filters()));
+        environment.push(("RUST_LOG", screen.log_filters().to_owned()));
     }
     let format = settings.log_format.as_ref();
-    let format = format.and_then(ValueEnum::to_possible_value);
-    environment.extend(
-        format
-            .iter()
-            .map(|format| ("LOG_FORMAT", format.get_name())),
-    );
-    let owned = environment.into_iter();
-    owned
-        .map(|(name, value)| (name, value.to_owned()))
-        .collect()
+    if let Some(format) = format.and_then(ValueEnum::to_possible_value) {
+        environment.push(("LOG_FORMAT", format.get_name().to_owned()));
+    }
+    environment
 }
 
 /// Waits until a worker has done the latest due tick. Returns at once if the schedule has had none.
