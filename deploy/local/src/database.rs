@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use private_postgres::{Binaries, is_accessible, roles};
-use shared::db::{Database, Session, close, schema};
+use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Session, close, schema};
 use tokio::task::spawn_blocking;
+use tracing::info;
 
-use crate::CONNECT_TIMEOUT;
 use crate::postgres::Postgres;
-use crate::screen::Screen;
 use crate::settings::Settings;
 
 /// The database in the private server.
@@ -30,16 +29,11 @@ pub(crate) struct Urls {
 ///
 /// # Errors
 /// When Postgres can't be started, connected to or migrated.
-pub(crate) async fn prepare(
-    settings: &Settings,
-    screen: Screen,
-    postgres: &mut Postgres,
-) -> anyhow::Result<Urls> {
+pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> anyhow::Result<Urls> {
     if let Some(url) = &settings.database_url {
         let owner = Database::parse(url, "max-two")?;
         // It may be set for another project, in which this is about to create tables.
-        let doing = "migrating and seeding the database of DATABASE_URL";
-        screen.step(&format!("{doing}: {owner:?}"));
+        info!("migrating and seeding the database of DATABASE_URL: {owner:?}");
         let mut session = connect(url).await?;
         let migrated = schema::migrate(&mut session).await;
         migrated.context("migrating the database")?;
@@ -53,17 +47,14 @@ pub(crate) async fn prepare(
     }
     let folder = settings.data_dir.clone().map_or_else(default_folder, Ok)?;
     let (data, postgres_bin) = (folder.clone(), settings.postgres_bin.clone());
-    let downloading = move || screen.step("downloading Postgres, since none is installed");
+    let downloading = || info!("downloading Postgres, since none is installed");
     // On a thread of its own: a download may take long. A stop does not wait for it.
     let binaries =
         spawn_blocking(move || Binaries::find(postgres_bin.as_deref(), Some(&data), downloading))
             .await
             .context("finding Postgres")??;
-    screen.step(&format!(
-        "starting {} on {}",
-        binaries.program("postgres").display(),
-        folder.display()
-    ));
+    let program = binaries.program("postgres");
+    info!("starting {} on {}", program.display(), folder.display());
     let server = postgres.start(folder, binaries).await?;
     (roles::set_up(server, DATABASE_NAME).await).context("setting up the database")?;
     server.write_url(roles::OWNER, DATABASE_NAME)?;
@@ -79,7 +70,7 @@ pub(crate) async fn prepare(
 pub(crate) async fn connect(url: &str) -> anyhow::Result<Session> {
     let database = Database::parse(url, "max-two")?;
     database
-        .connect(CONNECT_TIMEOUT)
+        .connect(COMMAND_CONNECT_TIMEOUT)
         .await
         .context("connecting to the database")
 }

@@ -1,5 +1,6 @@
 //! Starts database, workers and replicas in this order, and stops them in reverse.
 
+use std::env;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
@@ -21,9 +22,9 @@ use tracing::info;
 use worker::Schedule;
 
 use crate::database::{self, connect};
+use crate::is_for_people;
 use crate::postgres::Postgres;
 use crate::programs::{Environment, Processes};
-use crate::screen::Screen;
 use crate::settings::Settings;
 
 /// How often to check a condition while waiting for it.
@@ -41,16 +42,16 @@ struct Running {
 ///
 /// # Errors
 /// When something can't be started.
-pub(crate) async fn launch(settings: Settings, screen: Screen) -> anyhow::Result<()> {
+pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let mut running = Running::default();
     let outcome = tokio::select! {
-        outcome = run(&settings, screen, &mut running) => outcome,
+        outcome = run(&settings, &mut running) => outcome,
         _ = signals.next() => Ok(()),
     };
-    screen.step("stopping");
+    info!("stopping");
     tokio::select! {
-        () = running.stop() => screen.step("Max Two has stopped"),
+        () = running.stop() => info!("Max Two has stopped"),
         signal = signals.next() => {
             // The guards end the processes that are left.
             info!(signal, "second signal: exiting at once");
@@ -61,18 +62,18 @@ pub(crate) async fn launch(settings: Settings, screen: Screen) -> anyhow::Result
     outcome
 }
 
-async fn run(settings: &Settings, screen: Screen, running: &mut Running) -> anyhow::Result<()> {
+async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
     // Held to the end: the port must stay reserved while a replica is restarted.
     let (_reservation, listen) = reserve(settings.listen)
         .with_context(|| format!("LISTEN {} can't be used", settings.listen))?;
-    let urls = database::prepare(settings, screen, &mut running.postgres).await?;
+    let urls = database::prepare(settings, &mut running.postgres).await?;
     let owner = Database::parse(&urls.owner, "max-two")?;
-    screen.step(&format!("adding users, up to {}", settings.users));
+    info!("adding users, up to {}", settings.users);
     worker::seed(&owner, settings.users)
         .await
         .context("seeding")?;
-    screen.step("waiting for the first round");
-    let environment = environment(settings, screen, listen);
+    info!("waiting for the first round");
+    let environment = environment(settings, listen);
     let Running {
         workers, replicas, ..
     } = running;
@@ -84,7 +85,7 @@ async fn run(settings: &Settings, screen: Screen, running: &mut Running) -> anyh
         &environment,
     )?;
     wait_for_first_round(&urls.owner, &settings.schedule).await?;
-    screen.step("starting the replicas");
+    info!("starting the replicas");
     replicas.start(
         settings.replicas,
         "api replica",
@@ -138,7 +139,7 @@ impl Running {
 }
 
 /// The environment of all processes. Each takes the settings that it knows.
-fn environment(settings: &Settings, screen: Screen, listen: SocketAddr) -> Environment {
+fn environment(settings: &Settings, listen: SocketAddr) -> Environment {
     let mut environment = vec![
         // Any free port, for each of them.
         ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
@@ -148,8 +149,8 @@ fn environment(settings: &Settings, screen: Screen, listen: SocketAddr) -> Envir
         // There is no load balancer that must notice the stop.
         ("DRAIN_DELAY", "0s".to_owned()),
     ];
-    if screen.is_for_people() {
-        environment.push(("RUST_LOG", screen.log_filters().to_owned()));
+    if env::var_os("RUST_LOG").is_none_or(|filters| filters.is_empty()) && is_for_people() {
+        environment.push(("RUST_LOG", "warn".to_owned()));
     }
     let format = settings.log_format.as_ref();
     if let Some(format) = format.and_then(ValueEnum::to_possible_value) {
