@@ -1,8 +1,8 @@
 //! A private Postgres server for the launcher, the tests and the benchmark.
 //!
 //! [`Binaries`] finds Postgres' programs, or downloads them. [`Server`] runs them on a folder and
-//! has a URL; [`roles`] creates the roles of Max Two in it. The server stops when its [`Server`] is
-//! dropped, and also when its parent process, the one that started it, is killed. It is not for
+//! has a URL; [`roles`] sets up the database of Max Two in it. The server stops when its [`Server`]
+//! is dropped, and also when its parent process, the one that started it, is killed. It is not for
 //! production: it listens on the loopback interface only.
 //!
 //! Except in [`roles`], functions block.

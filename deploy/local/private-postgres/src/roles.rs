@@ -28,12 +28,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// When connecting or a statement fails.
 pub async fn set_up(server: &Server, database: &str) -> Result<(), Error> {
     let mut session = connect(server, "postgres", "postgres").await?;
-    let mut statements = include_str!("../../../postgres/roles.sql").to_owned();
+    let create = include_str!("../../../postgres/roles.sql");
+    run(&mut session, create.to_owned()).await?;
     for role in [OWNER, WORKER, API] {
         let password = server.password();
-        statements += &format!("alter role {role} password '{password}' connection limit -1;");
+        let alter = format!("alter role {role} password '{password}' connection limit -1");
+        run(&mut session, alter).await?;
     }
-    run(&mut session, statements).await?;
     let exists = "select exists (select from pg_database where datname = $1)";
     let exists = sqlx::query_scalar(exists).bind(database);
     if !exists.fetch_one(&mut session).await? {
