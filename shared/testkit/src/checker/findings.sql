@@ -2,9 +2,9 @@
 -- that there is, how often, and an example.
 --
 -- $1 are the bodies of all answers, each with when its request was sent and when it was received,
--- in seconds of the clients' clock.
+-- in nanoseconds of the clients' clock.
 with answers as materialized (
-    select (body ->> 'sent_at')::float8 as sent_at, (body ->> 'received_at')::float8 as received_at,
+    select (body ->> 'sent_at')::bigint as sent_at, (body ->> 'received_at')::bigint as received_at,
            body -> 'users' as users, coalesce(body ->> 'timestamp', '') as timestamp, answer
     from unnest($1::jsonb[]) with ordinality as bodies (body, answer)
 ),
@@ -45,7 +45,7 @@ earlier as (
         union all
         select received_at, null, timestamp collate "C", oldest from placed
     ) as moments
-    window received as (order by at range between unbounded preceding and current row exclude group)
+    window received as (order by at range between unbounded preceding and 1 preceding)
 ),
 violations (violation, example) as (
     select 'a tick was done twice', tick_at::text
