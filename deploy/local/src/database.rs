@@ -1,20 +1,15 @@
 //! Prepares the database: a private server's, or the one of `DATABASE_URL`.
 
 use std::env;
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use private_postgres::{Binaries, Server, is_accessible, roles};
-use shared::db::schema;
-use shared::db::{Database, Session, close};
+use private_postgres::{Binaries, is_accessible, roles};
+use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Session, close, schema};
 use tokio::task::spawn_blocking;
 use tracing::info;
 
-use crate::CONNECT_TIMEOUT;
 use crate::postgres::Postgres;
-use crate::screen::Screen;
 use crate::settings::Settings;
 
 /// The database in the private server.
@@ -34,19 +29,15 @@ pub(crate) struct Urls {
 ///
 /// # Errors
 /// When Postgres can't be started, connected to or migrated.
-pub(crate) async fn prepare(
-    settings: &Settings,
-    screen: Screen,
-    postgres: &mut Postgres,
-) -> anyhow::Result<Urls> {
+pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> anyhow::Result<Urls> {
     if let Some(url) = &settings.database_url {
         let owner = Database::parse(url, "max-two")?;
         // It may be set for another project, in which this is about to create tables.
-        let doing = "migrating and seeding the database of DATABASE_URL";
-        if !screen.show(&format!("{doing}: {owner:?}")) {
-            info!(event = "database_url_used", database = ?owner, "{doing}");
-        }
-        migrate(url).await?;
+        info!("migrating and seeding the database of DATABASE_URL: {owner:?}");
+        let mut session = connect(url).await?;
+        let migrated = schema::migrate(&mut session).await;
+        migrated.context("migrating the database")?;
+        close(session).await;
         return Ok(Urls {
             owner: url.clone(),
             worker: url.clone(),
@@ -56,19 +47,17 @@ pub(crate) async fn prepare(
     }
     let folder = settings.data_dir.clone().map_or_else(default_folder, Ok)?;
     let (data, postgres_bin) = (folder.clone(), settings.postgres_bin.clone());
-    let downloading = move || screen.step("downloading Postgres, since none is installed");
+    let downloading = || info!("downloading Postgres, since none is installed");
     // On a thread of its own: a download may take long. A stop does not wait for it.
     let binaries =
         spawn_blocking(move || Binaries::find(postgres_bin.as_deref(), Some(&data), downloading))
             .await
             .context("finding Postgres")??;
-    screen.step(&format!(
-        "starting {} on {}",
-        binaries.program("postgres").display(),
-        folder.display()
-    ));
+    let program = binaries.program("postgres");
+    info!("starting {} on {}", program.display(), folder.display());
     let server = postgres.start(folder, binaries).await?;
-    set_up(server).await.context("setting up the database")?;
+    (roles::set_up(server, DATABASE_NAME).await).context("setting up the database")?;
+    server.write_url(roles::OWNER, DATABASE_NAME)?;
     Ok(Urls {
         owner: server.url(roles::OWNER, DATABASE_NAME),
         worker: server.url(roles::WORKER, DATABASE_NAME),
@@ -77,33 +66,11 @@ pub(crate) async fn prepare(
     })
 }
 
-/// Creates the roles, the database and its tables, as far as they are missing.
-async fn set_up(server: &Server) -> anyhow::Result<()> {
-    let mut session = connect(&server.url("postgres", "postgres")).await?;
-    roles::create(&mut session, server.password(), DATABASE_NAME).await?;
-    close(session).await;
-    server.write_url(roles::OWNER, DATABASE_NAME)?;
-    migrate(&server.url(roles::OWNER, DATABASE_NAME)).await?;
-    let mut session = connect(&server.url("postgres", DATABASE_NAME)).await?;
-    roles::grant(&mut session).await?;
-    close(session).await;
-    Ok(())
-}
-
-async fn migrate(url: &str) -> anyhow::Result<()> {
-    let mut session = connect(url).await?;
-    schema::migrate(&mut session)
-        .await
-        .context("migrating the database")?;
-    close(session).await;
-    Ok(())
-}
-
 /// A session with the database, in which nothing else is done at the same time.
 pub(crate) async fn connect(url: &str) -> anyhow::Result<Session> {
     let database = Database::parse(url, "max-two")?;
     database
-        .connect(CONNECT_TIMEOUT)
+        .connect(COMMAND_CONNECT_TIMEOUT)
         .await
         .context("connecting to the database")
 }
@@ -116,9 +83,6 @@ fn default_folder() -> anyhow::Result<PathBuf> {
     if is_accessible(&in_current)? {
         return Ok(in_current);
     }
-    // With `-` in place of `/`.
-    let bytes = current.as_os_str().as_bytes();
-    let words: Vec<_> = bytes[1..].split(|byte| *byte == b'/').collect();
-    let name = OsString::from_vec(words.join(&b'-'));
+    let name = current.to_string_lossy()[1..].replace('/', "-");
     Ok(Path::new("/var/lib/max-two").join(name))
 }

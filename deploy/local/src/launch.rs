@@ -1,5 +1,6 @@
 //! Starts database, workers and replicas in this order, and stops them in reverse.
 
+use std::env;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::ffi::OsStrExt;
@@ -21,15 +22,13 @@ use tracing::info;
 use worker::Schedule;
 
 use crate::database::{self, connect};
+use crate::is_for_people;
 use crate::postgres::Postgres;
 use crate::programs::{Environment, Processes};
-use crate::screen::Screen;
 use crate::settings::Settings;
 
 /// How often to check a condition while waiting for it.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
-/// Any free port, for the admin listener of each process.
-const ANY_PORT: &str = "127.0.0.1:0";
 
 /// What runs, in the order of stopping.
 #[derive(Default)]
@@ -43,20 +42,16 @@ struct Running {
 ///
 /// # Errors
 /// When something can't be started.
-pub(crate) async fn launch(settings: Settings, screen: Screen) -> anyhow::Result<()> {
+pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let mut running = Running::default();
     let outcome = tokio::select! {
-        outcome = run(&settings, screen, &mut running) => outcome,
-        _ = signals.next() => {
-            // The terminal has shown ^C, and the cursor stands behind it.
-            screen.show("");
-            Ok(())
-        }
+        outcome = run(&settings, &mut running) => outcome,
+        _ = signals.next() => Ok(()),
     };
-    screen.step("stopping");
+    info!("stopping");
     tokio::select! {
-        () = running.stop() => screen.step("Max Two has stopped"),
+        () = running.stop() => info!("Max Two has stopped"),
         signal = signals.next() => {
             // The guards end the processes that are left.
             info!(signal, "second signal: exiting at once");
@@ -67,31 +62,37 @@ pub(crate) async fn launch(settings: Settings, screen: Screen) -> anyhow::Result
     outcome
 }
 
-async fn run(settings: &Settings, screen: Screen, running: &mut Running) -> anyhow::Result<()> {
+async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
     // Held to the end: the port must stay reserved while a replica is restarted.
     let (_reservation, listen) = reserve(settings.listen)
         .with_context(|| format!("LISTEN {} can't be used", settings.listen))?;
-    let urls = database::prepare(settings, screen, &mut running.postgres).await?;
+    let urls = database::prepare(settings, &mut running.postgres).await?;
     let owner = Database::parse(&urls.owner, "max-two")?;
-    screen.step(&format!("adding users, up to {}", settings.users));
+    info!("adding users, up to {}", settings.users);
     worker::seed(&owner, settings.users)
         .await
         .context("seeding")?;
-    screen.step("waiting for the first round");
-    let own = [("SCHEDULE", &*settings.schedule.to_string())];
-    let environment = |url, own: &[_]| environment(settings, screen, url, own);
-    let workers = environment(&urls.worker, &own);
-    (running.workers).start(settings.workers, "worker", "worker", &workers)?;
+    info!("waiting for the first round");
+    let environment = environment(settings, listen);
+    let Running {
+        workers, replicas, ..
+    } = running;
+    workers.start(
+        settings.workers,
+        "worker",
+        "worker",
+        &urls.worker,
+        &environment,
+    )?;
     wait_for_first_round(&urls.owner, &settings.schedule).await?;
-    screen.step("starting the replicas");
-    let own = [
-        ("LISTEN", &*listen.to_string()),
-        ("REUSE_PORT", "true"),
-        // There is no load balancer that must notice the stop.
-        ("DRAIN_DELAY", "0s"),
-    ];
-    let replicas = environment(&urls.api, &own);
-    (running.replicas).start(settings.replicas, "api replica", "api", &replicas)?;
+    info!("starting the replicas");
+    replicas.start(
+        settings.replicas,
+        "api replica",
+        "api",
+        &urls.api,
+        &environment,
+    )?;
     wait_until_ready(listen).await;
     print_ready(listen, urls.folder.as_deref());
     running.postgres.supervise().await;
@@ -117,18 +118,16 @@ fn reserve(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
 
 /// Prints how to go on. A database's URL may hold a password, so it is not printed.
 fn print_ready(listen: SocketAddr, folder: Option<&Path>) {
-    let ready = format_args!("Max Two is ready: http://{listen}/\n    curl http://{listen}/");
-    cli::print(&ready);
-    if let Some(folder) = folder {
-        let data = folder.display();
-        let file = shell_word(&folder.join(DATABASE_URL_FILE));
-        cli::print(&format_args!(
-            "Ctrl-C stops it. The next start goes on with the data in {data}\n\
-             Its database: psql \"$(cat {file})\""
-        ));
-    } else {
-        cli::print(&"Ctrl-C stops it.\nIts database: that of DATABASE_URL");
-    }
+    let ready = format!("Max Two is ready: http://{listen}/\n    curl http://{listen}/");
+    let database = match folder {
+        None => "Its database: that of DATABASE_URL".to_owned(),
+        Some(folder) => format!(
+            "The next start goes on with the data in {}\nIts database: psql \"$(cat {})\"",
+            folder.display(),
+            shell_word(&folder.join(DATABASE_URL_FILE))
+        ),
+    };
+    cli::print(&format_args!("{ready}\nCtrl-C stops it.\n{database}"));
 }
 
 impl Running {
@@ -139,41 +138,35 @@ impl Running {
     }
 }
 
-/// The environment of processes: their database, their own settings, and those that all share.
-fn environment(
-    settings: &Settings,
-    screen: Screen,
-    database_url: &str,
-    own: &[(&'static str, &str)],
-) -> Environment {
-    let mut environment = vec![("DATABASE_URL", database_url), ("ADMIN_LISTEN", ANY_PORT)];
-    if screen.is_for_people() {
-        environment.push(("RUST_LOG", screen.log_filters()));
+/// The environment of all processes. Each takes the settings that it knows.
+fn environment(settings: &Settings, listen: SocketAddr) -> Environment {
+    let mut environment = vec![
+        // Any free port, for each of them.
+        ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
+        ("SCHEDULE", settings.schedule.to_string()),
+        ("LISTEN", listen.to_string()),
+        ("REUSE_PORT", "true".to_owned()),
+        // There is no load balancer that must notice the stop.
+        ("DRAIN_DELAY", "0s".to_owned()),
+    ];
+    if env::var_os("RUST_LOG").is_none_or(|filters| filters.is_empty()) && is_for_people() {
+        environment.push(("RUST_LOG", "warn".to_owned()));
     }
     let format = settings.log_format.as_ref();
-    let format = format.and_then(ValueEnum::to_possible_value);
-    let format = format
-        .iter()
-        .map(|format| ("LOG_FORMAT", format.get_name()));
-    environment.extend(format.chain(own.iter().copied()));
-    let owned = environment.into_iter();
-    owned.map(|(name, value)| (name, value.into())).collect()
+    if let Some(format) = format.and_then(ValueEnum::to_possible_value) {
+        environment.push(("LOG_FORMAT", format.get_name().to_owned()));
+    }
+    environment
 }
 
 /// Waits until a worker has done the latest due tick. Returns at once if the schedule has had none.
 async fn wait_for_first_round(owner: &str, schedule: &Schedule) -> anyhow::Result<()> {
     let mut session = connect(owner).await?;
-    let now = rounds::read_fence(&mut session)
-        .await?
-        .transaction_started_at;
-    if let Some(due) = schedule.latest_tick(now) {
-        while rounds::read_fence(&mut session)
-            .await?
-            .fence
-            .is_none_or(|fence| fence.tick_at < due)
-        {
-            sleep(POLL_INTERVAL).await;
-        }
+    let mut state = rounds::read_fence(&mut session).await?;
+    let due = schedule.latest_tick(state.transaction_started_at);
+    while state.fence.map(|fence| fence.tick_at) < due {
+        sleep(POLL_INTERVAL).await;
+        state = rounds::read_fence(&mut session).await?;
     }
     close(session).await;
     Ok(())
@@ -187,13 +180,13 @@ async fn wait_until_ready(listen: SocketAddr) {
     }
 }
 
-/// A path as one word for a shell; as bash and zsh read it if it holds bytes that can't be printed.
+/// A path as one word for a shell; as bash and zsh read it if it holds special characters.
 fn shell_word(path: &Path) -> String {
-    let is_plain =
-        |character: char| character.is_ascii_alphanumeric() || "/._-".contains(character);
-    match path.to_str() {
-        Some(path) if path.chars().all(is_plain) => path.to_owned(),
-        Some(path) => format!("'{}'", path.replace('\'', r"'\''")),
-        None => format!("$'{}'", path.as_os_str().as_bytes().escape_ascii()),
+    let bytes = path.as_os_str().as_bytes();
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-".contains(byte);
+    if bytes.iter().all(is_plain) {
+        path.display().to_string()
+    } else {
+        format!("$'{}'", bytes.escape_ascii())
     }
 }

@@ -8,25 +8,21 @@ mod database;
 mod launch;
 mod postgres;
 mod programs;
-mod screen;
 mod settings;
 
+use std::io::IsTerminal;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
-use std::time::Duration;
 use std::{env, io};
 
 use private_postgres::postgres_variables;
-use screen::Screen;
 use settings::{Settings, Subcommand};
+use shared::program::{cli, logs};
 use tokio::runtime::Runtime;
 use tracing::error;
 
-/// How long the launcher waits for a connection to the database.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 fn main() -> ExitCode {
-    let settings = match shared::program::cli::parse::<Settings>() {
+    let settings = match cli::parse::<Settings>() {
         Ok(settings) => settings,
         Err(status) => return status,
     };
@@ -35,13 +31,17 @@ fn main() -> ExitCode {
         Some(Subcommand::Worker(settings)) => return worker::main(*settings),
         None => {}
     }
-    let screen = Screen::new(&settings);
-    let _log = match shared::program::logs::start(settings.log_format, screen.log_filters()) {
+    let filters = if is_for_people() {
+        "warn,max_two=info"
+    } else {
+        "info"
+    };
+    let _log = match logs::start(settings.log_format, filters) {
         Ok(log) => log,
-        Err(error) => return shared::program::cli::bad_setting(&error),
+        Err(error) => return cli::bad_setting(&error),
     };
     if let Err(error) = settings.check() {
-        return shared::program::cli::bad_setting(&format_args!("{error:#}"));
+        return cli::bad_setting(&format_args!("{error:#}"));
     }
     // With DATABASE_URL they complete that URL, as in any other client.
     if settings.database_url.is_none()
@@ -53,7 +53,7 @@ fn main() -> ExitCode {
     let launched = Runtime::new()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| {
-            let launched = runtime.block_on(launch::launch(settings, screen));
+            let launched = runtime.block_on(launch::launch(settings));
             // All that has to be stopped has stopped. A download may still be going on.
             runtime.shutdown_background();
             launched
@@ -61,13 +61,16 @@ fn main() -> ExitCode {
     match launched {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let line = format!("max-two failed: {error:#}");
-            if !screen.show(&line) {
-                error!("{line}");
-            }
+            error!("max-two failed: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Whether a person reads the log. Then it shows the launcher's steps, and only warnings of the
+/// processes that it starts.
+fn is_for_people() -> bool {
+    io::stderr().is_terminal()
 }
 
 /// Replaces this process by the same program without the variables `PG*`, if there are any: they

@@ -1,7 +1,5 @@
 //! Starts the processes of worker and api, restarts those that die, and stops them.
 
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 use std::{env, io};
@@ -22,7 +20,7 @@ const RESTART_DELAY: Duration = Duration::from_secs(1);
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The variables of a process, beside those that it inherits.
-pub(crate) type Environment = Vec<(&'static str, OsString)>;
+pub(crate) type Environment = Vec<(&'static str, String)>;
 
 /// Processes of this program that are restarted when they die, and stopped together.
 #[derive(Default)]
@@ -32,8 +30,8 @@ pub(crate) struct Processes {
 }
 
 impl Processes {
-    /// Starts this many processes with a hidden subcommand of this program. They are called
-    /// `name` and a number.
+    /// Starts this many processes with a hidden subcommand of this program, and with this database.
+    /// They are called `name` and a number.
     ///
     /// # Errors
     /// When one can't be started.
@@ -41,21 +39,27 @@ impl Processes {
         &mut self,
         number: u16,
         name: &str,
-        subcommand: &'static str,
+        subcommand: &str,
+        database_url: &str,
         environment: &Environment,
     ) -> anyhow::Result<()> {
         let executable = env::current_exe().context("finding the path of this program")?;
         for number in 1..=number {
-            let program = Program {
-                name: format!("{name} {number}"),
-                executable: executable.clone(),
-                subcommand,
-                environment: environment.clone(),
-            };
+            let name = format!("{name} {number}");
+            let mut command = Command::new(&executable);
+            command
+                .arg(subcommand)
+                .env("DATABASE_URL", database_url)
+                // Having both is an error.
+                .env_remove("DATABASE_URL_FILE")
+                .envs(environment.iter().cloned())
+                // A Ctrl-C in the terminal must not stop it: the launcher stops all in order.
+                .process_group(0)
+                .kill_on_drop(true);
             let process =
-                Process::start(&program).with_context(|| format!("starting {}", program.name))?;
+                Process::start(&mut command).with_context(|| format!("starting {name}"))?;
             self.supervisors
-                .spawn(supervise(program, process, self.stop.clone()));
+                .spawn(supervise(name, command, process, self.stop.clone()));
         }
         Ok(())
     }
@@ -67,17 +71,13 @@ impl Processes {
     }
 }
 
-struct Program {
-    /// Its name in log lines.
+/// Keeps a process running until `stop` is cancelled.
+async fn supervise(
     name: String,
-    executable: PathBuf,
-    subcommand: &'static str,
-    environment: Environment,
-}
-
-/// Keeps a program running until `stop` is cancelled.
-async fn supervise(program: Program, mut process: Process, stop: CancellationToken) {
-    let name = &program.name;
+    mut command: Command,
+    mut process: Process,
+    stop: CancellationToken,
+) {
     while let Some(status) = stop.run_until_cancelled(process.wait()).await {
         let status = status.map(|status| status.to_string());
         warn!(
@@ -89,13 +89,13 @@ async fn supervise(program: Program, mut process: Process, stop: CancellationTok
             if stop.run_until_cancelled(delay).await.is_none() {
                 return;
             }
-            match Process::start(&program) {
+            match Process::start(&mut command) {
                 Ok(process) => break process,
                 Err(error) => warn!("{name} can't be started: {error}"),
             }
         };
     }
-    process.stop(name).await;
+    process.stop(&name).await;
 }
 
 struct Process {
@@ -106,16 +106,8 @@ struct Process {
 }
 
 impl Process {
-    fn start(program: &Program) -> io::Result<Self> {
-        let child = Command::new(&program.executable)
-            .arg(program.subcommand)
-            // The environment below sets DATABASE_URL, and having both is an error.
-            .env_remove("DATABASE_URL_FILE")
-            .envs(program.environment.iter().cloned())
-            // A Ctrl-C in the terminal must not stop it: the launcher stops all in order.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
+    fn start(command: &mut Command) -> io::Result<Self> {
+        let child = command.spawn()?;
         let id = child.id().expect("it has not been waited for");
         Ok(Self {
             child,

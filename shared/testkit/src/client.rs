@@ -8,6 +8,9 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use hyper_util::client::legacy::{self, connect::HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
+use tokio::time::timeout;
+
+use crate::TEST_TIMEOUT;
 
 /// A client of one server. It reuses its connections.
 #[derive(Clone, Debug)]
@@ -35,23 +38,28 @@ impl Client {
         Self { client, address }
     }
 
-    /// Sends a request without a body.
+    /// Sends a request without a body. It panics if there is no response, and no error either,
+    /// within [`TEST_TIMEOUT`].
     ///
     /// # Errors
-    /// When no response arrives.
+    /// When the connection fails or is closed before a response.
     pub async fn send(&self, method: Method, path: &str) -> Result<Reply, legacy::Error> {
         let request = Request::builder()
             .method(method)
             .uri(format!("http://{}{path}", self.address))
             .body(Full::default())
             .expect("tests pass valid paths");
-        let (head, body) = self.client.request(request).await?.into_parts();
-        let body = body.collect().await.map(Collected::to_bytes);
-        Ok(Reply {
-            status: head.status,
-            headers: head.headers,
-            body: body.unwrap_or_default(),
-        })
+        let reply = timeout(TEST_TIMEOUT, async {
+            let (head, body) = self.client.request(request).await?.into_parts();
+            let body = body.collect().await.map(Collected::to_bytes);
+            Ok(Reply {
+                status: head.status,
+                headers: head.headers,
+                body: body.unwrap_or_default(),
+            })
+        });
+        let timed_out = |_| panic!("{path} was not answered in {TEST_TIMEOUT:?}");
+        reply.await.unwrap_or_else(timed_out)
     }
 
     /// Sends a GET. `None` when no response arrives.

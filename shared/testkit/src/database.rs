@@ -5,7 +5,6 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use private_postgres::{Binaries, Server, roles};
-use shared::db::schema;
 use shared::db::{Database, Session, close};
 use shared::domain::last_query::ChainSession;
 use shared::domain::users;
@@ -197,19 +196,8 @@ impl TestDatabase {
 }
 
 async fn create_template(server: &Mutex<Server>) {
-    let server = server.lock().await;
-    let mut session = connect(&server.url("postgres", "postgres")).await;
-    let created = roles::create(&mut session, server.password(), TEMPLATE).await;
-    created.expect("a superuser may create roles");
-    let mut session = connect(&server.url(roles::OWNER, TEMPLATE)).await;
-    let migrated = schema::migrate(&mut session).await;
-    migrated.expect("the migrations apply to an empty database");
-    close(session).await;
-    let mut session = connect(&server.url("postgres", TEMPLATE)).await;
-    let granted = roles::grant(&mut session).await;
-    granted.expect("a superuser may grant");
-    // A database that is copied may have no session.
-    close(session).await;
+    let created = roles::set_up(&*server.lock().await, TEMPLATE).await;
+    created.unwrap_or_else(|error| panic!("{error}"));
 }
 
 async fn connect(url: &str) -> Session {

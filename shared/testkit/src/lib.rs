@@ -16,7 +16,7 @@ mod proxy;
 pub mod settings;
 pub mod sql;
 
-pub use checker::{Checker, Observation, Report};
+pub use checker::{Checker, Report};
 pub use client::{Client, Reply};
 pub use database::TestDatabase;
 pub use program::Program;

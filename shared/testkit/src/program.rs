@@ -1,6 +1,6 @@
 //! A program under test, as a process that ends with the test.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -37,17 +37,15 @@ impl Program {
         environment: impl IntoIterator<Item = (Name, Text)>,
     ) -> Self {
         let mut command = Command::new(executable.as_ref());
-        let ours = [
+        for variable in [
             "DATABASE_URL",
             "DATABASE_URL_FILE",
             "LOG_FORMAT",
             "RUST_LOG",
-        ];
-        for variable in ours
-            .map(OsString::from)
-            .into_iter()
-            .chain(postgres_variables())
-        {
+        ] {
+            command.env_remove(variable);
+        }
+        for variable in postgres_variables() {
             command.env_remove(variable);
         }
         command
@@ -98,26 +96,13 @@ impl Program {
 
     /// Waits until it has printed `text`.
     pub async fn wait_for_output(&mut self, text: &str) {
-        eventually(text, async || {
-            self.has_ended() || self.output().contains(text)
-        })
-        .await;
-        if self.has_ended() {
-            self.wait().await;
-        }
+        let is_printed = async || self.reader.is_finished() || self.output().contains(text);
+        eventually(text, is_printed).await;
         let output = self.output();
         assert!(
             output.contains(text),
             "it ended, and never printed {text:?}:\n{output}"
         );
-    }
-
-    fn has_ended(&mut self) -> bool {
-        let status = self
-            .child
-            .try_wait()
-            .expect("it is a child of this process");
-        status.is_some()
     }
 
     /// Waits until it has logged this event (the field `event` of a JSON log line).

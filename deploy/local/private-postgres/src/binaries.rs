@@ -17,28 +17,15 @@ const OLDEST_MAJOR: u32 = 15;
 /// of postgresql.org (and /usr/local), of a build from source, of EDB on Linux and on macOS, of
 /// Homebrew on Apple silicon and on Intel, and of Postgres.app.
 const INSTALL_FOLDERS: [&str; 8] = [
-    "usr/lib/postgresql",
-    "usr",
-    "usr/local",
-    "opt/PostgreSQL",
-    "Library/PostgreSQL",
-    "opt/homebrew/opt",
-    "usr/local/opt",
-    "Applications/Postgres.app/Contents/Versions",
+    "/usr/lib/postgresql",
+    "/usr",
+    "/usr/local",
+    "/opt/PostgreSQL",
+    "/Library/PostgreSQL",
+    "/opt/homebrew/opt",
+    "/usr/local/opt",
+    "/Applications/Postgres.app/Contents/Versions",
 ];
-
-/// The command that installs Postgres on this system.
-fn install_command() -> &'static str {
-    match fs::read_to_string("/etc/redhat-release") {
-        _ if cfg!(target_os = "macos") => "brew install postgresql@17",
-        // Their default is 10 or 13.
-        Ok(name) if name.contains(" release 8.") || name.contains(" release 9") => {
-            "sudo dnf module install -y postgresql:15/server"
-        }
-        Ok(_) => "sudo dnf install -y postgresql-server",
-        Err(_) => "sudo apt-get install -y postgresql",
-    }
-}
 
 /// The folder that holds `initdb` and `postgres`.
 #[derive(Clone, Debug)]
@@ -53,16 +40,15 @@ impl Binaries {
     /// # Errors
     /// When there are none, or they are too old.
     pub fn named(postgres_bin: &Path) -> Result<Self, Error> {
-        let bad = |what| Error(format!("POSTGRES_BIN: {} {what}", postgres_bin.display()));
-        match Self::at(postgres_bin) {
-            None => Err(bad(
-                "holds no initdb and postgres that can be run".to_owned()
-            )),
-            Some(Self { major, .. }) if major < OLDEST_MAJOR => Err(bad(format!(
-                "is Postgres {major}, and Max Two needs {OLDEST_MAJOR} or newer"
-            ))),
-            Some(binaries) => Ok(binaries),
-        }
+        let what = match Self::at(postgres_bin) {
+            None => "holds no initdb and postgres that can be run".to_owned(),
+            Some(Self { major, .. }) if major < OLDEST_MAJOR => {
+                format!("is Postgres {major}, and Max Two needs {OLDEST_MAJOR} or newer")
+            }
+            Some(binaries) => return Ok(binaries),
+        };
+        let folder = postgres_bin.display();
+        Err(Error(format!("POSTGRES_BIN: {folder} {what}")))
     }
 
     /// Those that the environment variable `POSTGRES_BIN` names, else installed or downloaded ones:
@@ -80,8 +66,8 @@ impl Binaries {
     /// before a download, which may take long.
     ///
     /// # Errors
-    /// As for [`Self::named`]; when data need another version than there is; and, with the command
-    /// that installs Postgres, when there is none and the download fails.
+    /// As for [`Self::named`]; when data need another version than there is; and when there is none
+    /// and the download fails.
     pub fn find(
         postgres_bin: Option<&Path>,
         folder: Option<&Path>,
@@ -91,22 +77,17 @@ impl Binaries {
         let is_right =
             |found: &Self| data.map_or(found.major >= OLDEST_MAJOR, |data| found.major == data);
         let found = match postgres_bin {
-            Some(postgres_bin) => Some(Self::named(postgres_bin)?),
+            Some(postgres_bin) => Some(Self::named(postgres_bin)?).filter(is_right),
             None => Self::installed(is_right),
         };
-        match (found, folder, data) {
-            (Some(found), ..) if is_right(&found) => Ok(found),
-            (_, Some(folder), Some(data)) if postgres_bin.is_some() || data != download::MAJOR => {
-                let advice = if data < OLDEST_MAJOR {
-                    format!("Max Two needs {OLDEST_MAJOR} or newer:")
-                } else {
-                    format!("install Postgres {data}, name its folder with POSTGRES_BIN, or")
-                };
-                Err(Error(format!(
-                    "the data in {} were made by Postgres {data}; {advice} name another --data-dir for new data",
-                    folder.display()
-                )))
-            }
+        if let Some(found) = found {
+            return Ok(found);
+        }
+        match data {
+            Some(data) if postgres_bin.is_some() || data != download::MAJOR => Err(Error(format!(
+                "the data were made by Postgres {data}; install that version and name its folder \
+                 with POSTGRES_BIN, or name another --data-dir for new data"
+            ))),
             _ => {
                 downloading();
                 Self::download()
@@ -121,9 +102,8 @@ impl Binaries {
         });
         downloaded.map_err(|error| {
             Error(format!(
-                "no Postgres {OLDEST_MAJOR} or newer is on PATH or in the usual folders, and the download \
-                 failed ({error}); install it with: {}",
-                install_command()
+                "no Postgres {OLDEST_MAJOR} or newer is on PATH or in the usual folders, and the \
+                 download failed ({error}); install Postgres with the system's package manager"
             ))
         })
     }
@@ -154,10 +134,11 @@ impl Binaries {
     fn installed(is_right: impl Fn(&Self) -> bool) -> Option<Self> {
         let path = env::var_os("PATH").unwrap_or_default();
         let mut on_path = env::split_paths(&path).filter_map(|folder| Self::at(&folder));
-        let usual = || in_install_folders(Path::new("/")).filter(&is_right);
+        let folders = INSTALL_FOLDERS.iter().map(Path::new);
+        let usual = folders.flat_map(in_versions_of).filter(&is_right);
         on_path
             .find(&is_right)
-            .or_else(|| usual().max_by_key(|binaries| binaries.major))
+            .or_else(|| usual.max_by_key(|binaries| binaries.major))
             .or_else(|| in_versions_of(&cache()?).find(&is_right))
     }
 }
@@ -176,54 +157,7 @@ fn first_number(text: &str) -> Option<u32> {
     numbers.next()?.parse().ok()
 }
 
-fn in_install_folders(root: &Path) -> impl Iterator<Item = Binaries> {
-    INSTALL_FOLDERS
-        .iter()
-        .flat_map(move |folder| in_versions_of(&root.join(folder)))
-}
-
 fn in_versions_of(folder: &Path) -> impl Iterator<Item = Binaries> + use<> {
     let versions = fs::read_dir(folder).into_iter().flatten().flatten();
     versions.filter_map(|version| Binaries::at(&version.path().join("bin")))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    #[test]
-    fn all_packagings_are_found_but_for_programs_that_fail() {
-        let root = tempfile::tempdir().expect("there is room for a folder");
-        let allow = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755));
-        allow(root.path()).expect("it is ours");
-        for (folder, script) in [
-            (
-                "usr/lib/postgresql/15",
-                "echo 'postgres (PostgreSQL) 15.14 (Debian)'",
-            ),
-            ("usr/pgsql-16", "echo 'postgres (PostgreSQL) 16.4'"),
-            ("usr/local/pgsql", "echo 'postgres (PostgreSQL) 19devel'"),
-            ("opt/PostgreSQL/17", "echo 'postgres (PostgreSQL) 17.1'"),
-            (
-                "Library/PostgreSQL/13",
-                "echo 'postgres (PostgreSQL) 13.20'",
-            ),
-            (
-                "usr/local/opt/shim",
-                "echo 'postgres (PostgreSQL) 18.1'; exit 126",
-            ),
-        ] {
-            let bin = root.path().join(folder).join("bin");
-            fs::create_dir_all(&bin).expect("the folder is empty");
-            for name in ["initdb", "postgres"] {
-                let program = bin.join(name);
-                fs::write(&program, format!("#!/bin/sh\n{script}\n")).expect("it is new");
-                allow(&program).expect("it exists");
-            }
-        }
-        let found = in_install_folders(root.path()).map(|binaries| binaries.major);
-        assert_eq!(found.collect::<Vec<_>>(), [15, 16, 19, 17, 13]);
-    }
 }

@@ -78,21 +78,10 @@ impl Cluster {
     }
 
     /// Removes the `postmaster.pid` of a server that was killed. Postgres would refuse to start if
-    /// the number in it is that of another process by now. Not of a server that a person has started,
-    /// which does not lock our log.
-    pub(crate) fn remove_stale_pid_file(&self) -> Result<(), Error> {
-        let text = self.pid_file();
-        let Some(id) = text.lines().next() else {
-            return Ok(());
-        };
-        let path = self.pgdata.join("postmaster.pid");
-        // A server's working directory is its cluster.
-        let directory = fs::read_link(Path::new("/proc").join(id).join("cwd"));
-        if directory.is_ok_and(|directory| directory == self.pgdata) {
-            let runs = io::Error::other(format!("a server that somebody has started runs as {id}"));
-            return Err(failed("removing", &path)(runs));
-        }
-        fs::remove_file(&path).map_err(failed("removing", &path))
+    /// the number in it is that of another process by now. Two servers can't meet on the cluster:
+    /// ours lock the log, and Postgres also finds the shared memory of one that somebody started.
+    pub(crate) fn remove_stale_pid_file(&self) {
+        let _ = fs::remove_file(self.pgdata.join("postmaster.pid"));
     }
 
     /// The text of `postmaster.pid`; empty when the file is missing. It holds the folder's path,

@@ -1,8 +1,8 @@
 //! A private Postgres server for the launcher, the tests and the benchmark.
 //!
 //! [`Binaries`] finds Postgres' programs, or downloads them. [`Server`] runs them on a folder and
-//! has a URL; [`roles`] creates the roles of Max Two in it. The server stops when its [`Server`] is
-//! dropped, and also when its parent process, the one that started it, is killed. It is not for
+//! has a URL; [`roles`] sets up the database of Max Two in it. The server stops when its [`Server`]
+//! is dropped, and also when its parent process, the one that started it, is killed. It is not for
 //! production: it listens on the loopback interface only.
 //!
 //! Except in [`roles`], functions block.
@@ -36,28 +36,25 @@ pub struct Error(String);
 /// Words the error of an operation on a path. If a permission is missing, it names whose folder it
 /// is.
 fn failed(doing: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let what = format!("{doing} {}", path.display());
-    let owners = path
-        .ancestors()
-        .map(|path| Some((path, path.metadata().ok()?.uid())));
-    let owner = owners
-        .flatten()
-        .next()
-        .map(|(path, owner)| (path.to_owned(), owner));
-    move |error| match owner {
-        Some((folder, owner))
-            if error.kind() == io::ErrorKind::PermissionDenied
-                && owner != Uid::effective().as_raw() =>
-        {
-            let name = User::from_uid(owner.into()).ok().flatten();
-            let name = name.map_or_else(|| owner.to_string(), |owner| owner.name);
-            Error(format!(
-                "{what}: {} belongs to the account {name}; start max-two as that account, or name \
-                 another --data-dir",
-                folder.display()
-            ))
+    let (what, path) = (format!("{doing} {}", path.display()), path.to_owned());
+    move |error| {
+        let mut owners = path
+            .ancestors()
+            .filter_map(|folder| Some((folder.display(), folder.metadata().ok()?.uid())));
+        match owners.next() {
+            Some((folder, owner))
+                if error.kind() == io::ErrorKind::PermissionDenied
+                    && owner != Uid::effective().as_raw() =>
+            {
+                let name = User::from_uid(owner.into()).ok().flatten();
+                let name = name.map_or_else(|| owner.to_string(), |owner| owner.name);
+                Error(format!(
+                    "{what}: {folder} belongs to the account {name}; start max-two as that \
+                     account, or name another --data-dir"
+                ))
+            }
+            _ => Error(format!("{what}: {error}")),
         }
-        _ => Error(format!("{what}: {error}")),
     }
 }
 

@@ -1,8 +1,12 @@
 //! The three roles in a private server, created by the scripts that operators run on theirs:
 //! `deploy/postgres/roles.sql` and `deploy/postgres/grants.sql`.
 
-use shared::db::{Error, Session};
+use std::time::Duration;
+
+use shared::db::{Database, Error, Session, close, schema};
 use sqlx::{AssertSqlSafe, raw_sql};
+
+use crate::Server;
 
 /// Owns the database, migrates and seeds it.
 pub const OWNER: &str = "max_two_owner";
@@ -11,56 +15,52 @@ pub const WORKER: &str = "max_two_worker";
 /// Answers queries.
 pub const API: &str = "max_two_api";
 
-/// Creates the roles, all with the same password, and a database that belongs to the owner. What
-/// exists already stays. The roles get no connection limit, because nothing else uses the server.
+/// How long each connection may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Creates the roles, all with the server's password, and a migrated database in which each has
+/// what it needs. What exists already stays. The roles get no connection limit, because nothing
+/// else uses the server.
+///
+/// `database` becomes part of SQL text, so it must be a plain name.
 ///
 /// # Errors
-/// When the session is not a superuser's.
-///
-/// # Panics
-/// When the password or the database's name holds anything but ASCII letters, digits and `_`.
-pub async fn create(session: &mut Session, password: &str, database: &str) -> Result<(), Error> {
-    let is_plain = |text: &str| {
-        text.bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-    };
-    assert!(
-        is_plain(password) && is_plain(database),
-        "they go into SQL text"
-    );
-    raw_sql(include_str!("../../../postgres/roles.sql"))
-        .execute(&mut *session)
-        .await?;
+/// When connecting or a statement fails.
+pub async fn set_up(server: &Server, database: &str) -> Result<(), Error> {
+    let mut session = connect(server, "postgres", "postgres").await?;
+    let create = include_str!("../../../postgres/roles.sql");
+    run(&mut session, create.to_owned()).await?;
     for role in [OWNER, WORKER, API] {
-        // Safe: both are checked above.
-        raw_sql(AssertSqlSafe(format!(
-            "alter role {role} password '{password}' connection limit -1"
-        )))
-        .execute(&mut *session)
-        .await?;
+        let password = server.password();
+        let alter = format!("alter role {role} password '{password}' connection limit -1");
+        run(&mut session, alter).await?;
     }
-    let exists: bool =
-        sqlx::query_scalar("select exists (select from pg_database where datname = $1)")
-            .bind(database)
-            .fetch_one(&mut *session)
-            .await?;
-    if !exists {
-        raw_sql(AssertSqlSafe(format!(
-            "create database {database} owner {OWNER}"
-        )))
-        .execute(session)
-        .await?;
+    let exists = "select exists (select from pg_database where datname = $1)";
+    let exists = sqlx::query_scalar(exists).bind(database);
+    if !exists.fetch_one(&mut session).await? {
+        let create = format!("create database {database} owner {OWNER}");
+        run(&mut session, create).await?;
     }
+    close(session).await;
+
+    let mut session = connect(server, OWNER, database).await?;
+    schema::migrate(&mut session).await?;
+    close(session).await;
+
+    let mut session = connect(server, "postgres", database).await?;
+    let grants = include_str!("../../../postgres/grants.sql");
+    run(&mut session, grants.to_owned()).await?;
+    close(session).await;
     Ok(())
 }
 
-/// Grants each role what it needs in the migrated database, and revokes everything else.
-///
-/// # Errors
-/// When the session is not a superuser's, or a table is missing.
-pub async fn grant(session: &mut Session) -> Result<(), Error> {
-    raw_sql(include_str!("../../../postgres/grants.sql"))
-        .execute(session)
-        .await?;
+async fn connect(server: &Server, role: &str, database: &str) -> Result<Session, Error> {
+    let database = Database::parse(&server.url(role, database), "max-two")?;
+    database.connect(CONNECT_TIMEOUT).await
+}
+
+async fn run(session: &mut Session, statements: String) -> Result<(), Error> {
+    // Safe: it consists of our scripts, a plain name, and a password of letters and digits.
+    raw_sql(AssertSqlSafe(statements)).execute(session).await?;
     Ok(())
 }

@@ -22,8 +22,6 @@ pub const DATABASE_URL_FILE: &str = "database-url";
 const STOP_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often to check the process and its files while waiting for a change.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How many ports the first start may try, when other processes take them before the server listens.
-const PORT_TRIES: usize = 10;
 /// What the server logs when another process listens on its port. `initdb --no-locale` keeps its
 /// messages in English.
 const PORT_IN_USE_MESSAGE: &str = "could not bind IPv4 address";
@@ -52,8 +50,8 @@ pub struct Server {
     settings: Vec<String>,
     password: String,
     port: u16,
-    /// How many more ports may be tried. None, once the server has been ready on one.
-    port_tries: usize,
+    /// Whether the server has been ready on this port, and keeps it.
+    has_port: bool,
     /// The main process, and the guard that ends it with this one. None while it is stopped.
     postmaster: Option<(Child, ParentDeathGuard)>,
     /// When the start began to wait for the end of an earlier server.
@@ -110,7 +108,7 @@ impl Server {
             cluster,
             settings,
             password,
-            port_tries: PORT_TRIES,
+            has_port: false,
             postmaster: None,
             waits_since: None,
         })
@@ -146,18 +144,15 @@ impl Server {
             // As `pg_ctl` does, look for `ready` in the last line.
             let text = self.cluster.pid_file();
             let is_ready = text.lines().next() == Some(&id) && text.trim_end().ends_with("\nready");
-            if is_ready {
-                self.port_tries = 0;
-            }
+            self.has_port |= is_ready;
             return Ok(is_ready);
         }
         // Dismisses the guard.
         self.stop();
         let log = fs::read(self.cluster.log_path()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        if log.contains(PORT_IN_USE_MESSAGE) && self.port_tries > 0 {
+        if log.contains(PORT_IN_USE_MESSAGE) && !self.has_port {
             // Postgres can't listen on port 0, so another process was able to take the port.
-            self.port_tries -= 1;
             self.port = free_port()?;
             return Ok(false);
         }
@@ -176,13 +171,13 @@ impl Server {
         let cluster = &self.cluster;
         let Some(log) = cluster.lock_log()? else {
             let since = *self.waits_since.get_or_insert_with(Instant::now);
-            let is_stopping = since.elapsed() < STOP_TIMEOUT;
-            return is_stopping
-                .then_some(None)
-                .ok_or_else(|| self.failed("was started earlier, and still runs"));
+            if since.elapsed() < STOP_TIMEOUT {
+                return Ok(None);
+            }
+            return Err(self.failed("was started earlier, and still runs"));
         };
         self.waits_since = None;
-        cluster.remove_stale_pid_file()?;
+        cluster.remove_stale_pid_file();
         let program = cluster.binaries.program("postgres");
         let mut command = cluster.account.command(&program);
         command.arg("-D").arg(&cluster.pgdata);
@@ -301,11 +296,9 @@ mod tests {
         server.stop();
         let taken = TcpListener::bind(("127.0.0.1", server.port)).expect("it is free again");
         // As at its first start.
-        server.port_tries = PORT_TRIES;
+        server.has_port = false;
         server.start_again().expect("another port is free");
-        assert_ne!(
-            server.port(),
-            taken.local_addr().expect("it is bound").port()
-        );
+        let taken = taken.local_addr().expect("it is bound");
+        assert_ne!(server.port(), taken.port());
     }
 }

@@ -8,20 +8,17 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use private_postgres::Binaries;
-use testkit::{Client, Program, eventually};
+use testkit::{Client, eventually};
 
-use crate::{children, fake_postgres, folder, launcher, ready};
+use crate::service::EXECUTABLE;
+use crate::{child, children, fake_postgres, folder, launcher, ready, start};
 
 /// Its standard output is on a full disk, which fails like the pipe of `max-two | grep -q ready`.
 #[tokio::test]
 async fn a_process_that_dies_is_restarted_though_nothing_can_be_printed() {
     let folder = folder();
-    let data = folder.path().join("data");
-    let script =
-        "exec \"$0\" --users=1000 --replicas=1 --listen=127.0.0.1:0 --data-dir \"$1\" >/dev/full";
-    let launcher = env!("CARGO_BIN_EXE_max-two");
-    let arguments = ["-c", script, launcher, data.to_str().unwrap()];
-    let mut program = Program::start("sh", &arguments, [("SCHEDULE", "0 0 0 1 1 *")]);
+    let arguments = ["-c", "exec \"$0\" >/dev/full", EXECUTABLE];
+    let mut program = start("sh", &arguments, &folder.path().join("data"));
     let client = Client::new(program.address("listen").await);
     for (name, log_line) in [
         ("api", "api replica 1 died"),
@@ -29,9 +26,7 @@ async fn a_process_that_dies_is_restarted_though_nothing_can_be_printed() {
         // It looks after Postgres once it has printed everything.
         ("postgres", "Postgres died"),
     ] {
-        let [process] = children(program.id(), name)[..] else {
-            panic!("not exactly one {name} runs")
-        };
+        let process = child(program.id(), name);
         kill(process, Signal::SIGKILL).unwrap();
         program.wait_for_output(log_line).await;
         eventually("it runs again, and queries are answered", async || {
@@ -47,7 +42,7 @@ async fn a_process_that_dies_is_restarted_though_nothing_can_be_printed() {
 #[tokio::test]
 async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
     let folder = folder();
-    let mut program = launcher(folder.path(), &["--replicas", "1"]);
+    let mut program = launcher(folder.path(), &[]);
     let client = ready(&mut program).await;
     client.get("/").await;
     let cluster = folder.path().join("data/cluster");
@@ -59,7 +54,7 @@ async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
     program.signal(Signal::SIGKILL);
     program.wait().await;
     // The server may still be stopping. The next one waits for its end.
-    let mut next = launcher(folder.path(), &["--replicas", "1"]);
+    let mut next = launcher(folder.path(), &[]);
     let client = ready(&mut next).await;
     assert!(client.get("/").await.json()["timestamp"].is_string());
     // An orphan that no init process reaps stays a zombie.
@@ -67,10 +62,8 @@ async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
         fs::read_to_string(format!("/proc/{process}/stat"))
             .map_or(true, |stat| stat.contains(") Z "))
     };
-    eventually("all processes are gone", async || {
-        processes.iter().all(is_gone)
-    })
-    .await;
+    let are_gone = async || processes.iter().all(is_gone);
+    eventually("all processes are gone", are_gone).await;
     assert!(next.stop().await.success());
 
     // A server that was killed has left its number, which is that of another process by now. Postgres
@@ -83,13 +76,10 @@ async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
         .spawn()
         .unwrap();
     let (_, rest) = pid_file.split_once('\n').unwrap();
-    fs::write(
-        cluster.join("postmaster.pid"),
-        format!("{}\n{rest}", other.id()),
-    )
-    .unwrap();
-    let mut next = launcher(folder.path(), &["--replicas", "1"]);
-    next.wait_for_output("Its database: ").await;
+    let pid_file = format!("{}\n{rest}", other.id());
+    fs::write(cluster.join("postmaster.pid"), pid_file).unwrap();
+    let mut next = launcher(folder.path(), &[]);
+    ready(&mut next).await;
     assert!(next.stop().await.success());
     other.kill().unwrap();
     other.wait().unwrap();
@@ -107,12 +97,10 @@ async fn ctrl_c_is_heard_while_postgres_starts() {
         real.program("").display()
     );
     let fake = fake_postgres(&folder.path().join("bin"), &script);
-    let mut program = launcher(folder.path(), &["--postgres-bin", fake.to_str().unwrap()]);
-    eventually("the server hangs", async || {
-        !children(program.id(), "600").is_empty()
-    })
-    .await;
-    let server = children(program.id(), "600")[0];
+    let mut program = launcher(folder.path(), &["--postgres-bin", &fake]);
+    let hangs = async || !children(program.id(), "600").is_empty();
+    eventually("the server hangs", hangs).await;
+    let server = child(program.id(), "600");
     program.signal(Signal::SIGINT);
     assert!(program.wait().await.success(), "{}", program.output());
     assert!(kill(server, None).is_err(), "the server is left");

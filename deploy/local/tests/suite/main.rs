@@ -17,44 +17,37 @@ mod refusals;
 mod service;
 mod start;
 
-use std::path::{Path, PathBuf};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 
 use nix::unistd::Pid;
 use tempfile::TempDir;
 use testkit::{Client, Program};
 
-/// Starts the launcher in `folder`, with few users and one tick a year.
+/// Starts the launcher with its data in `folder`.
 fn launcher(folder: &Path, arguments: &[&str]) -> Program {
-    launcher_in(&[], folder, arguments)
+    start(service::EXECUTABLE, arguments, &folder.join("data"))
 }
 
-/// The same with more variables in its environment.
-fn launcher_in(environment: &[(&str, &str)], folder: &Path, arguments: &[&str]) -> Program {
-    let data = folder.join("data");
-    let mut all = vec!["--users", "10000", "--data-dir", data.to_str().unwrap()];
-    if !arguments.contains(&"--listen") {
-        all.extend(["--listen", "127.0.0.1:0"]);
-    }
-    all.extend(arguments);
-    Program::start(
-        env!("CARGO_BIN_EXE_max-two"),
-        &all,
-        environment
-            .iter()
-            .copied()
-            .chain([("SCHEDULE", "0 0 0 1 1 *")]),
-    )
+/// Starts a program that runs the launcher: with few users, one replica, one tick a year, and its
+/// data in `data`.
+fn start(program: &str, arguments: &[&str], data: &Path) -> Program {
+    let environment = [
+        ("DATA_DIR", data.as_os_str()),
+        ("USERS", "10000".as_ref()),
+        ("REPLICAS", "1".as_ref()),
+        ("LISTEN", "127.0.0.1:0".as_ref()),
+        ("SCHEDULE", "0 0 0 1 1 *".as_ref()),
+    ];
+    Program::start(program, arguments, environment)
 }
 
 /// A folder that the server's account can enter. A shell needs quotes around its name.
 fn folder() -> TempDir {
     let folder = TempDir::with_prefix("max two ").unwrap();
-    std::fs::set_permissions(
-        folder.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )
-    .unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     folder
 }
 
@@ -71,30 +64,36 @@ async fn ready(program: &mut Program) -> Client {
 
 /// The ids of the processes that `parent` has started, of this subcommand or program.
 fn children(parent: Pid, name: &str) -> Vec<Pid> {
+    let parent = parent.to_string();
     let output = Command::new("ps")
-        .args(["-eo", "pid,ppid,args"])
+        .args(["--ppid", &parent, "-o", "pid=,args="])
         .output()
         .unwrap();
-    String::from_utf8(output.stdout)
-        .unwrap()
-        .lines()
-        .filter_map(|line| {
-            let mut words = line.split_whitespace();
-            let (id, its_parent) = (words.next()?.parse().ok()?, words.next()?);
-            let is_child = its_parent == parent.to_string();
-            (is_child && words.any(|word| word.ends_with(name))).then_some(Pid::from_raw(id))
-        })
-        .collect()
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let mut children = Vec::new();
+    for line in lines.lines() {
+        let (id, command) = line.trim().split_once(' ').unwrap();
+        if command.split(' ').any(|word| word.ends_with(name)) {
+            children.push(Pid::from_raw(id.parse().unwrap()));
+        }
+    }
+    children
+}
+
+/// The only one of them.
+fn child(parent: Pid, name: &str) -> Pid {
+    let children = children(parent, name);
+    assert_eq!(children.len(), 1, "{name}");
+    children[0]
 }
 
 /// A folder of Postgres' programs, both of which are this script for `sh`.
-fn fake_postgres(folder: &Path, script: &str) -> PathBuf {
-    std::fs::create_dir(folder).unwrap();
+fn fake_postgres(folder: &Path, script: &str) -> String {
+    fs::create_dir(folder).unwrap();
     for name in ["initdb", "postgres"] {
         let program = folder.join(name);
-        std::fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(&program, mode).unwrap();
+        fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     }
-    folder.to_owned()
+    folder.to_str().unwrap().to_owned()
 }

@@ -3,18 +3,16 @@
 use std::fs;
 
 use nix::unistd::{Uid, User};
-use testkit::{Program, free_address};
+use testkit::free_address;
 
-use crate::{fake_postgres, folder, launcher, ready};
+use crate::service::EXECUTABLE;
+use crate::{fake_postgres, folder, launcher, ready, start};
 
 #[tokio::test]
 async fn a_bad_setting_is_named_before_anything_starts() {
     let folder = folder();
-    let older = fake_postgres(
-        &folder.path().join("13"),
-        "echo 'postgres (PostgreSQL) 13.20'",
-    );
-    let older = older.to_str().unwrap();
+    let version = "echo 'postgres (PostgreSQL) 13.20'";
+    let older = &*fake_postgres(&folder.path().join("13"), version);
     for (arguments, parts) in [
         (&["--replicas", "0"][..], &["--replicas"][..]),
         (&["--schedule", "often"], &["--schedule"]),
@@ -40,7 +38,7 @@ async fn a_bad_setting_is_named_before_anything_starts() {
 #[tokio::test]
 async fn a_second_launcher_on_the_same_folder_is_refused() {
     let folder = folder();
-    let mut first = launcher(folder.path(), &["--replicas", "1"]);
+    let mut first = launcher(folder.path(), &[]);
     ready(&mut first).await;
     let mut second = launcher(folder.path(), &[]);
     assert_eq!(second.wait().await.code(), Some(1));
@@ -53,7 +51,7 @@ async fn a_second_launcher_on_the_same_folder_is_refused() {
 async fn of_two_launchers_that_start_at_once_on_a_port_one_is_refused() {
     let folder = folder();
     let address = free_address().to_string();
-    let arguments = ["--replicas", "1", "--listen", &address];
+    let arguments = ["--listen", &address];
     let mut first = launcher(&folder.path().join("first"), &arguments);
     let mut second = launcher(&folder.path().join("second"), &arguments);
     let (status, is_first) = tokio::select! {
@@ -83,7 +81,7 @@ async fn a_folder_of_another_account_is_named_with_its_owner() {
     let data = folder.path().join("data");
     // What root has made is not for others. Only root can start this as another account.
     let (data, account) = if Uid::effective().is_root() {
-        let mut first = launcher(folder.path(), &["--replicas", "1"]);
+        let mut first = launcher(folder.path(), &[]);
         ready(&mut first).await;
         assert!(first.stop().await.success());
         (data, User::from_name("nobody").unwrap().unwrap().uid)
@@ -91,13 +89,9 @@ async fn a_folder_of_another_account_is_named_with_its_owner() {
         ("/".into(), Uid::effective())
     };
     let program = folder.path().join("max-two");
-    fs::copy(env!("CARGO_BIN_EXE_max-two"), &program).unwrap();
-    let mut command = tokio::process::Command::new(program);
-    command.uid(account.as_raw()).env_remove("DATABASE_URL");
-    command
-        .args(["--listen=127.0.0.1:0", "--data-dir"])
-        .arg(data);
-    let mut program = Program::spawn(command);
+    fs::copy(EXECUTABLE, &program).unwrap();
+    let account = format!("--reuid={account}");
+    let mut program = start("setpriv", &[&account, program.to_str().unwrap()], &data);
     assert_eq!(program.wait().await.code(), Some(1));
     let output = program.output();
     let error = output.lines().last().unwrap();

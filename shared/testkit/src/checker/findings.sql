@@ -1,12 +1,12 @@
 -- Compares the audit, and the clients' answers, with the promises. Returns each kind of violation
 -- that there is, how often, and an example.
 --
--- Of each answer: $1 and $2 are when the request was sent and the response was received, by the
--- clients' clock, $3 its users, and $4 its timestamp, which is empty in the very first one.
+-- $1 are the bodies of all answers, each with when its request was sent and when it was received,
+-- in nanoseconds of the clients' clock.
 with answers as materialized (
-    select *
-    from unnest($1::bigint[], $2::bigint[], $3::jsonb[], $4::text[]) with ordinality
-        as answers (sent_at, received_at, users, timestamp, answer)
+    select (body ->> 'sent_at')::bigint as sent_at, (body ->> 'received_at')::bigint as received_at,
+           body -> 'users' as users, coalesce(body ->> 'timestamp', '') as timestamp, answer
+    from unnest($1::jsonb[]) with ordinality as bodies (body, answer)
 ),
 -- Before the first choice, number 0, there are no users.
 choices as materialized (

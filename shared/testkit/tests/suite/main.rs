@@ -11,7 +11,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 use shared::domain::rounds;
 use shared::domain::users::Layout;
-use testkit::{Checker, Observation, Program, TEST_TIMEOUT, TestDatabase, eventually, sql};
+use testkit::{Checker, Program, TEST_TIMEOUT, TestDatabase, eventually, sql};
 
 /// The writes of a worker's round without the fence: the tick is always due.
 const BEGIN_ROUND: &str = "begin; update users set points = 50, updated_at = now();";
@@ -72,14 +72,10 @@ impl History {
         let sent_at = Instant::now();
         let answer = api.answer().await.unwrap();
         let users = answer.users.iter();
-        self.checker.record(Observation {
-            sent_at,
-            received_at: Instant::now(),
-            users: users
-                .map(|user| json!({"id": user.id, "points": user.points}))
-                .collect(),
-            timestamp: answer.previous_at.map(|at| at.format(TIME).to_string()),
-        });
+        let users = users.map(|user| json!({"id": user.id, "points": user.points}));
+        let timestamp = answer.previous_at.map(|at| at.format(TIME).to_string());
+        let body = json!({"users": users.collect::<Value>(), "timestamp": timestamp});
+        self.checker.record(sent_at, body);
         answer.queried_at.format(TIME).to_string()
     }
 
@@ -102,33 +98,27 @@ async fn a_correct_history_is_clean() {
 
 #[tokio::test]
 async fn each_violation_in_the_database_is_found() {
-    let round = format!("{BEGIN_ROUND}{CHOOSE}{END_ROUND}");
+    let (incomplete, fork) = (
+        "a round is incomplete",
+        "the chain has a fork or a step back",
+    );
+    let again = format!("{BEGIN_ROUND}{CHOOSE}{END_ROUND}").repeat(2);
+    let without_round = format!("{BEGIN_ROUND}{CHOOSE}commit");
+    let without_choice = format!("{BEGIN_ROUND}{END_ROUND}");
+    let without_renewal = format!("begin;{CHOOSE}{END_ROUND}");
+    let lost_query =
+        "update last_query set previous_at = previous_at, queried_at = clock_timestamp()";
+    // The table's constraint would refuse it.
+    let step_back = "alter table last_query drop constraint last_query_never_goes_back; \
+                     update last_query \
+                     set previous_at = queried_at, queried_at = queried_at - interval '1 second'";
     for (wrong, violation) in [
-        (&*format!("{round}{round}"), "a tick was done twice"),
-        (
-            &format!("{BEGIN_ROUND}{CHOOSE}commit"),
-            "a round is incomplete",
-        ),
-        (
-            &format!("{BEGIN_ROUND}{END_ROUND}"),
-            "a round is incomplete",
-        ),
-        (
-            &format!("begin;{CHOOSE}{END_ROUND}"),
-            "a round is incomplete",
-        ),
-        (
-            // A query of another replica is lost.
-            "update last_query set previous_at = previous_at, queried_at = clock_timestamp()",
-            "the chain has a fork or a step back",
-        ),
-        (
-            // The table's constraint would refuse it.
-            "alter table last_query drop constraint last_query_never_goes_back; \
-             update last_query \
-             set previous_at = queried_at, queried_at = queried_at - interval '1 second'",
-            "the chain has a fork or a step back",
-        ),
+        (&*again, "a tick was done twice"),
+        (&without_round, incomplete),
+        (&without_choice, incomplete),
+        (&without_renewal, incomplete),
+        (lost_query, fork),
+        (step_back, fork),
     ] {
         let history = History::of_rounds(1).await;
         history.database.run(wrong).await;
@@ -160,7 +150,7 @@ async fn two_rounds_at_the_same_time_are_found() {
 
 #[tokio::test]
 async fn each_answer_that_contradicts_is_found() {
-    let mut history = History::of_rounds(3).await;
+    let history = History::of_rounds(3).await;
     let [(first, _), (second, times), (third, _)] = &history.rounds.clone()[..] else {
         panic!("three rounds were done");
     };
@@ -168,6 +158,7 @@ async fn each_answer_that_contradicts_is_found() {
     let [time, later, before_third] = times.each_ref().map(|time| Some(&**time));
     let never = Some("2999-07-30 17:09:33");
     let (none, invented) = (json!([]), json!([{"id": 1, "points": 101}]));
+    let wrong_place = "an answer has users of another place in the chain";
     for (answers, violation) in [
         (
             [(&none, None), (&none, None)],
@@ -189,23 +180,13 @@ async fn each_answer_that_contradicts_is_found() {
             [(third, before_third), (second, before_third)],
             "an answer has users of an older round than one before it",
         ),
-        (
-            [(first, time), (second, time)],
-            "an answer has users of another place in the chain",
-        ),
-        (
-            [(second, time), (third, time)],
-            "an answer has users of another place in the chain",
-        ),
+        ([(first, time), (second, time)], wrong_place),
+        ([(second, time), (third, time)], wrong_place),
     ] {
-        history.checker = Checker::default();
+        history.checker.clear();
         for (users, timestamp) in answers {
-            history.checker.record(Observation {
-                sent_at: Instant::now(),
-                received_at: Instant::now(),
-                users: users.clone(),
-                timestamp: timestamp.map(ToOwned::to_owned),
-            });
+            let body = json!({"users": users, "timestamp": timestamp});
+            history.checker.record(Instant::now(), body);
         }
         history.assert_found(violation).await;
     }
