@@ -27,6 +27,19 @@ const INSTALL_FOLDERS: [&str; 8] = [
     "/Applications/Postgres.app/Contents/Versions",
 ];
 
+/// The command that installs Postgres on this system.
+fn install_command() -> &'static str {
+    match fs::read_to_string("/etc/redhat-release") {
+        _ if cfg!(target_os = "macos") => "brew install postgresql@17",
+        // Their default is 10 or 13.
+        Ok(name) if name.contains(" release 8.") || name.contains(" release 9") => {
+            "sudo dnf module install -y postgresql:15/server"
+        }
+        Ok(_) => "sudo dnf install -y postgresql-server",
+        Err(_) => "sudo apt-get install -y postgresql",
+    }
+}
+
 /// The folder that holds `initdb` and `postgres`.
 #[derive(Clone, Debug)]
 pub struct Binaries {
@@ -103,7 +116,8 @@ impl Binaries {
         downloaded.map_err(|error| {
             Error(format!(
                 "no Postgres {OLDEST_MAJOR} or newer is on PATH or in the usual folders, and the \
-                 download failed ({error}); install Postgres with the system's package manager"
+                 download failed ({error}); install it with: {}",
+                install_command()
             ))
         })
     }
