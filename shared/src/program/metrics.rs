@@ -1,10 +1,6 @@
 //! Metrics that every program has, and the text formats of all.
 
-use std::fmt;
-
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
@@ -16,22 +12,11 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Registers the metrics that every program has: its build, and the log lines that it dropped.
 pub fn register_common(registry: &mut Registry) {
     registry.register("build", "The running program", Info::new(BUILD_LABELS));
-    registry.register_collector(Box::new(LogLinesDropped));
-}
-
-#[derive(Debug)]
-struct LogLinesDropped;
-
-impl Collector for LogLinesDropped {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let counter = ConstCounter::new(logs::dropped_lines());
-        counter.encode(encoder.encode_descriptor(
-            "log_lines_dropped",
-            "Log lines that could not be written, or waited too long for a reader",
-            None,
-            counter.metric_type(),
-        )?)
-    }
+    registry.register(
+        "log_lines_dropped",
+        "Log lines that could not be written, or waited too long for a reader",
+        logs::DROPPED_LINES.clone(),
+    );
 }
 
 /// All metrics of a registry, with their content type: OpenMetrics for a scraper whose `Accept`
