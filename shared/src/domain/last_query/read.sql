@@ -23,5 +23,5 @@ select
             '$[*] ? (@.points > $min_points)',
             jsonb_build_object('min_points', min_points)
         )
-    end as "users!: _"
+    end as users
 from settings
