@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 pub use database_url::BadUrl;
-pub use error::{ConnectError, Error};
+pub use error::Error;
 pub use session::{Session, SessionId, close, ping, read_session_id};
 
 /// How long an attempt to open a session may take in a program that keeps retrying.
@@ -125,10 +125,7 @@ impl Database {
                 // error that repeats is logged once only if its text is the same.
                 Err(_) => Error::Timeout(limit / count),
             };
-            errors.push(ConnectError {
-                server: name,
-                error,
-            });
+            errors.push((name, error));
         }
         Err(Error::Connect(errors))
     }

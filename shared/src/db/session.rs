@@ -55,11 +55,12 @@ pub(super) const PARAMETERS: [(&str, &str); 14] = [
 ];
 
 /// Verifies by the marker that a new session has the [`PARAMETERS`], and that its server is new
-/// enough and writable. Also sets `transaction_timeout` to 0. It is not among the parameters, because a server
-/// older than Postgres 17 would refuse a session that asks for it.
+/// enough and writable. Also sets `transaction_timeout` to 0. It is not among the parameters,
+/// because a server older than Postgres 17 would refuse a session that asks for it.
 ///
 /// # Errors
-/// [`Error::Unavailable`] or [`Error::Unusable`] if the server does not fit; otherwise when the statement fails.
+/// [`Error::Unavailable`] or [`Error::Unusable`] if the server does not fit; otherwise when the
+/// statement fails.
 pub(super) async fn initialize(session: &mut Session) -> Result<(), Error> {
     // Not prepared: a pooler may already hold another client's statement of that name.
     let server = raw_sql(include_str!("initialize_session.sql"))
