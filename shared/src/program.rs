@@ -22,19 +22,6 @@ use crate::db::Database;
 use cli::{DatabaseArgs, bad_setting};
 use logs::LogFormat;
 
-/// The labels of each program's `build_info`. The revision is that of git, which a build may pass
-/// in `REVISION`.
-const BUILD_LABELS: [(&str, &str); 2] = [
-    ("version", env!("CARGO_PKG_VERSION")),
-    (
-        "revision",
-        match option_env!("REVISION") {
-            Some(revision) => revision,
-            None => "unknown",
-        },
-    ),
-];
-
 /// Maximum number of a runtime's worker threads. One session answers all queries of a replica, so
 /// more threads gain nothing, and machines with many processors would meet a container's limit.
 const MAX_WORKER_THREADS: usize = 8;

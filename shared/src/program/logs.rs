@@ -89,12 +89,11 @@ fn filters(default: &str) -> Result<Targets, ParseError> {
     // Empty ones would be read as `error`. Orchestrators pass a variable that was left blank so.
     let filters = env::var("RUST_LOG").unwrap_or_default();
     let filters = filters.split(',').map(str::trim);
-    match &*filters
-        .filter(|filter| !filter.is_empty())
-        .collect::<Vec<_>>()
-    {
-        [] => default.parse(),
-        filters => filters.join(",").parse(),
+    let filters: Vec<_> = filters.filter(|filter| !filter.is_empty()).collect();
+    if filters.is_empty() {
+        default.parse()
+    } else {
+        filters.join(",").parse()
     }
 }
 

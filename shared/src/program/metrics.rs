@@ -4,14 +4,19 @@ use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::{BUILD_LABELS, logs};
+use super::logs;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Registers the metrics that every program has: its build, and the log lines that it dropped.
 pub fn register_common(registry: &mut Registry) {
-    registry.register("build", "The running program", Info::new(BUILD_LABELS));
+    let build = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        // That of git, which a build may pass.
+        ("revision", option_env!("REVISION").unwrap_or("unknown")),
+    ];
+    registry.register("build", "The running program", Info::new(build));
     registry.register(
         "log_lines_dropped",
         "Log lines that could not be written, or waited too long for a reader",
