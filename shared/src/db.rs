@@ -147,18 +147,17 @@ impl Database {
     /// Cancels the running statement of another session of the same role, through a new session.
     ///
     /// # Errors
-    /// When connecting or the request fails, or when either takes longer than `limit`.
+    /// When connecting or the request fails, or when both take longer than `limit`.
     pub async fn cancel(&self, id: SessionId, limit: Duration) -> Result<(), Error> {
-        let mut session = self.connect(limit).await?;
-        let result = with_timeout(limit, async {
+        with_timeout(limit, async {
+            let mut session = self.connect(limit).await?;
             sqlx::query!("select pg_cancel_backend($1)", id.0)
                 .fetch_one(&mut session)
                 .await?;
+            close(session).await;
             Ok(())
         })
-        .await;
-        close(session).await;
-        result
+        .await
     }
 }
 

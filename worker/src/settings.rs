@@ -12,7 +12,7 @@ use shared::program::logs::LogFormat;
 use crate::schedule::Schedule;
 
 /// Renews all points and the minimum, once per tick.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "max-two-worker", version)]
 pub struct Settings {
     /// The command; `run` by default.

@@ -93,10 +93,8 @@ pub struct SessionId(pub(super) i32);
 /// # Errors
 /// When the statement fails.
 pub async fn read_session_id(session: &mut Session) -> Result<SessionId, Error> {
-    let row = sqlx::query!(r#"select pg_backend_pid() as "id!""#)
-        .fetch_one(session)
-        .await?;
-    Ok(SessionId(row.id))
+    let id = sqlx::query_scalar!(r#"select pg_backend_pid() as "id!""#);
+    Ok(SessionId(id.fetch_one(session).await?))
 }
 
 /// Checks that the server still responds.

@@ -1,6 +1,6 @@
 //! Health checks over HTTP: one GET on this machine, for container images that hold no HTTP client.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,26 +32,20 @@ pub fn run(admin: SocketAddr) -> ExitCode {
 /// When the address is unreachable or does not respond in time, the response is not HTTP, or its
 /// status is not 2xx.
 pub fn check(address: SocketAddr, path: &str) -> io::Result<()> {
-    let start = start_of_response(address, path).map_err(|error| match error.kind() {
-        ErrorKind::WouldBlock => io::Error::new(ErrorKind::TimedOut, "no response in time"),
-        _ => error,
-    })?;
-    match start.as_bytes() {
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', b'2', ..] => Ok(()),
-        _ => Err(io::Error::other(format!(
-            "the response begins with {start:?}"
-        ))),
-    }
-}
-
-/// The version and the status of the response to a GET.
-fn start_of_response(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, CHECK_TIMEOUT)?;
     stream.set_write_timeout(Some(CHECK_TIMEOUT))?;
     stream.set_read_timeout(Some(CHECK_TIMEOUT))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    let mut start = [0; "HTTP/1.1 200".len()];
-    stream.read_exact(&mut start)?;
-    Ok(String::from_utf8_lossy(&start).into_owned())
+    let mut start = [0; b"HTTP/1.1 200".len()];
+    stream
+        .read_exact(&mut start)
+        .map_err(|error| io::Error::new(error.kind(), format!("no response in time: {error}")))?;
+    match start {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', b'2', ..] => Ok(()),
+        _ => Err(io::Error::other(format!(
+            "the response begins with {:?}",
+            String::from_utf8_lossy(&start)
+        ))),
+    }
 }

@@ -55,10 +55,10 @@ pub enum LogFormat {
 /// process has an effect.
 ///
 /// # Errors
-/// When `RUST_LOG` is not valid.
-pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuard, BadFilters> {
+/// When `RUST_LOG` is not valid, which the error names.
+pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuard, String> {
     let is_terminal = stderr().is_terminal();
-    let filter = filters(default_filters).map_err(BadFilters)?;
+    let filter = filters(default_filters).map_err(|error| format!("RUST_LOG: {error}"))?;
     let queue = QUEUE.get_or_init(LogQueue::start);
     let lines = fmt::layer()
         // It would print its own errors, and panic where standard error can't be written.
@@ -121,11 +121,6 @@ impl Drop for LogGuard {
         flush();
     }
 }
-
-/// `RUST_LOG` is not a valid list of filters.
-#[derive(Debug, thiserror::Error)]
-#[error("RUST_LOG: {0}")]
-pub struct BadFilters(ParseError);
 
 /// Queues what is written to it. The subscriber writes one whole line at a time.
 #[derive(Clone)]

