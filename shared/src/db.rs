@@ -26,7 +26,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the one attempt of a command may take.
 pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The address of a database, and the credentials for it. `Debug` hides the password.
+/// The address of a database, and the credentials for it. `Debug` shows the servers only.
 #[derive(Clone)]
 pub struct Database {
     /// In the order in which they are tried. A name with several addresses is one server.
@@ -104,9 +104,9 @@ impl Database {
     /// is left of `limit`.
     ///
     /// # Errors
-    /// [`Error::Url`] if its file has become bad; otherwise [`Error::Connect`] with an error for each
-    /// server: [`Error::Timeout`] after its share, [`Error::Unavailable`] or [`Error::Unusable`] if
-    /// it does not fit, or the error of the network or the server.
+    /// [`Error::Url`] if its file has become bad; otherwise [`Error::Connect`] with an error for
+    /// each server: [`Error::Timeout`] after its share, [`Error::Unavailable`] or
+    /// [`Error::Unusable`] if it does not fit, or the error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
         let deadline = Instant::now() + limit;
         let servers = match &self.file {
@@ -163,13 +163,10 @@ impl Database {
 
 impl fmt::Debug for Database {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers: Vec<_> = self.servers.iter().map(name).collect();
         formatter
             .debug_struct("Database")
-            .field(
-                "servers",
-                &self.servers.iter().map(name).collect::<Vec<_>>(),
-            )
-            .field("database", &self.servers[0].get_database())
+            .field("servers", &servers)
             .finish_non_exhaustive()
     }
 }

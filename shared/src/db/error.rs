@@ -68,8 +68,8 @@ impl Error {
         }
     }
 
-    /// True if a server refuses sessions for a reason that lasts, such as a wrong password, a missing
-    /// database or a certificate. Each attempt is then a line in the server's log.
+    /// True if a server refuses sessions for a reason that lasts, such as a wrong password, a
+    /// missing database or a certificate. Each attempt is then a line in the server's log.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Connect(_)) && !self.is_transient()

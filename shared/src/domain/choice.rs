@@ -1,7 +1,6 @@
 //! The current round's choice: the secret minimum and the two users that answers show until the
 //! next round. It is stored in the one row of the table `settings`.
 
-use std::fmt;
 use std::str::FromStr;
 
 use rand::RngExt;
@@ -12,7 +11,7 @@ use crate::domain::users::{MAX_POINTS, User};
 
 /// The points that a user must exceed to qualify: 0 to 100, both included.
 ///
-/// It is a secret: it has no `Display`, no `Serialize`, and its `Debug` hides the value.
+/// It is a secret: it has no `Display`, no `Debug` and no `Serialize`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MinPoints(i32);
 
@@ -34,12 +33,6 @@ impl FromStr for MinPoints {
                 "the minimum must be an integer from 0 to {MAX_POINTS}"
             )),
         }
-    }
-}
-
-impl fmt::Debug for MinPoints {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("MinPoints(secret)")
     }
 }
 

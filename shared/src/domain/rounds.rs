@@ -67,9 +67,9 @@ pub enum Outcome {
     Done {
         /// The round.
         round: Round,
-        /// How far ahead of the clock the newest of the rounds was that this one has deleted. `None`
-        /// unless some were more than a minute ahead: the database's clock was ahead before, or is
-        /// behind now.
+        /// How far ahead of the clock the newest of the rounds was that this one has deleted.
+        /// `None` unless some were more than a minute ahead: the database's clock was ahead before,
+        /// or is behind now.
         clock_was_ahead: Option<TimeDelta>,
     },
     /// No round is due: the latest tick's is done, or there has been no tick yet. Holds the newest
@@ -116,7 +116,7 @@ pub async fn run_now(
     round_timeout: Duration,
 ) -> Result<Round, Error> {
     loop {
-        let due = None::<(NoSchedule, TimeDelta)>;
+        let due = None::<(fn(DateTime<Utc>) -> Option<DateTime<Utc>>, TimeDelta)>;
         let outcome = attempt(session, layout, due, min_points, round_timeout).await?;
         if let Outcome::Done { round, .. } = outcome {
             return Ok(round);
@@ -126,9 +126,6 @@ pub async fn run_now(
         sleep(RETRY_DELAY).await;
     }
 }
-
-/// The schedule of an operator's round.
-type NoSchedule = fn(DateTime<Utc>) -> Option<DateTime<Utc>>;
 
 /// The transaction of a round: that of the latest tick if a schedule and a cooldown are `due`, else
 /// an operator's.

@@ -80,18 +80,14 @@ pub async fn read_layout(session: &mut Session) -> Result<Layout, Error> {
     )
     .fetch_one(&mut *session)
     .await?;
-    if !is_citus_installed {
-        return Ok(Layout::SingleNode);
-    }
     // Not checked at compile time: without Citus there is no such table.
-    let is_distributed = sqlx::query_scalar(
+    let check = sqlx::query_scalar(
         "select exists ( \
              select from pg_catalog.pg_dist_partition \
              where logicalrelid = 'users'::regclass and partmethod = 'h' \
          )",
-    )
-    .fetch_one(session)
-    .await?;
+    );
+    let is_distributed = is_citus_installed && check.fetch_one(session).await?;
     Ok(if is_distributed {
         Layout::Distributed
     } else {

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::cli::print_error;
 
-/// How long connecting, sending and each read may take. Two checks fit in the usual three seconds of
-/// a container's.
+/// How long connecting, sending and each read may take. Two checks fit in the usual three seconds
+/// of a container's.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checks `/livez` and `/readyz` of the program whose admin listener has this address on this
-/// machine. To connect to all addresses (`0.0.0.0`, `[::]`) is to connect to this machine. Prints the
-/// first failure on standard error, and returns the status to exit with.
+/// machine. To connect to all addresses (`0.0.0.0`, `[::]`) is to connect to this machine. Prints
+/// the first failure on standard error, and returns the status to exit with.
 #[must_use]
 pub fn run(admin: SocketAddr) -> ExitCode {
     for path in ["/livez", "/readyz"] {

@@ -64,17 +64,14 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuar
         // It would print its own errors, and panic where standard error can't be written.
         .log_internal_errors(false)
         .with_writer(|| queue.clone());
-    let default = if is_terminal {
-        LogFormat::Text
-    } else {
-        LogFormat::Json
-    };
-    let lines = match format.unwrap_or(default) {
-        LogFormat::Text => lines
+    let is_text = format.map_or(is_terminal, |format| format == LogFormat::Text);
+    let lines = if is_text {
+        lines
             .with_ansi(is_terminal && is_colour_wanted())
             .with_target(false)
-            .boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+            .boxed()
+    } else {
+        lines.json().flatten_event(true).boxed()
     };
     // Fails only if logging has been started before.
     let _ = tracing_subscriber::registry()
@@ -84,7 +81,8 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuar
     Ok(LogGuard(()))
 }
 
-/// The filters of `RUST_LOG`: a level, or `target=level`, or several of them with commas in between.
+/// The filters of `RUST_LOG`: a level, or `target=level`, or several of them with commas in
+/// between.
 fn filters(default: &str) -> Result<Targets, ParseError> {
     // Empty ones would be read as `error`. Orchestrators pass a variable that was left blank so.
     let filters = env::var("RUST_LOG").unwrap_or_default();
