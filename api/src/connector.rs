@@ -65,7 +65,7 @@ impl Connector {
                 }
                 Err(error) => {
                     self.log_once(&error);
-                    self.back_off(&error);
+                    self.delay = self.backoff.next_delay(&error);
                 }
             }
         }
@@ -85,7 +85,7 @@ impl Connector {
         self.log_once(error);
         self.is_flapping = !self.is_stable();
         if self.is_flapping {
-            self.back_off(error);
+            self.delay = self.backoff.next_delay(error);
         } else {
             self.backoff.reset();
             self.delay = Duration::ZERO;
@@ -95,10 +95,6 @@ impl Connector {
     fn is_stable(&self) -> bool {
         self.connected_at
             .is_some_and(|connected_at| connected_at.elapsed() >= STABLE_AFTER)
-    }
-
-    fn back_off(&mut self, error: &Error) {
-        self.delay = self.backoff.next_delay(error);
     }
 
     /// Publishes that the database answers queries.

@@ -36,52 +36,40 @@ impl Metrics {
     pub(crate) fn new(max_waiting: usize, max_connections: usize) -> Self {
         let mut registry = Registry::with_prefix("max_two_api");
         let responses = Family::<StatusLabel, Counter>::default();
-        let query_duration = Histogram::new(exponential_buckets(0.000_25, 2.0, 14));
-        let batch_queries = Histogram::new(exponential_buckets(1.0, 2.0, 14));
-        let waiting_queries = Gauge::default();
-        let connections = Gauge::default();
-        let database_up = Gauge::default();
         registry.register(
             "responses",
             "Responses on the public listener, by status",
             responses.clone(),
         );
+        let query_duration = Histogram::new(exponential_buckets(0.000_25, 2.0, 14));
         registry.register_with_unit(
             "query_duration",
             "From the queueing of a query to its answer from the database",
             Unit::Seconds,
             query_duration.clone(),
         );
+        let batch_queries = Histogram::new(exponential_buckets(1.0, 2.0, 14));
         registry.register(
             "batch_queries",
             "Queries of a batch, which were taken from the queue together",
             batch_queries.clone(),
         );
-        registry.register(
-            "waiting_queries",
-            "Queries in the queue, waiting for the next batch",
-            waiting_queries.clone(),
-        );
-        registry.register(
-            "waiting_queries_limit",
-            "MAX_WAITING: further queries get 503 at once",
-            constant_gauge(max_waiting),
-        );
-        registry.register(
-            "connections",
-            "Open connections on the public listener",
-            connections.clone(),
-        );
-        registry.register(
-            "connections_limit",
-            "MAX_CONNECTIONS, or fewer if open files are limited: further connections have to wait",
-            constant_gauge(max_connections),
-        );
-        registry.register(
-            "database_up",
-            "Whether the database answers",
-            database_up.clone(),
-        );
+        let mut gauge = |name, help, value: usize| {
+            let gauge = Gauge::<i64>::default();
+            gauge.set(gauge_value(value));
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let help = "Queries in the queue, waiting for the next batch";
+        let waiting_queries = gauge("waiting_queries", help, 0);
+        let help = "MAX_WAITING: further queries get 503 at once";
+        gauge("waiting_queries_limit", help, max_waiting);
+        let help = "Open connections on the public listener";
+        let connections = gauge("connections", help, 0);
+        let help =
+            "MAX_CONNECTIONS, or fewer if open files are limited: further connections have to wait";
+        gauge("connections_limit", help, max_connections);
+        let database_up = gauge("database_up", "Whether the database answers", 0);
         metrics::register_common(&mut registry);
         // The series of 200 and 503 exist from the start, because a rate misses the first increment
         // of a new series.
@@ -138,12 +126,6 @@ impl Metrics {
         self.connections.set(gauge_value(connections));
         metrics::encode(&self.registry, accept)
     }
-}
-
-fn constant_gauge(value: usize) -> Gauge {
-    let gauge = Gauge::<i64>::default();
-    gauge.set(gauge_value(value));
-    gauge
 }
 
 fn gauge_value(value: usize) -> i64 {

@@ -65,7 +65,7 @@ pub(crate) fn admin(
         .or(path!("metrics")
             .and(get_or_head())
             .and(text_header("accept"))
-            .map(|accept| metrics(state, accept)))
+            .map(|accept: Option<String>| metrics(state, accept.as_deref())))
         .unify()
         .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
         .unify()
@@ -89,12 +89,9 @@ fn openapi(_: &AppState) -> Response {
     ok_response(JSON, Bytes::from_static(OPENAPI))
 }
 
-fn metrics(state: &AppState, accept: Option<String>) -> Response {
-    let (content_type, text) = state.metrics.encode(
-        accept.as_deref(),
-        state.queue.len(),
-        state.connections.len(),
-    );
+fn metrics(state: &AppState, accept: Option<&str>) -> Response {
+    let (waiting, connections) = (state.queue.len(), state.connections.len());
+    let (content_type, text) = state.metrics.encode(accept, waiting, connections);
     ok_response(content_type, text.into())
 }
 

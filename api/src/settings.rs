@@ -14,7 +14,7 @@ const MIN_REQUEST_TIMEOUT: Duration = Duration::from_millis(100);
 const MIN_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// Answers queries: at most two users who qualify, and the time of the previous query.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "max-two-api", version)]
 pub struct Settings {
     /// What to do instead of serving.

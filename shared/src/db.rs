@@ -18,7 +18,7 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 pub use database_url::BadUrl;
-pub use error::{ConnectError, Error};
+pub use error::Error;
 pub use session::{Session, SessionId, close, ping, read_session_id};
 
 /// How long an attempt to open a session may take in a program that keeps retrying.
@@ -26,7 +26,7 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the one attempt of a command may take.
 pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The address of a database, and the credentials for it. `Debug` hides the password.
+/// The address of a database, and the credentials for it. `Debug` shows the servers only.
 #[derive(Clone)]
 pub struct Database {
     /// In the order in which they are tried. A name with several addresses is one server.
@@ -104,9 +104,9 @@ impl Database {
     /// is left of `limit`.
     ///
     /// # Errors
-    /// [`Error::Url`] if its file has become bad; otherwise [`Error::Connect`] with an error for each
-    /// server: [`Error::Timeout`] after its share, [`Error::Unavailable`] or [`Error::Unusable`] if
-    /// it does not fit, or the error of the network or the server.
+    /// [`Error::Url`] if its file has become bad; otherwise [`Error::Connect`] with an error for
+    /// each server: [`Error::Timeout`] after its share, [`Error::Unavailable`] or
+    /// [`Error::Unusable`] if it does not fit, or the error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
         let deadline = Instant::now() + limit;
         let servers = match &self.file {
@@ -125,10 +125,7 @@ impl Database {
                 // error that repeats is logged once only if its text is the same.
                 Err(_) => Error::Timeout(limit / count),
             };
-            errors.push(ConnectError {
-                server: name,
-                error,
-            });
+            errors.push((name, error));
         }
         Err(Error::Connect(errors))
     }
@@ -150,30 +147,26 @@ impl Database {
     /// Cancels the running statement of another session of the same role, through a new session.
     ///
     /// # Errors
-    /// When connecting or the request fails, or when either takes longer than `limit`.
+    /// When connecting or the request fails, or when both take longer than `limit`.
     pub async fn cancel(&self, id: SessionId, limit: Duration) -> Result<(), Error> {
-        let mut session = self.connect(limit).await?;
-        let result = with_timeout(limit, async {
+        with_timeout(limit, async {
+            let mut session = self.connect(limit).await?;
             sqlx::query!("select pg_cancel_backend($1)", id.0)
                 .fetch_one(&mut session)
                 .await?;
+            close(session).await;
             Ok(())
         })
-        .await;
-        close(session).await;
-        result
+        .await
     }
 }
 
 impl fmt::Debug for Database {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let servers: Vec<_> = self.servers.iter().map(name).collect();
         formatter
             .debug_struct("Database")
-            .field(
-                "servers",
-                &self.servers.iter().map(name).collect::<Vec<_>>(),
-            )
-            .field("database", &self.servers[0].get_database())
+            .field("servers", &servers)
             .finish_non_exhaustive()
     }
 }

@@ -1,8 +1,8 @@
 //! The domain: who the users are, what a round does and how a query is answered, with all of their
 //! SQL.
 //!
-//! [`users`], [`rounds`] and [`last_query`] are named for the table that they write. `choice` writes
-//! `settings`.
+//! [`users`], [`rounds`] and [`last_query`] are named for the table that they write. `choice`
+//! writes `settings`.
 
 mod choice;
 pub mod last_query;

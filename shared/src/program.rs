@@ -1,5 +1,6 @@
 //! What the programs share beside the domain: their start ([`run`]), command-line settings
-//! ([`cli`]), logs ([`logs`]), stop signals ([`shutdown`]) and health checks ([`healthcheck`]).
+//! ([`cli`]), [`logs`], [`metrics`], stop signals ([`shutdown`]), health checks ([`healthcheck`])
+//! and delays between retries ([`backoff`]).
 
 pub mod backoff;
 pub mod cli;
@@ -22,27 +23,11 @@ use crate::db::Database;
 use cli::{DatabaseArgs, bad_setting};
 use logs::LogFormat;
 
-/// The labels of each program's `build_info`. The revision is that of git, which a build may pass
-/// in `REVISION`.
-const BUILD_LABELS: [(&str, &str); 2] = [
-    ("version", env!("CARGO_PKG_VERSION")),
-    (
-        "revision",
-        match option_env!("REVISION") {
-            Some(revision) => revision,
-            None => "unknown",
-        },
-    ),
-];
-
 /// Maximum number of a runtime's worker threads. One session answers all queries of a replica, so
 /// more threads gain nothing, and machines with many processors would meet a container's limit.
 const MAX_WORKER_THREADS: usize = 8;
-/// The variable that tokio reads the number of worker threads from.
-const WORKER_THREADS_VARIABLE: &str = "TOKIO_WORKER_THREADS";
 
 /// A program that uses the database.
-#[derive(Debug)]
 pub struct Program {
     /// Its name. Its sessions show up in `pg_stat_activity` under it.
     pub name: &'static str,
@@ -103,7 +88,8 @@ fn start_runtime(builder: &mut runtime::Builder) -> io::Result<Runtime> {
         cli::print_error(&format_args!("error: starting the runtime: {reason}"));
         process::exit(1);
     }));
-    let wanted = env::var(WORKER_THREADS_VARIABLE).map_or_else(
+    // The variable is tokio's own.
+    let wanted = env::var("TOKIO_WORKER_THREADS").map_or_else(
         |_| available_parallelism().map_or(1, NonZero::get),
         |text| text.parse().unwrap_or(MAX_WORKER_THREADS),
     );

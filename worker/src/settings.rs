@@ -12,7 +12,7 @@ use shared::program::logs::LogFormat;
 use crate::schedule::Schedule;
 
 /// Renews all points and the minimum, once per tick.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "max-two-worker", version)]
 pub struct Settings {
     /// The command; `run` by default.
@@ -45,7 +45,7 @@ pub struct Settings {
 }
 
 /// The commands of the program.
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub(crate) enum Command {
     #[command(flatten)]
     Database(DatabaseCommand),
@@ -54,7 +54,7 @@ pub(crate) enum Command {
 }
 
 /// The commands that need a database.
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub(crate) enum DatabaseCommand {
     /// Do a round for each tick until SIGINT or SIGTERM. Several missed ticks are one round.
     Run,

@@ -110,15 +110,13 @@ fn bind(setting: &str, address: SocketAddr, reuse_port: bool) -> anyhow::Result<
         Ok(socket.into())
     };
     let no_ipv6 = Some(Errno::EAFNOSUPPORT as i32);
-    bind(address)
-        .or_else(|error| {
-            if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == no_ipv6 {
-                bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
-            } else {
-                Err(error)
-            }
-        })
-        .with_context(|| format!("{setting} {address} can't be used"))
+    let bound = match bind(address) {
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == no_ipv6 => {
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        bound => bound,
+    };
+    bound.with_context(|| format!("{setting} {address} can't be used"))
 }
 
 /// Sets what accepted sockets inherit.

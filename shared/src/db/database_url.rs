@@ -127,9 +127,8 @@ fn check_parameter(name: &str, value: &str) -> Result<(), BadUrl> {
         }
         "hostaddr" => value.parse::<IpAddr>().is_ok(),
         "port" => value.parse::<u16>().is_ok(),
-        "statement-cache-capacity" => value.parse::<usize>().is_ok(),
-        // An attempt to connect has a limit anyway.
-        "connect_timeout" => value.parse::<u32>().is_ok(),
+        // The second has no effect: an attempt to connect has a limit anyway.
+        "statement-cache-capacity" | "connect_timeout" => value.parse::<u32>().is_ok(),
         "sslrootcert" | "ssl-root-cert" | "ssl-ca" if value == "system" => {
             return bad(&format!(
                 "{name}=system is not supported: without {name} this machine's certificate \

@@ -5,25 +5,16 @@ use std::time::Duration;
 
 use super::BadUrl;
 
-/// Why there is no session with a server.
-#[derive(Debug, thiserror::Error)]
-#[error("{server}: {error}")]
-pub struct ConnectError {
-    /// Host and port, or the folder of its socket and the port.
-    pub server: String,
-    /// Why not.
-    pub error: Error,
-}
-
 /// Why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file that holds the URL can't be used any more.
     #[error("{0}")]
     Url(#[from] BadUrl),
-    /// No session with any of these servers, which are all that the URL names, in its order.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Connect(Vec<ConnectError>),
+    /// Why there is no session with any of these servers, which are all that the URL names, in its
+    /// order: host or the folder of a socket, with the port, and the error.
+    #[error("{}", join(.0))]
+    Connect(Vec<(String, Error)>),
     /// The operation took longer than this.
     #[error("the database did not answer within {0:?}")]
     Timeout(Duration),
@@ -58,7 +49,7 @@ impl Error {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Connect(errors) => errors.iter().all(|failed| failed.error.is_transient()),
+            Self::Connect(errors) => errors.iter().all(|(_, error)| error.is_transient()),
             Self::Timeout(_) | Self::Unavailable(_) => true,
             Self::Url(_) | Self::Unusable(_) | Self::Schema(_) | Self::RowMissing(_) => false,
             Self::Database(error) => match error {
@@ -77,8 +68,8 @@ impl Error {
         }
     }
 
-    /// True if a server refuses sessions for a reason that lasts, such as a wrong password, a missing
-    /// database or a certificate. Each attempt is then a line in the server's log.
+    /// True if a server refuses sessions for a reason that lasts, such as a wrong password, a
+    /// missing database or a certificate. Each attempt is then a line in the server's log.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Connect(_)) && !self.is_transient()
@@ -88,12 +79,8 @@ impl Error {
     #[must_use]
     pub fn is_lock_timeout(&self) -> bool {
         const LOCK_NOT_AVAILABLE: &str = "55P03";
-        let Self::Database(error) = self else {
-            return false;
-        };
-        error
-            .as_database_error()
-            .is_some_and(|error| error.code().as_deref() == Some(LOCK_NOT_AVAILABLE))
+        matches!(self, Self::Database(sqlx::Error::Database(error))
+            if error.code().as_deref() == Some(LOCK_NOT_AVAILABLE))
     }
 
     /// A pooler between this program and the server drops or rejects the session's settings.
@@ -154,6 +141,11 @@ impl Error {
             None => Self::Database(error),
         }
     }
+}
+
+fn join(errors: &[(String, Error)]) -> String {
+    let reason = |(server, error): &_| format!("{server}: {error}");
+    errors.iter().map(reason).collect::<Vec<_>>().join("; ")
 }
 
 /// The driver's message, without the line of Postgres' source that it appends to a server's.

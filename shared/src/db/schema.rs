@@ -39,9 +39,12 @@ pub async fn migrate(session: &mut Session) -> Result<(), Error> {
     let mut backoff = Backoff::new(MAX_RETRY_DELAY);
     let mut is_logged = false;
     loop {
-        let error = match apply(session).await {
+        let error = match MIGRATIONS.run(&mut *session).await {
             Ok(()) => return Ok(()),
-            Err(error) => error,
+            Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+                error.into()
+            }
+            Err(other) => Error::Schema(other.to_string()),
         };
         // Any statement ends the failed transaction. This one also frees sqlx's lock for another
         // migration.
@@ -61,12 +64,4 @@ pub async fn migrate(session: &mut Session) -> Result<(), Error> {
         }
         sleep(backoff.next_delay(&error)).await;
     }
-}
-
-/// Applies the migrations that are missing.
-async fn apply(session: &mut Session) -> Result<(), Error> {
-    MIGRATIONS.run(session).await.map_err(|error| match error {
-        MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
-        other => Error::Schema(other.to_string()),
-    })
 }

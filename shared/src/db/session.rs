@@ -55,11 +55,12 @@ pub(super) const PARAMETERS: [(&str, &str); 14] = [
 ];
 
 /// Verifies by the marker that a new session has the [`PARAMETERS`], and that its server is new
-/// enough and writable. Also sets `transaction_timeout` to 0. It is not among the parameters, because a server
-/// older than Postgres 17 would refuse a session that asks for it.
+/// enough and writable. Also sets `transaction_timeout` to 0. It is not among the parameters,
+/// because a server older than Postgres 17 would refuse a session that asks for it.
 ///
 /// # Errors
-/// [`Error::Unavailable`] or [`Error::Unusable`] if the server does not fit; otherwise when the statement fails.
+/// [`Error::Unavailable`] or [`Error::Unusable`] if the server does not fit; otherwise when the
+/// statement fails.
 pub(super) async fn initialize(session: &mut Session) -> Result<(), Error> {
     // Not prepared: a pooler may already hold another client's statement of that name.
     let server = raw_sql(include_str!("initialize_session.sql"))
@@ -92,10 +93,8 @@ pub struct SessionId(pub(super) i32);
 /// # Errors
 /// When the statement fails.
 pub async fn read_session_id(session: &mut Session) -> Result<SessionId, Error> {
-    let row = sqlx::query!(r#"select pg_backend_pid() as "id!""#)
-        .fetch_one(session)
-        .await?;
-    Ok(SessionId(row.id))
+    let id = sqlx::query_scalar!(r#"select pg_backend_pid() as "id!""#);
+    Ok(SessionId(id.fetch_one(session).await?))
 }
 
 /// Checks that the server still responds.

@@ -1,18 +1,17 @@
 //! The current round's choice: the secret minimum and the two users that answers show until the
 //! next round. It is stored in the one row of the table `settings`.
 
-use std::fmt;
 use std::str::FromStr;
 
 use rand::RngExt;
 use sqlx::types::Json;
 
 use crate::db::{Error, Session};
-use crate::domain::users::{self, MAX_POINTS};
+use crate::domain::users::{MAX_POINTS, User};
 
 /// The points that a user must exceed to qualify: 0 to 100, both included.
 ///
-/// It is a secret: it has no `Display`, no `Serialize`, and its `Debug` hides the value.
+/// It is a secret: it has no `Display`, no `Debug` and no `Serialize`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MinPoints(i32);
 
@@ -25,37 +24,37 @@ impl MinPoints {
 }
 
 impl FromStr for MinPoints {
-    type Err = InvalidMinPoints;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, InvalidMinPoints> {
+    fn from_str(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(points @ 0..=MAX_POINTS) => Ok(Self(points)),
-            _ => Err(InvalidMinPoints),
+            _ => Err(format!(
+                "the minimum must be an integer from 0 to {MAX_POINTS}"
+            )),
         }
     }
 }
-
-impl fmt::Debug for MinPoints {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("MinPoints(secret)")
-    }
-}
-
-/// The text is not an integer from 0 to 100.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the minimum must be an integer from 0 to {MAX_POINTS}")]
-pub struct InvalidMinPoints;
 
 /// Stores the new minimum and two users drawn from all that qualify, each pair equally likely.
 ///
 /// # Errors
 /// [`Error::RowMissing`] when there is no row to store them in, otherwise when a statement fails.
 pub(crate) async fn renew(session: &mut Session, min_points: MinPoints) -> Result<(), Error> {
-    let mut ids = sample(session, min_points).await?;
-    if ids.len() < 2 {
-        ids = scan(session, min_points).await?;
+    let mut shown = sqlx::query_file_as!(User, "src/domain/choice/sample.sql", min_points.0)
+        .fetch_all(&mut *session)
+        .await?;
+    if shown.len() < 2 {
+        // Too few qualify for a sample. This reads every user.
+        shown = sqlx::query_as!(
+            User,
+            "select id, points from users where points > $1 order by random() limit 2",
+            min_points.0,
+        )
+        .fetch_all(&mut *session)
+        .await?;
     }
-    let shown = users::read(session, &ids).await?;
+    shown.sort_by_key(|user| user.id);
     // The replicas of the release before read a column for each value. The next release drops them.
     let [first, second] = [shown.first(), shown.get(1)];
     // It reads no user, so a Citus cluster runs it on the coordinator alone. Its values are
@@ -79,23 +78,4 @@ pub(crate) async fn renew(session: &mut Session, min_points: MinPoints) -> Resul
         1 => Ok(()),
         _ => Err(Error::RowMissing("settings")),
     }
-}
-
-/// The ids of two users that qualify, from a random sample; fewer if they are too rare for it.
-async fn sample(session: &mut Session, min_points: MinPoints) -> Result<Vec<i64>, Error> {
-    let ids = sqlx::query_file_scalar!("src/domain/choice/sample.sql", min_points.0)
-        .fetch_all(session)
-        .await?;
-    Ok(ids)
-}
-
-/// The ids of two users that qualify, from all; fewer only if no more qualify. Reads every user.
-async fn scan(session: &mut Session, min_points: MinPoints) -> Result<Vec<i64>, Error> {
-    let ids = sqlx::query_scalar!(
-        "select id from users where points > $1 order by random() limit 2",
-        min_points.0,
-    )
-    .fetch_all(session)
-    .await?;
-    Ok(ids)
 }

@@ -1,5 +1,6 @@
 //! The users and their points.
 
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 
 use rand::RngExt;
@@ -20,18 +21,6 @@ pub struct User {
     pub points: i32,
 }
 
-/// Reads the users with these ids, in the order of their ids.
-pub(crate) async fn read(session: &mut Session, ids: &[i64]) -> Result<Vec<User>, Error> {
-    let users = sqlx::query_as!(
-        User,
-        "select id, points from users where id = any($1) order by id",
-        ids
-    )
-    .fetch_all(session)
-    .await?;
-    Ok(users)
-}
-
 /// Adds the users of `ids` that are missing, with 0 points, and returns how many it added.
 ///
 /// It does not wait for a round, which holds the rows of the users that exist. Concurrent calls are
@@ -49,51 +38,27 @@ pub async fn add_missing(session: &mut Session, ids: RangeInclusive<i64>) -> Res
         )
         .fetch_one(&mut *session)
         .await?;
-        let (firsts, lasts): (Vec<_>, Vec<_>) = gaps(&ids, present.ids).into_iter().unzip();
-        if firsts.is_empty() {
+        let present = HashSet::<i64>::from_iter(present.ids);
+        let is_missing = |id: &i64| !present.contains(id);
+        let missing: Vec<_> = ids.clone().filter(is_missing).collect();
+        if missing.is_empty() {
             return Ok(0);
         }
         // Without `on conflict`, which takes twice as long: it looks each user up first, and writes
         // WAL once more to confirm it. Nor could it find the missing ones: for a user that exists
         // it would wait until a running round has ended. A join could, but not on Citus.
         let added = sqlx::query!(
-            "insert into users (id) \
-             select generate_series(first, last) \
-             from unnest($1::bigint[], $2::bigint[]) as gap (first, last)",
-            &firsts,
-            &lasts,
+            "insert into users (id) select unnest($1::bigint[])",
+            &missing,
         )
         .execute(&mut *session)
         .await;
         match added {
             // A concurrent call has added them meanwhile.
-            Err(error) if is_unique_violation(&error) => {}
+            Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {}
             added => return Ok(added?.rows_affected()),
         }
     }
-}
-
-/// The ranges of `ids` that are not `present`, each with its first and its last id, in their order.
-fn gaps(ids: &RangeInclusive<i64>, mut present: Vec<i64>) -> Vec<(i64, i64)> {
-    present.sort_unstable();
-    let mut gaps = Vec::new();
-    let mut first = *ids.start();
-    for id in present {
-        if first < id {
-            gaps.push((first, id - 1));
-        }
-        first = id + 1;
-    }
-    if first <= *ids.end() {
-        gaps.push((first, *ids.end()));
-    }
-    gaps
-}
-
-fn is_unique_violation(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .is_some_and(sqlx::error::DatabaseError::is_unique_violation)
 }
 
 /// How the table is stored. A round renews the points accordingly.
@@ -110,23 +75,19 @@ pub enum Layout {
 /// # Errors
 /// When a statement fails or the connection breaks.
 pub async fn read_layout(session: &mut Session) -> Result<Layout, Error> {
-    let citus = sqlx::query!(
+    let is_citus_installed = sqlx::query_scalar!(
         r#"select to_regclass('pg_catalog.pg_dist_partition') is not null as "is_installed!""#
     )
     .fetch_one(&mut *session)
     .await?;
-    if !citus.is_installed {
-        return Ok(Layout::SingleNode);
-    }
     // Not checked at compile time: without Citus there is no such table.
-    let is_distributed = sqlx::query_scalar(
+    let check = sqlx::query_scalar(
         "select exists ( \
              select from pg_catalog.pg_dist_partition \
              where logicalrelid = 'users'::regclass and partmethod = 'h' \
          )",
-    )
-    .fetch_one(session)
-    .await?;
+    );
+    let is_distributed = is_citus_installed && check.fetch_one(session).await?;
     Ok(if is_distributed {
         Layout::Distributed
     } else {

@@ -12,8 +12,8 @@ const INITIAL_DELAY: Duration = Duration::from_millis(100);
 const REFUSAL_DELAY: Duration = Duration::from_secs(10);
 
 /// Delays between retries. They double from 100 ms to a maximum. Jitter adds up to the same again,
-/// so that clients that failed together do not retry together. After a refusal that lasts a delay is
-/// ten seconds longer.
+/// so that clients that failed together do not retry together. After a refusal that lasts a delay
+/// is ten seconds longer.
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,

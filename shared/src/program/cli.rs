@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::io::{Write, stderr, stdout};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -110,7 +110,7 @@ pub(super) fn print_error(line: &dyn Display) {
     let _ = writeln!(stderr(), "{line}");
 }
 
-/// The database's URL, or a file that holds it. `Debug` shows neither.
+/// The database's URL, or a file that holds it. It has no `Debug`, which would show the password.
 #[derive(Args, Clone)]
 pub struct DatabaseArgs {
     /// URL of the database: postgres://role:password@host:5432/database
@@ -138,13 +138,5 @@ impl DatabaseArgs {
             }
         };
         database.map_err(|error| error.to_string())
-    }
-}
-
-impl fmt::Debug for DatabaseArgs {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("DatabaseArgs")
-            .finish_non_exhaustive()
     }
 }

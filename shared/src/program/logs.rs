@@ -1,25 +1,44 @@
 //! Logs on standard error: text on a terminal, one JSON object per line elsewhere.
 //!
-//! Lines leave over `queue`, so logging never blocks and never fails. Lines that can't be
-//! written are dropped and counted.
-
-mod queue;
+//! Standard error may be a pipe that no process reads, or a file on a full disk. A thread that
+//! wrote to it would hang with all of its connections. So lines are queued, up to a bound, and one
+//! dedicated thread writes them in their order. Logging never blocks and never fails. A line that
+//! does not fit into the queue, or can't be written, is dropped and counted.
+//!
+//! `tracing_appender::non_blocking` would not be shorter: it takes a writer that counts what can't
+//! be written, and a thread that ends it, because it prints to standard output when its queue is
+//! full at the end.
 
 use std::env;
-use std::io::{IsTerminal, stderr};
-use std::sync::OnceLock;
+use std::io::{self, IsTerminal, Write, stderr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{LazyLock, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use prometheus_client::metrics::counter::Counter;
+use tracing::warn;
 use tracing_subscriber::Layer as _;
 use tracing_subscriber::filter::{ParseError, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use queue::LogQueue;
+/// Maximum number of lines that wait to be written: usually some MiB.
+const MAX_QUEUED_LINES: usize = 8192;
+/// How long the end of a program waits for its last lines to be written.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often it looks whether they are.
+const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The queue of this process, once logging has started.
 static QUEUE: OnceLock<LogQueue> = OnceLock::new();
+/// How many lines are queued or being written.
+static QUEUED_LINES: AtomicUsize = AtomicUsize::new(0);
+/// How many lines were dropped since the start.
+pub(super) static DROPPED_LINES: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,26 +55,23 @@ pub enum LogFormat {
 /// process has an effect.
 ///
 /// # Errors
-/// When `RUST_LOG` is not valid.
-pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuard, BadFilters> {
+/// When `RUST_LOG` is not valid, which the error names.
+pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuard, String> {
     let is_terminal = stderr().is_terminal();
-    let filter = filters(default_filters).map_err(BadFilters)?;
-    let queue = QUEUE.get_or_init(|| LogQueue::start(stderr()));
+    let filter = filters(default_filters).map_err(|error| format!("RUST_LOG: {error}"))?;
+    let queue = QUEUE.get_or_init(LogQueue::start);
     let lines = fmt::layer()
         // It would print its own errors, and panic where standard error can't be written.
         .log_internal_errors(false)
         .with_writer(|| queue.clone());
-    let default = if is_terminal {
-        LogFormat::Text
-    } else {
-        LogFormat::Json
-    };
-    let lines = match format.unwrap_or(default) {
-        LogFormat::Text => lines
+    let is_text = format.map_or(is_terminal, |format| format == LogFormat::Text);
+    let lines = if is_text {
+        lines
             .with_ansi(is_terminal && is_colour_wanted())
             .with_target(false)
-            .boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+            .boxed()
+    } else {
+        lines.json().flatten_event(true).boxed()
     };
     // Fails only if logging has been started before.
     let _ = tracing_subscriber::registry()
@@ -65,17 +81,17 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuar
     Ok(LogGuard(()))
 }
 
-/// The filters of `RUST_LOG`: a level, or `target=level`, or several of them with commas in between.
+/// The filters of `RUST_LOG`: a level, or `target=level`, or several of them with commas in
+/// between.
 fn filters(default: &str) -> Result<Targets, ParseError> {
     // Empty ones would be read as `error`. Orchestrators pass a variable that was left blank so.
     let filters = env::var("RUST_LOG").unwrap_or_default();
     let filters = filters.split(',').map(str::trim);
-    match &*filters
-        .filter(|filter| !filter.is_empty())
-        .collect::<Vec<_>>()
-    {
-        [] => default.parse(),
-        filters => filters.join(",").parse(),
+    let filters: Vec<_> = filters.filter(|filter| !filter.is_empty()).collect();
+    if filters.is_empty() {
+        default.parse()
+    } else {
+        filters.join(",").parse()
     }
 }
 
@@ -87,16 +103,10 @@ fn is_colour_wanted() -> bool {
 /// Waits until everything that was logged is written, for a second at most. For a program that
 /// exits without dropping its [`LogGuard`].
 pub fn flush() {
-    if let Some(queue) = QUEUE.get() {
-        queue.flush();
+    let started_at = Instant::now();
+    while QUEUED_LINES.load(Ordering::Acquire) > 0 && started_at.elapsed() < FLUSH_TIMEOUT {
+        thread::sleep(FLUSH_POLL_INTERVAL);
     }
-}
-
-/// How many log lines were dropped since the start: standard error could not be written, or was not
-/// read for too long.
-#[must_use]
-pub fn dropped_lines() -> u64 {
-    queue::dropped_lines()
 }
 
 /// Flushes the log when it is dropped, so `main` holds it to the end.
@@ -110,7 +120,50 @@ impl Drop for LogGuard {
     }
 }
 
-/// `RUST_LOG` is not a valid list of filters.
-#[derive(Debug, thiserror::Error)]
-#[error("RUST_LOG: {0}")]
-pub struct BadFilters(ParseError);
+/// Queues what is written to it. The subscriber writes one whole line at a time.
+#[derive(Clone)]
+struct LogQueue(SyncSender<Vec<u8>>);
+
+impl LogQueue {
+    /// A queue, and the thread that writes its lines. Without that thread all lines are dropped.
+    fn start() -> Self {
+        let (queue, lines) = sync_channel(MAX_QUEUED_LINES);
+        let _ = thread::Builder::new().spawn(move || write_lines(&lines));
+        Self(queue)
+    }
+}
+
+impl Write for LogQueue {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        QUEUED_LINES.fetch_add(1, Ordering::Relaxed);
+        if self.0.try_send(line.to_vec()).is_err() {
+            QUEUED_LINES.fetch_sub(1, Ordering::Relaxed);
+            DROPPED_LINES.inc();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn write_lines(lines: &Receiver<Vec<u8>>) {
+    let mut reported = 0;
+    for line in lines {
+        // One write per line, because other processes may write to the same pipe.
+        let written = stderr().write_all(&line);
+        QUEUED_LINES.fetch_sub(1, Ordering::Release);
+        let dropped = DROPPED_LINES.get();
+        if written.is_err() {
+            DROPPED_LINES.inc();
+        } else if dropped > reported {
+            reported = dropped;
+            warn!(
+                event = "log_lines_dropped",
+                total = dropped,
+                "log lines were dropped: standard error could not be written, or was not read"
+            );
+        }
+    }
+}

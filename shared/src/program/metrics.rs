@@ -1,37 +1,27 @@
 //! Metrics that every program has, and the text formats of all.
 
-use std::fmt;
-
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use super::{BUILD_LABELS, logs};
+use super::logs;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Registers the metrics that every program has: its build, and the log lines that it dropped.
 pub fn register_common(registry: &mut Registry) {
-    registry.register("build", "The running program", Info::new(BUILD_LABELS));
-    registry.register_collector(Box::new(LogLinesDropped));
-}
-
-#[derive(Debug)]
-struct LogLinesDropped;
-
-impl Collector for LogLinesDropped {
-    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let counter = ConstCounter::new(logs::dropped_lines());
-        counter.encode(encoder.encode_descriptor(
-            "log_lines_dropped",
-            "Log lines that could not be written, or waited too long for a reader",
-            None,
-            counter.metric_type(),
-        )?)
-    }
+    let build = [
+        ("version", env!("CARGO_PKG_VERSION")),
+        // That of git, which a build may pass.
+        ("revision", option_env!("REVISION").unwrap_or("unknown")),
+    ];
+    registry.register("build", "The running program", Info::new(build));
+    registry.register(
+        "log_lines_dropped",
+        "Log lines that could not be written, or waited too long for a reader",
+        logs::DROPPED_LINES.clone(),
+    );
 }
 
 /// All metrics of a registry, with their content type: OpenMetrics for a scraper whose `Accept`
@@ -54,24 +44,19 @@ pub fn encode(registry: &Registry, accept: Option<&str>) -> (&'static str, Strin
 /// no infos, units or end mark.
 fn to_prometheus_text(open_metrics: &str) -> String {
     let mut text = String::new();
-    for line in open_metrics.lines() {
-        let words: Vec<_> = line.splitn(4, ' ').collect();
-        match words[..] {
-            ["#", keyword @ ("HELP" | "TYPE"), name, rest] => {
-                let is_a = |kind| open_metrics.contains(&format!("# TYPE {name} {kind}\n"));
-                let (suffix, kind) = if is_a("counter") {
-                    ("_total", "counter")
-                } else if is_a("info") {
-                    ("_info", "gauge")
-                } else {
-                    ("", rest)
-                };
-                let rest = if keyword == "TYPE" { kind } else { rest };
-                text.extend(["# ", keyword, " ", name, suffix, " ", rest, "\n"]);
-            }
-            ["#", ..] => {}
-            _ => text.extend([line, "\n"]),
-        }
+    let families = open_metrics.split("# HELP ").skip(1);
+    for (help, rest) in families.filter_map(|family| family.split_once('\n')) {
+        let (name, help) = help.split_once(' ').unwrap_or((help, ""));
+        let (kind, samples) = rest.split_once('\n').unwrap_or((rest, ""));
+        let (suffix, kind) = match kind.rsplit(' ').next() {
+            Some("counter") => ("_total", "counter"),
+            Some("info") => ("_info", "gauge"),
+            kind => ("", kind.unwrap_or("untyped")),
+        };
+        text.extend(["# HELP ", name, suffix, " ", help, "\n"]);
+        text.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
+        let is_sample = |line: &&str| !line.starts_with('#');
+        text.extend(samples.split_inclusive('\n').filter(is_sample));
     }
     text
 }
@@ -81,14 +66,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_scraper_gets_the_format_that_it_knows() {
+    fn a_scraper_that_names_open_metrics_gets_it() {
         let mut registry = Registry::with_prefix("max_two");
         register_common(&mut registry);
-        let (content_type, text) = encode(&registry, Some("text/html, */*; q=0.1"));
-        assert_eq!(content_type, PROMETHEUS_TEXT);
-        assert!(text.contains("# TYPE max_two_build_info gauge\nmax_two_build_info{"));
-        assert!(text.contains("# TYPE max_two_log_lines_dropped_total counter\n"));
-        assert!(!text.contains("EOF"), "{text}");
         let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3";
         let (content_type, text) = encode(&registry, Some(prometheus));
         assert_eq!(content_type, OPEN_METRICS);

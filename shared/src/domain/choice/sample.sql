@@ -1,4 +1,4 @@
--- The ids of two users drawn from those that qualify ($1 is the minimum). Fewer if hardly any of a
+-- Two users drawn from those that qualify ($1 is the minimum). Fewer if hardly any of a
 -- thousand random users qualifies: then only a scan finds them.
 --
 -- Every CTE is materialized: on a Citus cluster, a part that reads the distributed table `users`
@@ -19,12 +19,12 @@ drawn as materialized (
 -- the planner to a full scan. (A lateral lookup with a limit does that too, but not on a
 -- distributed table.)
 qualifying as materialized (
-    select id from users where id = any (array(select id from drawn)) and points > $1
+    select id, points from users where id = any (array(select id from drawn)) and points > $1
 )
 -- The first two in drawing order. An id that was drawn twice counts at its first place.
-select id as "id!"
+select id as "id!", points as "points!"
 from qualifying
 join drawn using (id)
-group by id
+group by id, points
 order by min(nth)
 limit 2

@@ -8,4 +8,4 @@ update last_query
 set previous_at = queried_at,
     queried_at = greatest(clock_timestamp(), queried_at)
 where only_row
-returning previous_at, queried_at as "queried_at!"
+returning previous_at, queried_at

@@ -20,7 +20,7 @@ select
             '$[*] ? (@.points > $min_points)',
             jsonb_build_object('min_points', min_points)
         )
-    end as "users!: _"
+    end as users
 from settings
 cross join lateral (
     select (

@@ -10,13 +10,11 @@ const LOCK_KEY: i64 = 0x6d_6178_2074_776f;
 
 /// Takes the lock until the transaction ends. False if another session holds it.
 pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
-    let row = sqlx::query!(
+    let lock = sqlx::query_scalar!(
         r#"select pg_try_advisory_xact_lock($1) as "held!""#,
         LOCK_KEY
-    )
-    .fetch_one(transaction)
-    .await?;
-    Ok(row.held)
+    );
+    Ok(lock.fetch_one(transaction).await?)
 }
 
 /// Reads when the transaction started, and the fence. A tick more than a minute ahead of the clock
@@ -49,18 +47,16 @@ pub async fn read_fence(session: &mut Session) -> Result<FenceReading, Error> {
 /// next round could not prune, and `users` would grow. A round that ended further ahead than
 /// [`CLOCK_TOLERANCE`] does not count.
 pub(super) async fn is_old_snapshot_open(transaction: &mut Session) -> Result<bool, Error> {
-    let row = sqlx::query_file!(
+    let check = sqlx::query_file_scalar!(
         "src/domain/rounds/old_snapshot_open.sql",
         CLOCK_TOLERANCE.as_seconds_f64()
-    )
-    .fetch_one(transaction)
-    .await?;
-    Ok(row.old_snapshot_open)
+    );
+    Ok(check.fetch_one(transaction).await?)
 }
 
 /// Records the round; without a tick it is an operator's. Deletes expired rows. The round of a tick
-/// also deletes rows that are further ahead than [`CLOCK_TOLERANCE`]: then this also returns how far
-/// the newest of them was ahead.
+/// also deletes rows that are further ahead than [`CLOCK_TOLERANCE`]: then this also returns how
+/// far the newest of them was ahead.
 pub(super) async fn record_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,
