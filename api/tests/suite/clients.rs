@@ -127,11 +127,8 @@ async fn a_kept_connection_has_a_timeout_for_the_next_head_and_for_being_idle() 
         stream.write_all(next.as_bytes()).await.unwrap();
         assert_eq!(read_until_closed(&mut stream).await, "");
         // It was not closed early, as when others wait for a slot.
-        assert!(
-            began.elapsed() >= Duration::from_secs(2),
-            "{:?}",
-            began.elapsed()
-        );
+        let elapsed = began.elapsed();
+        assert!(elapsed >= Duration::from_secs(2), "{elapsed:?}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The sockets that a replica listens on: passed by systemd or bound, of both IP families.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::thread;
 
@@ -90,26 +90,28 @@ async fn sockets_passed_by_systemd_are_known_by_their_names() {
     }
 }
 
+const NO_DATABASE: (&str, &str) = ("DATABASE_URL", "postgres://nobody@localhost/nothing");
+
 /// A replica on all addresses.
 fn replica_on_all_addresses() -> Program {
-    let environment = [
-        ("DATABASE_URL", "postgres://nobody@localhost/nothing"),
-        ("LISTEN", "[::]:0"),
-        ("ADMIN_LISTEN", "[::]:0"),
-    ];
-    program(&[], &environment)
+    let addresses = [("LISTEN", "[::]:0"), ("ADMIN_LISTEN", "[::]:0")];
+    program(&[], &[NO_DATABASE, addresses[0], addresses[1]])
 }
 
-#[tokio::test]
-async fn all_addresses_of_ipv6_are_those_of_ipv4_too() {
-    let mut program = replica_on_all_addresses();
+async fn assert_answers_at(program: &mut Program, ips: &[IpAddr]) {
     for name in ["listen", "admin"] {
         let port = program.address(name).await.port();
-        for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+        for &ip in ips {
             let client = Client::new(SocketAddr::new(ip, port));
             assert_eq!(client.get("/livez").await.status, 200, "{name} {ip}");
         }
     }
+}
+
+#[tokio::test]
+async fn all_addresses_of_ipv6_are_those_of_ipv4_too() {
+    let both = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    assert_answers_at(&mut replica_on_all_addresses(), &both).await;
 }
 
 /// Applies to a thread and what it starts: sockets of IPv6 fail as with a kernel that has none.
@@ -147,12 +149,8 @@ async fn without_ipv6_all_addresses_are_those_of_ipv4() {
         replica_on_all_addresses()
     };
     let mut program = thread::spawn(start).join().unwrap();
-    for name in ["listen", "admin"] {
-        let address = program.address(name).await;
-        assert_eq!(address.ip(), Ipv4Addr::UNSPECIFIED);
-        let client = Client::new((Ipv4Addr::LOCALHOST, address.port()).into());
-        assert_eq!(client.get("/livez").await.status, 200);
-    }
+    assert_eq!(program.address("listen").await.ip(), Ipv4Addr::UNSPECIFIED);
+    assert_answers_at(&mut program, &[Ipv4Addr::LOCALHOST.into()]).await;
 }
 
 // The filter shows that the program logs under its own target.
@@ -160,14 +158,8 @@ async fn without_ipv6_all_addresses_are_those_of_ipv4() {
 async fn a_replica_that_cannot_listen_logs_why_and_exits_with_status_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let mut program = program(
-        &[],
-        &[
-            ("DATABASE_URL", "postgres://nobody@localhost/nothing"),
-            ("LISTEN", &*address),
-            ("RUST_LOG", "api=info"),
-        ],
-    );
+    let (listen, filter) = (("LISTEN", &*address), ("RUST_LOG", "api=info"));
+    let mut program = program(&[], &[NO_DATABASE, listen, filter]);
     assert_eq!(program.wait().await.code(), Some(1));
     assert_eq!(program.count_events("replica_failed"), 1);
     assert!(program.output().contains(&address), "{}", program.output());

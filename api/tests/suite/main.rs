@@ -18,9 +18,8 @@ mod settings;
 mod stop;
 
 use shared::db::Session;
+use shared::domain::rounds;
 use shared::domain::users::Layout;
-use shared::domain::{MinPoints, rounds};
-use sqlx::raw_sql;
 use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually};
 
 /// A replica under its own role, on ports of its own, and a client of it. Its request timeout is
@@ -33,9 +32,7 @@ async fn replica(database: &TestDatabase, environment: &[(&str, &str)]) -> (Prog
         ("DRAIN_DELAY", "0s"),
         ("REQUEST_TIMEOUT", "50s"),
     ];
-    let environment = common.into_iter().chain(environment.iter().copied());
-    let environment: Vec<_> = environment.collect();
-    let mut program = program(&[], &environment);
+    let mut program = program(&[], &[&common, environment].concat());
     let client = Client::new(program.address("listen").await);
     (program, client)
 }
@@ -62,22 +59,23 @@ async fn wait_until_ready(client: &Client) {
 /// Does a round with this minimum.
 async fn round(database: &TestDatabase, minimum: &str) {
     let mut worker = database.connect(&database.worker).await;
-    rounds::run_now(
-        &mut worker,
-        Layout::SingleNode,
-        minimum.parse::<MinPoints>().unwrap(),
-        TEST_TIMEOUT,
-    )
-    .await
-    .unwrap();
+    let minimum = minimum.parse().unwrap();
+    rounds::run_now(&mut worker, Layout::SingleNode, minimum, TEST_TIMEOUT)
+        .await
+        .unwrap();
 }
 
 /// A session that holds the row which every query moves, until it is closed.
 async fn lock_last_query(database: &TestDatabase) -> Session {
-    let mut session = database.superuser().await;
-    raw_sql("begin; select from last_query for update")
-        .execute(&mut session)
-        .await
-        .unwrap();
-    session
+    database.begin("select from last_query for update").await
+}
+
+/// Ends all sessions of replicas.
+async fn end_sessions(database: &TestDatabase) {
+    database
+        .run(
+            "select pg_terminate_backend(pid) from pg_stat_activity \
+             where datname = current_database() and usename = 'max_two_api'",
+        )
+        .await;
 }

@@ -2,37 +2,38 @@
 
 use crate::program;
 
+/// A variable, and what the error names: of one that is understood, the next that is not.
+const SETTINGS: &str = "
+LISTEN=4000|--listen
+LISTEN=localhost:4000|such as 127.0.0.1:4000
+ADMIN_LISTEN=:9000|such as 127.0.0.1:4000
+MAX_CONNECTIONS=0|--max-connections
+REQUEST_TIMEOUT=0s|--request-timeout
+IDLE_TIMEOUT=long|--idle-timeout
+HEADER_TIMEOUT=25h|--header-timeout
+WRITE_TIMEOUT=1000y|--write-timeout
+CLOSE_TIMEOUT=200000000000y|--close-timeout
+LOG_FORMAT=xml|--log-format
+REUSE_PORT=maybe|--reuse-port
+REUSE_PORT=1|DATABASE_URL_FILE /nowhere
+REUSE_PORT=off|DATABASE_URL_FILE /nowhere
+REUSE_PORT=|DATABASE_URL_FILE /nowhere
+LISTEN=|DATABASE_URL_FILE /nowhere
+LOG_FORMAT=|DATABASE_URL_FILE /nowhere
+REQUEST_TIMEOUT=|DATABASE_URL_FILE /nowhere
+DATABASE_URL=|DATABASE_URL_FILE /nowhere
+DATABASE_URL_FILE=|DATABASE_URL";
+
 #[tokio::test]
-async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
-    for (name, value, named) in [
-        ("LISTEN", "4000", "--listen"),
-        ("MAX_CONNECTIONS", "0", "--max-connections"),
-        ("REQUEST_TIMEOUT", "0s", "--request-timeout"),
-        ("IDLE_TIMEOUT", "long", "--idle-timeout"),
-        ("HEADER_TIMEOUT", "25h", "--header-timeout"),
-        ("WRITE_TIMEOUT", "1000y", "--write-timeout"),
-        ("CLOSE_TIMEOUT", "200000000000y", "--close-timeout"),
-        ("LOG_FORMAT", "xml", "--log-format"),
-        (
-            "DATABASE_URL",
-            "http://canary-password@host",
-            "DATABASE_URL",
-        ),
-        (
-            "DATABASE_URL_FILE",
-            "/nowhere/at/all",
-            "DATABASE_URL_FILE /nowhere/at/all",
-        ),
-        ("DRAIN_DELAY", "1s", "DATABASE_URL"),
-    ] {
-        let mut program = program(&[], &[(name, value)]);
-        assert_eq!(program.wait().await.code(), Some(2), "{name}={value}");
+async fn a_value_is_understood_or_named_in_one_line_with_exit_status_2() {
+    for line in SETTINGS.trim_start().lines() {
+        let (variable, named) = line.split_once('|').unwrap();
+        let no_database = ("DATABASE_URL_FILE", "/nowhere");
+        let mut program = program(&[], &[no_database, variable.split_once('=').unwrap()]);
+        assert_eq!(program.wait().await.code(), Some(2), "{line}");
         let output = program.output();
-        assert!(
-            output.contains(named) && output.lines().count() == 1,
-            "{name}={value}: {output}"
-        );
-        assert!(!output.contains("canary-password"), "{output}");
+        assert!(output.contains(named), "{line}: {output}");
+        assert_eq!(output.lines().count(), 1, "{line}: {output}");
     }
 }
 

@@ -11,7 +11,7 @@ use shared::domain::users;
 use sqlx::Connection as _;
 use tokio::sync::{Mutex, OnceCell};
 
-use crate::sql;
+use crate::{eventually, sql};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The migrated database that the tests' databases are copied from.
@@ -137,6 +137,29 @@ impl TestDatabase {
         connect(&self.superuser).await
     }
 
+    /// A superuser's session with an open transaction that has run these statements. It keeps its
+    /// locks and its snapshot until it ends.
+    pub async fn begin(&self, statements: &str) -> Session {
+        let mut session = self.superuser().await;
+        let begin = "set idle_in_transaction_session_timeout = 0; begin";
+        sql::run(&mut session, &format!("{begin}; {statements}")).await;
+        session
+    }
+
+    /// Whether a session of this database meets a condition on `pg_stat_activity`.
+    pub async fn has_session(&self, condition: &str) -> bool {
+        self.value(&format!(
+            "select exists (select from pg_stat_activity \
+             where datname = current_database() and {condition})"
+        ))
+        .await
+    }
+
+    /// Waits until [`Self::has_session`].
+    pub async fn wait_for_session(&self, condition: &str) {
+        eventually(condition, async || self.has_session(condition).await).await;
+    }
+
     /// Runs statements as a superuser.
     pub async fn run(&self, statements: &str) {
         let mut session = self.superuser().await;
@@ -160,6 +183,22 @@ impl TestDatabase {
         values
     }
 
+    /// Inserts a round that began at its tick. Both times are SQL expressions.
+    pub async fn insert_round(&self, tick_at: &str, finished_at: &str) {
+        self.run(&format!(
+            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
+             values ({tick_at}, true, {tick_at}, {finished_at}, 10)"
+        ))
+        .await;
+    }
+
+    /// Changes the configuration of its server by an `alter system` with this rest. It takes effect
+    /// some time later.
+    pub async fn configure(&self, change: &str) {
+        self.run(&format!("alter system {change}")).await;
+        self.run("select pg_reload_conf()").await;
+    }
+
     /// Ends its server at once, like a crash, and starts it again.
     pub async fn crash_and_restart(&self) {
         let mut server = self.server.lock().await;
@@ -173,15 +212,13 @@ impl TestDatabase {
     /// shared one.
     pub async fn standby(&self) -> Self {
         // After a crash of the server, the standby would wait for 5 s before it tries again.
-        self.run("alter system set wal_retrieve_retry_interval = '100ms'")
+        self.configure("set wal_retrieve_retry_interval = '100ms'")
             .await;
         let mut server = self.server.lock().await;
         let standby = tokio::task::block_in_place(|| server.start_standby())
             .unwrap_or_else(|error| panic!("{error}"));
         drop(server);
-        self.run("alter system set synchronous_standby_names = '*'")
-            .await;
-        self.run("select pg_reload_conf()").await;
+        self.configure("set synchronous_standby_names = '*'").await;
         Self::on(Arc::new(Mutex::new(standby)), self.name.clone()).await
     }
 

@@ -1,17 +1,14 @@
 //! Queries of one or several replicas' sessions: their order, what an answer shows, when the row of
 //! the chain is released, and how many pages a message touches.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use shared::db::schema::migrate;
-use shared::db::{Error, close};
+use shared::db::{Error, Session, close};
 use shared::domain::MinPoints;
 use shared::domain::last_query::message::{self, HOLDING_ROW, RELEASING_EARLY, send};
 use shared::domain::last_query::{Answer, ChainSession};
 use shared::domain::users::User;
-use sqlx::{AssertSqlSafe, PgConnection, raw_sql};
-use testkit::{TestDatabase, eventually};
+use sqlx::raw_sql;
+use testkit::{TestDatabase, sql};
 use tokio::task::JoinHandle;
 
 use crate::run_round;
@@ -25,14 +22,11 @@ async fn is_row_free(database: &TestDatabase) -> bool {
 }
 
 /// How many pages an answer touches, in all nodes of its statements' plans.
-async fn count_pages(session: &mut PgConnection) -> i64 {
+async fn count_pages(session: &mut Session) -> i64 {
     let mut pages = 0;
     for statement in HOLDING_ROW.split(';') {
         let explain = format!("explain (analyze, buffers, format json) {statement}");
-        let plan: serde_json::Value = sqlx::query_scalar(AssertSqlSafe(explain))
-            .fetch_one(&mut *session)
-            .await
-            .unwrap();
+        let plan: serde_json::Value = sql::value(session, &explain).await;
         let root = &plan[0]["Plan"];
         for name in ["Shared Hit Blocks", "Shared Read Blocks"] {
             pages += root[name].as_i64().unwrap();
@@ -59,14 +53,8 @@ async fn an_answer_touches_few_pages_whatever_minimum_statistics_and_dead_rows_t
             assert!(pages <= 30, "{pages} pages, {minimum}, {statistics:?}");
         }
     }
-    let mut dump = database.connect(&database.owner).await;
-    raw_sql(
-        "set idle_in_transaction_session_timeout = 0; \
-         begin isolation level repeatable read; table last_query",
-    )
-    .execute(&mut dump)
-    .await
-    .unwrap();
+    let snapshot = "set transaction isolation level repeatable read; table last_query";
+    let dump = database.begin(snapshot).await;
     for _ in 0..8_000 {
         api.answer().await.unwrap();
     }
@@ -83,44 +71,39 @@ async fn an_answer_touches_few_pages_whatever_minimum_statistics_and_dead_rows_t
 // The compiler checks the statements' texts, but not how the rows of their message are decoded.
 #[tokio::test]
 async fn an_answer_shows_the_recorded_users_that_qualify_and_the_time_of_the_query_before() {
+    const MAX: i64 = i64::MAX;
     let database = TestDatabase::new().await;
     let mut api = database.replica_session().await;
-    let user = |id, points| User { id, points };
-    let two = r#"[{"id": 7, "points": 60}, {"id": 9223372036854775807, "points": 100}]"#;
-    for (shown, columns, users) in [
-        ("[]", "100, null, null, null, null", vec![]),
-        (
-            r#"[{"id": 7, "points": 60}]"#,
-            "0, 7, 60, null, null",
-            vec![user(7, 60)],
-        ),
-        (
-            two,
-            "59, 7, 60, 9223372036854775807, 100",
-            vec![user(7, 60), user(i64::MAX, 100)],
-        ),
+    let one = r#"[{"id": 7, "points": 60}]"#;
+    let two = r#"[{"id": 7, "points": 60}, {"id": MAX, "points": 100}]"#;
+    for (shown, columns, expected) in [
+        ("[]", "100, null, null, null, null", &[][..]),
+        (one, "0, 7, 60, null, null", &[(7, 60)]),
+        (two, "59, 7, 60, MAX, 100", &[(7, 60), (MAX, 100)]),
         // A user that does not exceed the minimum is left out, whatever wrote the row.
-        (
-            two,
-            "60, 7, 60, 9223372036854775807, 100",
-            vec![user(i64::MAX, 100)],
-        ),
-        (two, "100, 7, 60, 9223372036854775807, 100", vec![]),
+        (two, "60, 7, 60, MAX, 100", &[(MAX, 100)]),
+        (two, "100, 7, 60, MAX, 100", &[]),
         // A worker of the release before has done a round, and left `shown_users` as it was.
-        (two, "10, 7, 61, 8, 20", vec![user(7, 61), user(8, 20)]),
-        (two, "10, 7, 60, null, null", vec![user(7, 60)]),
-        (two, "100, null, null, null, null", vec![]),
-        ("[]", "10, 7, 60, 8, 61", vec![user(7, 60), user(8, 61)]),
+        (two, "10, 7, 61, 8, 20", &[(7, 61), (8, 20)]),
+        (two, "10, 7, 60, null, null", &[(7, 60)]),
+        (two, "100, null, null, null, null", &[]),
+        ("[]", "10, 7, 60, 8, 61", &[(7, 60), (8, 61)]),
     ] {
         database
-            .run(&format!(
-                "update settings set (shown_users, min_points, first_user_id, first_points, \
+            .run(
+                &format!(
+                    "update settings set (shown_users, min_points, first_user_id, first_points, \
                  second_user_id, second_points) = ('{shown}', {columns})"
-            ))
+                )
+                .replace("MAX", &MAX.to_string()),
+            )
             .await;
         for message in [HOLDING_ROW, RELEASING_EARLY] {
             let answer = send(api.session(), message).await.unwrap();
-            assert_eq!(answer.users, users, "{shown} {columns}");
+            let users: Vec<_> = (answer.users.iter())
+                .map(|user| (user.id, user.points))
+                .collect();
+            assert_eq!(users, expected, "{shown} {columns}");
             let queried_at = database.value("select queried_at from last_query").await;
             let previous_at = database.value("select previous_at from last_query").await;
             assert_eq!(
@@ -135,24 +118,18 @@ async fn an_answer_shows_the_recorded_users_that_qualify_and_the_time_of_the_que
 async fn an_error_rolls_back_the_move_and_keeps_no_lock() {
     let database = TestDatabase::new().await;
     let before = database.replica_session().await.answer().await.unwrap();
-    // The first refuses the move, the second the read.
-    for (broken, mended) in [
-        (
-            "alter table last_query add constraint broken check (false) not valid",
-            "alter table last_query drop constraint broken",
-        ),
-        (
-            "revoke select on settings from max_two_api",
-            "grant select on settings to max_two_api",
-        ),
-    ] {
+    let refuse_move = "alter table last_query add constraint broken check (false) not valid";
+    let refuse_read = "revoke select on settings from max_two_api";
+    for broken in [refuse_move, refuse_read] {
         for message in [HOLDING_ROW, RELEASING_EARLY] {
             let mut api = database.replica_session().await;
             database.run(broken).await;
             send(api.session(), message).await.unwrap_err();
             // Whether the session's transaction is still open or not.
             assert!(is_row_free(&database).await, "{broken}: {message}");
-            database.run(mended).await;
+            let mend = "alter table last_query drop constraint if exists broken; \
+                        grant select on settings to max_two_api";
+            database.run(mend).await;
         }
     }
     let after = database.replica_session().await.answer().await.unwrap();
@@ -175,36 +152,16 @@ async fn an_error_rolls_back_the_move_and_keeps_no_lock() {
     }
 }
 
-/// Sends a message in a task of its own, again and again until it waits for this. Returns the answer
-/// of the message that waits.
-async fn send_until_it_waits(
+/// Sends a message in a task of its own, and returns its answer once it waits for this.
+async fn send_and_wait(
     database: &TestDatabase,
     mut api: ChainSession,
     message: &'static str,
     wait_event: &str,
 ) -> JoinHandle<Result<Answer, Error>> {
-    let waits = Arc::new(AtomicBool::new(false));
-    let answer = tokio::spawn({
-        let waits = Arc::clone(&waits);
-        async move {
-            loop {
-                let answer = send(api.session(), message).await;
-                if answer.is_err() || waits.load(Ordering::SeqCst) {
-                    return answer;
-                }
-            }
-        }
-    });
-    let is_waiting = format!(
-        "select exists (select from pg_stat_activity \
-         where datname = current_database() and usename = 'max_two_api' \
-           and wait_event = '{wait_event}')"
-    );
-    eventually(&format!("{wait_event}: {message}"), async || {
-        database.value(&is_waiting).await
-    })
-    .await;
-    waits.store(true, Ordering::SeqCst);
+    let answer = tokio::spawn(async move { send(api.session(), message).await });
+    let is_waiting = format!("usename = 'max_two_api' and wait_event = '{wait_event}'");
+    database.wait_for_session(&is_waiting).await;
     answer
 }
 
@@ -216,24 +173,22 @@ async fn the_users_are_read_while_the_row_is_held_and_not_from_before() {
             .run("update settings set first_user_id = null, first_points = null")
             .await;
         let api = database.replica_session().await;
-        let mut other = database.superuser().await;
-        let hold_row = "begin; update last_query set queried_at = clock_timestamp()";
-        raw_sql(hold_row).execute(&mut other).await.unwrap();
-        let answer = send_until_it_waits(&database, api, message, "transactionid").await;
+        let hold_row = "update last_query set queried_at = clock_timestamp()";
+        let mut other = database.begin(hold_row).await;
+        let answer = send_and_wait(&database, api, message, "transactionid").await;
         database
             .run("update settings set min_points = 0, first_user_id = 7, first_points = 1")
             .await;
-        raw_sql("commit").execute(&mut other).await.unwrap();
+        sql::run(&mut other, "commit").await;
         let users = answer.await.unwrap().unwrap().users;
         assert_eq!(users, [User { id: 7, points: 1 }], "{message}");
 
         // Once the row is free, an answer further on in the chain could read before this one.
         let api = database.replica_session().await;
-        let hold_read = "begin; lock table settings";
-        raw_sql(hold_read).execute(&mut other).await.unwrap();
-        let answer = send_until_it_waits(&database, api, message, "relation").await;
+        sql::run(&mut other, "begin; lock table settings").await;
+        let answer = send_and_wait(&database, api, message, "relation").await;
         assert!(!is_row_free(&database).await, "{message}");
-        raw_sql("rollback").execute(&mut other).await.unwrap();
+        sql::run(&mut other, "rollback").await;
         answer.await.unwrap().unwrap();
     }
 }
@@ -242,18 +197,16 @@ async fn the_users_are_read_while_the_row_is_held_and_not_from_before() {
 async fn an_answer_waits_until_it_is_durable_and_when_released_early_the_row_does_not() {
     let database = TestDatabase::with_own_server().await;
     for (message, is_released_early) in [(HOLDING_ROW, false), (RELEASING_EARLY, true)] {
+        // No commit that waits for the disk ends before this standby has it. A reload would take
+        // effect some time later.
+        let missing = "set synchronous_standby_names = 'missing'";
+        database.configure(missing).await;
+        database.crash_and_restart().await;
         let api = database.replica_session().await;
-        // No commit that waits for the disk ends before this standby has it.
-        database
-            .run("alter system set synchronous_standby_names = 'missing'")
-            .await;
-        database.run("select pg_reload_conf()").await;
-        let answer = send_until_it_waits(&database, api, message, "SyncRep").await;
+        let answer = send_and_wait(&database, api, message, "SyncRep").await;
         assert_eq!(is_row_free(&database).await, is_released_early, "{message}");
-        database
-            .run("alter system reset synchronous_standby_names")
-            .await;
-        database.run("select pg_reload_conf()").await;
+        let reset = "reset synchronous_standby_names";
+        database.configure(reset).await;
         answer.await.unwrap().unwrap();
     }
 }
@@ -298,10 +251,7 @@ async fn a_session_releases_the_row_early_while_another_moves_the_chain_too() {
     let database = TestDatabase::new().await;
     let mut first = database.replica_session().await;
     let mut second = database.replica_session().await;
-    let id: i32 = sqlx::query_scalar("select pg_backend_pid()")
-        .fetch_one(first.session())
-        .await
-        .unwrap();
+    let id: i32 = sql::value(first.session(), "select pg_backend_pid()").await;
     let last_message = format!("select query from pg_stat_activity where pid = {id}");
     for (second_answers_before, message) in [
         (false, HOLDING_ROW),

@@ -4,10 +4,11 @@
 use std::fs;
 use std::sync::Arc;
 
+use shared::db::Session;
 use shared::db::schema::migrate;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, raw_sql};
+use sqlx::{Connection, PgConnection};
 use tempfile::NamedTempFile;
-use testkit::TestDatabase;
+use testkit::{TestDatabase, sql};
 
 const ROLES: &str = include_str!("../../../deploy/postgres/roles.sql");
 const CREATE_DATABASE: &str = include_str!("../../../deploy/postgres/create-database.sql");
@@ -57,12 +58,11 @@ async fn a_role_can_do_what_it_needs_and_nothing_else() {
             "max_two_api: update last_query (previous_at, queried_at)",
             "max_two_worker: delete rounds",
             "max_two_worker: insert rounds",
-            "max_two_worker: select last_query (only_row, queried_at)",
             "max_two_worker: select rounds",
             "max_two_worker: select settings",
             "max_two_worker: select users",
             "max_two_worker: update settings (first_points, first_user_id, min_points, \
-             second_points, second_user_id)",
+             second_points, second_user_id, shown_users)",
             "max_two_worker: update users (points, updated_at)",
         ]
     );
@@ -77,8 +77,7 @@ async fn grant(database: &TestDatabase, role: &str) -> String {
         .finish();
     let guard = tracing::subscriber::set_default(subscriber);
     let url = database.server.lock().await.url(role, database.name());
-    let mut session = PgConnection::connect(&url).await.unwrap();
-    raw_sql(GRANTS).execute(&mut session).await.unwrap();
+    sql::run(&mut database.connect(&url).await, GRANTS).await;
     drop(guard);
     fs::read_to_string(warnings.path()).unwrap()
 }
@@ -120,14 +119,13 @@ async fn sessions_between_citus_nodes_notice_a_lost_coordinator_and_may_wait_for
         .await;
     database.run(ROLES).await;
     let mut by_default = PgConnection::connect(&database.worker).await.unwrap();
-    let settings: String = sqlx::query_scalar(
+    let settings: String = sql::value(
+        &mut by_default,
         "select string_agg(name || ' = ' || setting, ', ' order by name) from pg_settings \
          where name in ('client_connection_check_interval', 'tcp_user_timeout', 'lock_timeout', \
                         'idle_in_transaction_session_timeout')",
     )
-    .fetch_one(&mut by_default)
-    .await
-    .unwrap();
+    .await;
     assert_eq!(
         settings,
         "client_connection_check_interval = 2000, idle_in_transaction_session_timeout = 0, \
@@ -147,15 +145,12 @@ fn the_roles_connection_limits_fit_a_server_with_default_settings() {
 }
 
 /// Runs a script as `psql` does: what each query before a `\gexec` returns is executed.
-async fn run_generated(session: &mut PgConnection, script: &str) {
+async fn run_generated(session: &mut Session, script: &str) {
     let (queries, rest) = script.rsplit_once("\\gexec").unwrap();
     assert_eq!(rest.trim(), "");
     for query in queries.split("\\gexec") {
-        let query = sqlx::query_scalar(AssertSqlSafe(query));
-        let statements: Vec<String> = query.fetch_all(&mut *session).await.unwrap();
-        for statement in statements {
-            let statement = raw_sql(AssertSqlSafe(statement));
-            statement.execute(&mut *session).await.unwrap();
+        for statement in sql::values::<String>(session, query).await {
+            sql::run(session, &statement).await;
         }
     }
 }
@@ -164,55 +159,33 @@ async fn run_generated(session: &mut PgConnection, script: &str) {
 async fn the_scripts_work_without_a_superuser_and_where_public_has_no_rights() {
     let database = TestDatabase::with_own_server().await;
     let server = database.server.lock().await;
-    let (password, url) = (server.password().to_owned(), |role, name| {
-        server.url(role, name)
-    });
-    let mut superuser = PgConnection::connect(&url("postgres", "postgres"))
-        .await
-        .unwrap();
-    for statement in [
-        // As on a server without the roles, that a service manages.
-        "alter role max_two_owner rename to former_owner".to_owned(),
-        "alter role max_two_worker rename to former_worker".to_owned(),
-        "alter role max_two_api rename to former_api".to_owned(),
-        format!("create role administrator login createrole createdb password '{password}'"),
-    ] {
-        raw_sql(AssertSqlSafe(statement))
-            .execute(&mut superuser)
-            .await
-            .unwrap();
+    let password = server.password().to_owned();
+    let connect = async |role, name| database.connect(&server.url(role, name)).await;
+    let mut superuser = connect("postgres", "postgres").await;
+    // As on a server without the roles, that a service manages.
+    for role in ["owner", "worker", "api"] {
+        let rename = format!("alter role max_two_{role} rename to former_{role}");
+        sql::run(&mut superuser, &rename).await;
     }
-    let mut administrator = PgConnection::connect(&url("administrator", "postgres"))
-        .await
-        .unwrap();
+    let create = "create role administrator login createrole createdb password";
+    sql::run(&mut superuser, &format!("{create} '{password}'")).await;
+    let mut administrator = connect("administrator", "postgres").await;
     for _ in 0..2 {
-        raw_sql(ROLES).execute(&mut administrator).await.unwrap();
+        sql::run(&mut administrator, ROLES).await;
         run_generated(&mut administrator, CREATE_DATABASE).await;
     }
     for role in ["owner", "worker", "api"] {
-        let statement = format!("alter role max_two_{role} password '{password}'");
-        raw_sql(AssertSqlSafe(statement))
-            .execute(&mut administrator)
-            .await
-            .unwrap();
+        let set = format!("alter role max_two_{role} password '{password}'");
+        sql::run(&mut administrator, &set).await;
     }
-    let mut owner = PgConnection::connect(&url("max_two_owner", "max_two"))
-        .await
-        .unwrap();
+    let mut owner = connect("max_two_owner", "max_two").await;
     let hardening = "revoke all on database max_two from public; \
                      revoke all on schema public from public";
-    raw_sql(hardening).execute(&mut owner).await.unwrap();
+    sql::run(&mut owner, hardening).await;
     migrate(&mut owner).await.unwrap();
-    let mut administrator = PgConnection::connect(&url("administrator", "max_two"))
-        .await
-        .unwrap();
-    raw_sql(GRANTS).execute(&mut administrator).await.unwrap();
+    sql::run(&mut connect("administrator", "max_two").await, GRANTS).await;
     for (role, table) in [("max_two_worker", "users"), ("max_two_api", "settings")] {
-        let mut session = PgConnection::connect(&url(role, "max_two")).await.unwrap();
         let read = format!("select from {table}");
-        raw_sql(AssertSqlSafe(read))
-            .execute(&mut session)
-            .await
-            .unwrap();
+        sql::run(&mut connect(role, "max_two").await, &read).await;
     }
 }

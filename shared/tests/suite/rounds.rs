@@ -10,7 +10,6 @@ use shared::db::Session;
 use shared::domain::MinPoints;
 use shared::domain::rounds::{self, Outcome};
 use shared::domain::users::Layout;
-use testkit::{TestDatabase, eventually};
 
 use crate::ROUND_TIMEOUT;
 
@@ -40,23 +39,4 @@ async fn run_due(
 /// The same by a schedule with a single tick, so that a test doesn't depend on the time.
 async fn run_only_tick(worker: &mut Session) -> Outcome {
     run_due(worker, |_| Some(DateTime::UNIX_EPOCH), NO_COOLDOWN).await
-}
-
-/// Inserts a round that began at its tick. Both times are SQL expressions.
-async fn insert_round(database: &TestDatabase, tick_at: &str, finished_at: &str) {
-    database
-        .run(&format!(
-            "insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated) \
-             values ({tick_at}, true, {tick_at}, {finished_at}, 10)"
-        ))
-        .await;
-}
-
-/// Waits until a worker's session meets this condition on `pg_stat_activity`.
-async fn wait_for_worker(database: &TestDatabase, condition: &str) {
-    let query = format!(
-        "select exists (select from pg_stat_activity \
-         where datname = current_database() and usename = 'max_two_worker' and {condition})"
-    );
-    eventually(condition, async || database.value(&query).await).await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use shared::db::schema::migrate;
 use sqlx::raw_sql;
-use testkit::{TestDatabase, eventually};
+use testkit::{TestDatabase, eventually, sql};
 use tokio::time::timeout;
 
 /// How long a query may take. Less is promised to a replica with the default `REQUEST_TIMEOUT`, but
@@ -25,14 +25,7 @@ async fn a_migration_lets_queries_pass_while_a_long_transaction_reads_its_table(
         .await;
     let is_migrated = "select exists (select from _sqlx_migrations where version = 5 and success)";
     // Reads `settings` in a transaction that stays open, as a dump does.
-    let mut dump = database.superuser().await;
-    raw_sql(
-        "set idle_in_transaction_session_timeout = 0; \
-         begin isolation level repeatable read; select from settings",
-    )
-    .execute(&mut dump)
-    .await
-    .unwrap();
+    let mut dump = database.begin("select from settings").await;
     let mut first = database.connect(&database.owner).await;
     let mut second = database.connect(&database.owner).await;
 
@@ -60,7 +53,7 @@ async fn a_migration_lets_queries_pass_while_a_long_transaction_reads_its_table(
             attempts.len() >= 3 || queries.is_finished()
         })
         .await;
-        raw_sql("commit").execute(&mut dump).await.unwrap();
+        sql::run(&mut dump, "commit").await;
     };
     let (first, second, ()) = tokio::join!(
         migrate(&mut first),

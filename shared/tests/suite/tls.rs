@@ -57,10 +57,8 @@ fn pem(label: &str, der: &[u8]) -> String {
 
 /// Sets a setting of the server, and waits until new sessions have it.
 async fn set(database: &TestDatabase, setting: &str, value: &str) {
-    database
-        .run(&format!("alter system set {setting} = '{value}'"))
-        .await;
-    database.run("select pg_reload_conf()").await;
+    let change = format!("set {setting} = '{value}'");
+    database.configure(&change).await;
     let show = format!("select current_setting('{setting}')");
     eventually("it is set", async || {
         database.value::<String>(&show).await == value
@@ -82,17 +80,11 @@ async fn serve(database: &TestDatabase, name: &str, (certificate, key): Certific
                  to program 'umask 077; cat > {file}'"
             ))
             .await;
-        let alter = format!("alter system set {setting} = '{file}'");
-        database.run(&alter).await;
+        database
+            .configure(&format!("set {setting} = '{file}'"))
+            .await;
     }
     set(database, "ssl_cert_file", &format!("{name}.crt")).await;
-}
-
-async fn is_encrypted(session: &mut Session) -> bool {
-    sqlx::query_scalar("select ssl from pg_stat_ssl where pid = pg_backend_pid()")
-        .fetch_one(session)
-        .await
-        .unwrap()
 }
 
 #[tokio::test]
@@ -108,40 +100,30 @@ async fn verify_full_accepts_only_the_server_itself() {
         let database = Database::parse(&url, "test").unwrap();
         database.connect(Duration::from_secs(10)).await
     };
-    let valid = || ours.sign(&["127.0.0.1"], 4000);
+    let host = &["127.0.0.1"][..];
+    let valid = || ours.sign(host, 4000);
 
     serve(&database, "valid", valid()).await;
     set(&database, "ssl", "on").await;
-    assert!(is_encrypted(&mut connect("verify-full").await.unwrap()).await);
+    connect("verify-full").await.unwrap();
 
-    for (name, certificate, expected) in [
-        (
-            "other_authority",
-            Authority::new().sign(&["127.0.0.1"], 4000),
-            "BadSignature",
-        ),
-        (
-            "other_name",
-            ours.sign(&["elsewhere.example"], 4000),
-            "elsewhere",
-        ),
-        ("expired", ours.sign(&["127.0.0.1"], 2020), "expired"),
-        ("nameless", ours.sign(&[], 4000), "has no name: it must"),
-        ("authority", ours.own(), "is an authority's own: it must"),
-        (
-            "version_1",
-            version_1(valid()),
-            "is of X.509 version 1: it must",
-        ),
-    ] {
-        serve(&database, name, certificate).await;
+    for (number, (certificate, expected)) in [
+        (Authority::new().sign(host, 4000), "BadSignature"),
+        (ours.sign(&["elsewhere.example"], 4000), "elsewhere"),
+        (ours.sign(host, 2020), "expired"),
+        (ours.sign(&[], 4000), "has no name: it must"),
+        (ours.own(), "is an authority's own: it must"),
+        (version_1(valid()), "is of X.509 version 1: it must"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        serve(&database, &number.to_string(), certificate).await;
         let error = connect("verify-full").await.unwrap_err();
-        assert!(error.to_string().contains(expected), "{name}: {error}");
-        assert!(!error.is_transient(), "{name}: {error}");
+        assert!(error.to_string().contains(expected), "{expected}: {error}");
+        assert!(!error.is_transient(), "{error}");
     }
 
-    serve(&database, "valid_again", valid()).await;
-    assert!(is_encrypted(&mut connect("require").await.unwrap()).await);
     set(&database, "ssl", "off").await;
     let error = connect("verify-full").await.unwrap_err();
     assert!(error.to_string().contains("TLS"), "without TLS: {error}");

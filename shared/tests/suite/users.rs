@@ -1,8 +1,7 @@
 //! Seeding adds the missing users and no others, beside a round or another seeder.
 
 use shared::domain::users::add_missing;
-use sqlx::raw_sql;
-use testkit::{TestDatabase, eventually};
+use testkit::{TestDatabase, sql};
 
 #[tokio::test]
 async fn seeding_adds_the_missing_users_and_writes_nothing_where_none_is_missing() {
@@ -36,23 +35,14 @@ async fn seeding_adds_the_missing_users_and_writes_nothing_where_none_is_missing
 #[tokio::test]
 async fn a_user_that_another_session_inserts_meanwhile_is_left_to_it() {
     let database = TestDatabase::new().await;
-    let mut other = database.superuser().await;
-    raw_sql("begin; insert into users (id, points) values (50, 7)")
-        .execute(&mut other)
-        .await
-        .unwrap();
+    let insert = "insert into users (id, points) values (50, 7)";
+    let mut other = database.begin(insert).await;
     let mut owner = database.connect(&database.owner).await;
     let seeding = tokio::spawn(async move { add_missing(&mut owner, 1..=100).await });
-    eventually("the insert waits", async || {
-        database
-            .value::<bool>(
-                "select exists (select from pg_stat_activity \
-                 where datname = current_database() and wait_event = 'transactionid')",
-            )
-            .await
-    })
-    .await;
-    raw_sql("commit").execute(&mut other).await.unwrap();
+    database
+        .wait_for_session("wait_event = 'transactionid'")
+        .await;
+    sql::run(&mut other, "commit").await;
     assert_eq!(seeding.await.unwrap().unwrap(), 99);
     let points: i64 = database.value("select sum(points) from users").await;
     assert_eq!(points, 7);
@@ -63,12 +53,7 @@ async fn seeding_does_not_wait_for_a_running_round() {
     let database = TestDatabase::with_users(100).await;
     database.run("delete from users where id = 50").await;
     // Holds all rows until it ends, as a round does.
-    let mut round = database.superuser().await;
-    raw_sql("begin; update users set points = 1")
-        .execute(&mut round)
-        .await
-        .unwrap();
+    let _round = database.begin("update users set points = 1").await;
     let mut owner = database.connect(&database.owner).await;
     assert_eq!(add_missing(&mut owner, 1..=120).await.unwrap(), 21);
-    raw_sql("commit").execute(&mut round).await.unwrap();
 }

@@ -4,16 +4,16 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use shared::db::{Session, close};
-use sqlx::raw_sql;
+use shared::db::close;
 use testkit::{NetworkFault, Program, Proxy, TestDatabase, eventually};
 use tokio::net::UdpSocket;
 use tokio::process::Command;
 use tokio::time::sleep;
 
-use crate::{start, worker};
+use crate::{YEARLY, count_rounds, start, worker};
 
-const YEARLY: (&str, &str) = ("SCHEDULE", "0 0 0 1 1 *");
+/// Blocks every round's UPDATE at the last user.
+const BLOCK_ROUNDS: &str = "select from users where id = (select max(id) from users) for share";
 
 /// Starts a worker that connects to the database through a proxy.
 fn worker_behind(proxy: &Proxy, database: &TestDatabase, environment: &[(&str, &str)]) -> Program {
@@ -22,46 +22,11 @@ fn worker_behind(proxy: &Proxy, database: &TestDatabase, environment: &[(&str, &
     start(&[], common.iter().chain(environment))
 }
 
-async fn proxy(database: &TestDatabase) -> Proxy {
-    let port = database.server.lock().await.port();
-    Proxy::new(port).await
-}
-
-/// Waits until a worker's row in `pg_stat_activity` meets the condition.
-async fn wait_for_session(database: &TestDatabase, condition: &str) {
-    let query = format!(
-        "select exists ( \
-             select from pg_stat_activity \
-             where datname = current_database() and application_name = 'max-two-worker' \
-               and {condition} \
-         )"
-    );
-    eventually(condition, async || database.value(&query).await).await;
-}
-
-/// Blocks every round's UPDATE at the last user, until the returned session ends.
-async fn block_rounds(database: &TestDatabase) -> Session {
-    let mut blocker = database.superuser().await;
-    raw_sql(
-        "set idle_in_transaction_session_timeout = 0; \
-         begin; select from users where id = (select max(id) from users) for share",
-    )
-    .execute(&mut blocker)
-    .await
-    .unwrap();
-    blocker
-}
-
 /// After any fault: all users are of one round, the last.
 async fn assert_whole(database: &TestDatabase) {
-    let rounds: i64 = database
-        .value("select count(distinct updated_at) from users")
-        .await;
-    assert_eq!(rounds, 1, "the users are of several rounds");
-    let is_last: bool = database
-        .value("select (select max(updated_at) from users) = (select max(started_at) from rounds)")
-        .await;
-    assert!(is_last, "the users are not of the last round");
+    let are_of_last =
+        "select bool_and(updated_at = (select max(started_at) from rounds)) from users";
+    assert!(database.value::<bool>(are_of_last).await);
 }
 
 #[tokio::test]
@@ -71,20 +36,18 @@ async fn a_killed_worker_leaves_nothing_half_done_and_the_next_does_the_tick() {
     for round in 1..=20_u64 {
         let mut victim = worker(&database, &[], &[YEARLY]);
         // In the middle of the UPDATE, at a different moment each time.
-        wait_for_session(&database, "query like 'update users%' and state = 'active'").await;
+        database
+            .wait_for_session("query like 'update users%' and state = 'active'")
+            .await;
         sleep(Duration::from_millis(round * 5)).await;
         victim.signal(Signal::SIGKILL);
         let killed_at = Instant::now();
         victim.wait().await;
-        let rounds: i64 = database
-            .value("select count(distinct updated_at) from users")
-            .await;
+        let rounds = "select count(distinct updated_at) from users";
+        let rounds: i64 = database.value(rounds).await;
         assert_eq!(rounds, 1, "a round was half done");
         let mut next = worker(&database, &[], &[YEARLY]);
-        eventually("the tick is done", async || {
-            database.value("select count(*) = 1 from rounds").await
-        })
-        .await;
+        eventually("it is done", async || count_rounds(&database).await == 1).await;
         let delay = killed_at.elapsed();
         assert!(delay < Duration::from_secs(15), "{delay:?}");
         next.wait_for_event("worker_starting").await;
@@ -97,13 +60,15 @@ async fn a_killed_worker_leaves_nothing_half_done_and_the_next_does_the_tick() {
 #[tokio::test]
 async fn a_paused_worker_cannot_commit_a_stale_round() {
     let database = TestDatabase::with_users(1_000).await;
-    let blocker = block_rounds(&database).await;
+    let blocker = database.begin(BLOCK_ROUNDS).await;
     let mut paused = worker(&database, &[], &[YEARLY]);
-    wait_for_session(&database, "wait_event_type = 'Lock'").await;
+    database.wait_for_session("wait_event_type = 'Lock'").await;
     paused.signal(Signal::SIGSTOP);
     close(blocker).await;
     // Its UPDATE is done, and it holds the lock and all rows. The server ends that session.
-    wait_for_session(&database, "state = 'idle in transaction'").await;
+    database
+        .wait_for_session("usename = 'max_two_worker' and state = 'idle in transaction'")
+        .await;
     let mut other = worker(&database, &[], &[YEARLY]);
     other.wait_for_event("round_busy").await;
     other.wait_for_event("round_done").await;
@@ -112,10 +77,7 @@ async fn a_paused_worker_cannot_commit_a_stale_round() {
     assert!(paused.stop().await.success());
     assert!(other.stop().await.success());
     assert_eq!(paused.count_events("round_done"), 0, "{}", paused.output());
-    assert_eq!(
-        database.value::<i64>("select count(*) from rounds").await,
-        1
-    );
+    assert_eq!(count_rounds(&database).await, 1);
     assert_whole(&database).await;
 }
 
@@ -131,14 +93,10 @@ async fn a_round_command_that_is_paused_does_not_run_for_longer_than_its_timeout
         )
         .await;
     let round = worker(&database, &["round"], &[("ROUND_TIMEOUT", "3s")]);
-    wait_for_session(&database, "wait_event = 'PgSleep'").await;
+    database.wait_for_session("wait_event = 'PgSleep'").await;
     round.signal(Signal::SIGSTOP);
-    let is_free = "select not exists ( \
-                       select from pg_stat_activity \
-                       where datname = current_database() and wait_event = 'PgSleep' \
-                   )";
     eventually("the statement has ended", async || {
-        database.value(is_free).await
+        !database.has_session("wait_event = 'PgSleep'").await
     })
     .await;
 }
@@ -147,11 +105,11 @@ async fn a_round_command_that_is_paused_does_not_run_for_longer_than_its_timeout
 async fn a_network_that_goes_silent_does_not_keep_the_lock_or_the_worker() {
     for while_idle in [true, false] {
         let database = TestDatabase::with_users(1_000).await;
-        let proxy = proxy(&database).await;
-        let blocker = block_rounds(&database).await;
+        let proxy = Proxy::new(database.port().await).await;
+        let blocker = database.begin(BLOCK_ROUNDS).await;
         let environment = [YEARLY, ("ROUND_TIMEOUT", "10s")];
         let mut cut_off = worker_behind(&proxy, &database, &environment);
-        wait_for_session(&database, "wait_event_type = 'Lock'").await;
+        database.wait_for_session("wait_event_type = 'Lock'").await;
         proxy.set_fault(NetworkFault::Blackhole);
         let cut_off_at = Instant::now();
         if while_idle {
@@ -178,33 +136,21 @@ async fn a_network_that_goes_silent_does_not_keep_the_lock_or_the_worker() {
 #[tokio::test]
 async fn a_lost_reply_to_a_commit_causes_no_second_round() {
     let database = TestDatabase::with_users(1_000).await;
-    let proxy = proxy(&database).await;
+    let proxy = Proxy::new(database.port().await).await;
     proxy.set_fault(NetworkFault::CutAfterCommit);
     let mut cut_off = worker_behind(&proxy, &database, &[YEARLY]);
     cut_off.wait_for_event("round_not_due").await;
     assert!(cut_off.stop().await.success());
     assert_eq!(proxy.cuts(), 1);
-    assert_eq!(
-        cut_off.count_events("round_done"),
-        0,
-        "{}",
-        cut_off.output()
-    );
-    assert_eq!(
-        database.value::<i64>("select count(*) from rounds").await,
-        1
-    );
+    assert_eq!(cut_off.count_events("round_done"), 0);
+    assert_eq!(count_rounds(&database).await, 1);
     assert_whole(&database).await;
 }
 
 #[tokio::test]
 async fn a_locked_table_delays_a_round_and_does_not_end_the_worker() {
     let database = TestDatabase::with_users(1_000).await;
-    let mut blocker = database.superuser().await;
-    raw_sql("set idle_in_transaction_session_timeout = 0; begin; lock table users")
-        .execute(&mut blocker)
-        .await
-        .unwrap();
+    let blocker = database.begin("lock table users").await;
     let mut program = worker(&database, &[], &[YEARLY]);
     program.wait_for_output("lock timeout").await;
     close(blocker).await;

@@ -15,6 +15,9 @@ mod secrecy;
 
 use testkit::{Program, TestDatabase};
 
+/// One tick a year: the latest one is long past.
+const YEARLY: (&str, &str) = ("SCHEDULE", "0 0 0 1 1 *");
+
 /// Starts a worker under its own role, with a free port for its admin listener.
 fn worker(database: &TestDatabase, arguments: &[&str], environment: &[(&str, &str)]) -> Program {
     let common = [
@@ -34,4 +37,9 @@ fn start<'a>(
         arguments,
         environment.into_iter().copied(),
     )
+}
+
+/// How many rounds were done.
+async fn count_rounds(database: &TestDatabase) -> i64 {
+    database.value("select count(*) from rounds").await
 }

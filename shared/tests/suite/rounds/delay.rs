@@ -2,10 +2,9 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use shared::domain::rounds::Outcome;
-use sqlx::{AssertSqlSafe, raw_sql};
-use testkit::TestDatabase;
+use testkit::{TestDatabase, sql};
 
-use super::{NO_COOLDOWN, insert_round, run_due};
+use super::{NO_COOLDOWN, run_due};
 
 /// The latest tick of a schedule with one tick a minute.
 fn minute(at: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -14,23 +13,23 @@ fn minute(at: DateTime<Utc>) -> Option<DateTime<Utc>> {
 
 #[tokio::test]
 async fn a_round_that_overran_is_followed_by_a_cooldown() {
+    // Minutes ago.
     for (began, ended, is_cooling_down) in [
         // Ended in the minute after its own, half an hour ago.
-        ("- interval '31 minutes'", "- interval '30 minutes'", true),
+        (31, 30, true),
         // The same, but two hours ago: the cooldown is over.
-        (
-            "- interval '121 minutes'",
-            "- interval '120 minutes'",
-            false,
-        ),
+        (121, 120, false),
         // Ended within its own minute.
-        ("- interval '30 minutes'", "- interval '30 minutes'", false),
+        (30, 30, false),
         // Ended by a clock that was ahead.
-        ("- interval '30 minutes'", "+ interval '2 hours'", false),
+        (30, -120, false),
     ] {
         let database = TestDatabase::with_users(10).await;
-        let minute_at = |offset| format!("date_trunc('minute', now()) {offset}");
-        insert_round(&database, &minute_at(began), &minute_at(ended)).await;
+        let minute_at =
+            |ago: i32| format!("date_trunc('minute', now()) - interval '{ago} minutes'");
+        database
+            .insert_round(&minute_at(began), &minute_at(ended))
+            .await;
         let mut worker = database.connect(&database.worker).await;
         let outcome = run_due(&mut worker, minute, TimeDelta::hours(1)).await;
         assert_eq!(
@@ -56,20 +55,15 @@ async fn a_round_waits_two_seconds_for_a_snapshot_older_than_the_last_round() {
         (&elsewhere, "begin; select pg_current_xact_id()"),
     ] {
         let mut reader = database.connect(url).await;
-        raw_sql(AssertSqlSafe(begin))
-            .execute(&mut reader)
-            .await
-            .unwrap();
+        sql::run(&mut reader, begin).await;
         for (change, is_done) in [
             // No round has been done since the snapshot.
             ("", true),
             ("", false),
             // The same snapshot, but the last round is older than two seconds.
             (
-                "update rounds \
-                 set tick_at = tick_at - interval '1 h', \
-                     started_at = started_at - interval '1 h', \
-                     finished_at = finished_at - interval '1 h'",
+                "update rounds set (tick_at, started_at, finished_at) = \
+                 (tick_at - interval '1 h', started_at - interval '1 h', finished_at - interval '1 h')",
                 true,
             ),
             ("", false),
@@ -86,7 +80,7 @@ async fn a_round_waits_two_seconds_for_a_snapshot_older_than_the_last_round() {
                 other => assert_eq!((other, is_done), (Outcome::OldSnapshot, false), "{begin}"),
             }
         }
-        raw_sql("rollback").execute(&mut reader).await.unwrap();
+        sql::run(&mut reader, "rollback").await;
         let outcome = run_due(&mut worker, Some, NO_COOLDOWN).await;
         assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
     }

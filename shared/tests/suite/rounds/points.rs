@@ -5,7 +5,7 @@ use shared::domain::users::Layout;
 use testkit::TestDatabase;
 
 use super::min_points;
-use crate::{ROUND_TIMEOUT, run_round};
+use crate::ROUND_TIMEOUT;
 
 /// A chi-square test: the rows of `cells` are uniform over this many different values. A fair draw
 /// fails it less than once in a million times.
@@ -71,13 +71,4 @@ async fn every_user_is_renewed_and_points_are_uniform_and_independent() {
             assert_uniform(&database, 101 * 101, &pairs).await;
         }
     }
-}
-
-#[tokio::test]
-async fn a_round_without_users_is_done() {
-    let database = TestDatabase::new().await;
-    let mut worker = database.connect(&database.worker).await;
-    let mut api = database.replica_session().await;
-    assert_eq!(run_round(&mut worker, min_points(0)).await.users_updated, 0);
-    assert_eq!(api.answer().await.unwrap().users, []);
 }
