@@ -18,7 +18,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -36,7 +35,7 @@ use warp::http::{HeaderValue, Request, StatusCode};
 use warp::reply::Response;
 
 use crate::problem::Problem;
-use listener::next_connection;
+use listener::{next_connection, take_queued};
 use progress::{CHECK_INTERVAL, Progress, Stage};
 
 /// Maximum number of headers in a request.
@@ -92,10 +91,9 @@ where
         }
         // Dropping the listeners would reset the connections that the kernel has queued. So they
         // are served as well, even above the limit.
-        while let Some(Ok(stream)) = next_connection(&mut listeners).now_or_never() {
+        for stream in listeners.into_iter().flat_map(take_queued) {
             Arc::clone(&server).spawn(stream, None);
         }
-        drop(listeners);
         server.connections.wait().await;
     }
 

@@ -1,15 +1,15 @@
 //! What the programs share beside the domain: their start ([`run`]), command-line settings
-//! ([`cli`]), [`logs`], [`metrics`], stop signals ([`shutdown`]), health checks ([`healthcheck`])
-//! and delays between retries ([`backoff`]).
+//! ([`cli`]), [`logs`], [`metrics`], listening sockets ([`listener`]), stop signals ([`shutdown`]),
+//! health checks ([`healthcheck`]) and delays between retries ([`backoff`]).
 
 pub mod backoff;
 pub mod cli;
 pub mod healthcheck;
+pub mod listener;
 pub mod logs;
 pub mod metrics;
 pub mod shutdown;
 
-use std::env;
 use std::fmt::Display;
 use std::io;
 use std::num::NonZero;
@@ -77,8 +77,12 @@ where
     }
 }
 
-/// Starts the runtime, with one worker thread for each processor, up to a maximum.
-fn start_runtime(builder: &mut runtime::Builder) -> io::Result<Runtime> {
+/// Starts a runtime. One with several threads gets a worker thread for each processor, up to a
+/// maximum. Ends the process with one line and status 1 where threads can't be started.
+///
+/// # Errors
+/// When the kernel refuses what else a runtime needs.
+pub fn start_runtime(builder: &mut runtime::Builder) -> io::Result<Runtime> {
     // Tokio panics where it can't start a thread, and unwinding would wait for ever for those that
     // it has started.
     let hook = panic::take_hook();
@@ -88,15 +92,14 @@ fn start_runtime(builder: &mut runtime::Builder) -> io::Result<Runtime> {
         cli::print_error(&format_args!("error: starting the runtime: {reason}"));
         process::exit(1);
     }));
-    // The variable is tokio's own.
-    let wanted = env::var("TOKIO_WORKER_THREADS").map_or_else(
-        |_| available_parallelism().map_or(1, NonZero::get),
-        |text| text.parse().unwrap_or(MAX_WORKER_THREADS),
-    );
+    let processors = available_parallelism().map_or(1, NonZero::get);
     let runtime = builder
-        .worker_threads(wanted.clamp(1, MAX_WORKER_THREADS))
+        .worker_threads(processors.min(MAX_WORKER_THREADS))
         .enable_all()
-        .build();
+        .build()?;
+    // It starts one more thread when a name is looked up.
+    let started = runtime.block_on(runtime.spawn_blocking(|| ()));
     panic::set_hook(hook);
-    runtime
+    started?;
+    Ok(runtime)
 }

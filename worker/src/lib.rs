@@ -23,6 +23,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use shared::db::Database;
 use shared::domain::MinPoints;
+use shared::program::listener::listen;
 use shared::program::shutdown::StopSignals;
 use shared::program::{self, Program, healthcheck};
 use tokio::net::TcpListener;
@@ -78,9 +79,9 @@ async fn run(
 async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let metrics = Arc::new(Metrics::new());
-    let listener = TcpListener::bind(settings.admin_listen)
-        .await
-        .with_context(|| format!("ADMIN_LISTEN {}", settings.admin_listen))?;
+    let listener = listen(settings.admin_listen, false)
+        .and_then(TcpListener::from_std)
+        .with_context(|| format!("ADMIN_LISTEN {} can't be used", settings.admin_listen))?;
     info!(
         event = "worker_starting",
         admin = %listener.local_addr()?,

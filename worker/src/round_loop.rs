@@ -23,20 +23,26 @@ pub(crate) async fn attempt_until(
     wakeups: &mut mpsc::Receiver<()>,
 ) {
     let mut delay = Duration::ZERO;
+    let mut has_failed = false;
     let mut backoff = Backoff::new(MAX_RETRY_DELAY);
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
             () = sleep(delay) => {}
-            Some(()) = wakeups.recv() => {}
+            // A tick does not cut the delay after a failure short.
+            Some(()) = wakeups.recv(), if !has_failed => {}
         }
+        has_failed = false;
         delay = match runner.attempt(stop).await {
             Next::Wait => {
                 backoff.reset();
                 CHECK_INTERVAL
             }
-            Next::Retry(error) => backoff.next_delay(&error),
+            Next::Retry(error) => {
+                has_failed = true;
+                backoff.next_delay(&error)
+            }
             Next::Stop => return,
         };
     }

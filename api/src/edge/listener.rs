@@ -3,21 +3,19 @@
 use std::env;
 use std::future::poll_fn;
 use std::io;
-use std::net::{self, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net;
 use std::task::Poll;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use listenfd::ListenFd;
-use nix::errno::Errno;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use shared::program::listener::listen;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tracing::warn;
 
 use crate::settings::Settings;
 
-/// Connections that the kernel queues until they are accepted.
-const BACKLOG: i32 = 4096;
 /// Bytes that the kernel may buffer of a connection, each way: far more than a request or a
 /// response.
 const SOCKET_BUFFER_BYTES: usize = 64 * 1024;
@@ -38,11 +36,15 @@ impl Listeners {
     pub(crate) fn open(settings: &Settings) -> anyhow::Result<Self> {
         let (mut public, mut admin) = take_passed_sockets()?;
         if public.is_empty() {
-            public.push(bind("LISTEN", settings.listen, settings.reuse_port)?);
+            let bound = listen(settings.listen, settings.reuse_port);
+            let named = || format!("LISTEN {} can't be used", settings.listen);
+            public.push(bound.with_context(named)?);
         }
         if admin.is_empty() {
             // Each replica has an admin address of its own.
-            admin.push(bind("ADMIN_LISTEN", settings.admin_listen, false)?);
+            let bound = listen(settings.admin_listen, false);
+            let named = || format!("ADMIN_LISTEN {} can't be used", settings.admin_listen);
+            admin.push(bound.with_context(named)?);
         }
         let configure = |sockets: Vec<net::TcpListener>| -> io::Result<Vec<_>> {
             sockets
@@ -95,30 +97,6 @@ fn take_passed_sockets() -> anyhow::Result<(Vec<net::TcpListener>, Vec<net::TcpL
     Ok((public, admin))
 }
 
-/// Binds this address. `[::]` takes IPv4 as well, and alone where the kernel has no IPv6.
-fn bind(setting: &str, address: SocketAddr, reuse_port: bool) -> anyhow::Result<net::TcpListener> {
-    let bind = |address: SocketAddr| -> io::Result<net::TcpListener> {
-        let domain = Domain::for_address(address);
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(false)?;
-        }
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(reuse_port)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
-    };
-    let no_ipv6 = Some(Errno::EAFNOSUPPORT as i32);
-    let bound = match bind(address) {
-        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == no_ipv6 => {
-            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
-        }
-        bound => bound,
-    };
-    bound.with_context(|| format!("{setting} {address} can't be used"))
-}
-
 /// Sets what accepted sockets inherit.
 fn configure(socket: net::TcpListener, write_timeout: Duration) -> io::Result<TcpListener> {
     let options = SockRef::from(&socket);
@@ -147,4 +125,25 @@ pub(super) async fn next_connection(listeners: &mut [TcpListener]) -> io::Result
     .await;
     listeners[index..].rotate_left(1);
     accepted.map(|(stream, _)| stream)
+}
+
+/// The connections that the kernel has queued for a listener, which is closed.
+pub(super) fn take_queued(listener: TcpListener) -> Vec<TcpStream> {
+    // Tokio's own accept stops after some, although more are queued.
+    let Ok(listener) = listener.into_std() else {
+        return Vec::new();
+    };
+    let mut queued = Vec::new();
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                let stream = stream
+                    .set_nonblocking(true)
+                    .and_then(|()| TcpStream::from_std(stream));
+                queued.extend(stream);
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => return queued,
+        }
+    }
 }

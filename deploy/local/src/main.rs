@@ -17,8 +17,8 @@ use std::{env, io};
 
 use private_postgres::postgres_variables;
 use settings::{Settings, Subcommand};
-use shared::program::{cli, logs};
-use tokio::runtime::Runtime;
+use shared::program::{cli, logs, start_runtime};
+use tokio::runtime;
 use tracing::error;
 
 fn main() -> ExitCode {
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         error!("max-two can't start itself again without the variables PG*: {error}");
         return ExitCode::FAILURE;
     }
-    let launched = Runtime::new()
+    let launched = start_runtime(&mut runtime::Builder::new_multi_thread())
         .map_err(anyhow::Error::from)
         .and_then(|runtime| {
             let launched = runtime.block_on(launch::launch(settings));

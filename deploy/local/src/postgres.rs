@@ -43,9 +43,18 @@ impl Postgres {
                 && !server.is_running()
             {
                 error!("Postgres died; starting it again");
-                server.stop();
-                if let Err(error) = until_ready(server).await {
-                    error!("{error}");
+                let mut logged = String::new();
+                loop {
+                    server.stop();
+                    let Err(error) = until_ready(server).await else {
+                        break;
+                    };
+                    let error = error.to_string();
+                    if error != logged {
+                        error!("{error}");
+                        logged = error;
+                    }
+                    sleep(CHECK_INTERVAL).await;
                 }
             }
         }

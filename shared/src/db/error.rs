@@ -68,11 +68,12 @@ impl Error {
         }
     }
 
-    /// True if a server refuses sessions for a reason that lasts, such as a wrong password, a
-    /// missing database or a certificate. Each attempt is then a line in the server's log.
+    /// True if each server refuses sessions for a reason that lasts, such as a wrong password, a
+    /// missing database or a certificate. Each attempt is then a line in a server's log.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Connect(_)) && !self.is_transient()
+        matches!(self, Self::Connect(errors)
+            if errors.iter().all(|(_, error)| !error.is_transient()))
     }
 
     /// True if a statement ended because it did not get a lock within `lock_timeout`.

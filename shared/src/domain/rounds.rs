@@ -5,15 +5,15 @@
 //! it writes. A worker that was paused or cut off in between has lost its transaction by the time
 //! another worker holds the lock. Every time is the database's.
 //!
-//! That clock may be wrong. A fence in the future counts only if it is a minute ahead at most. The
-//! next round of a tick deletes rounds that are further ahead, and its [`Outcome`] says so.
+//! That clock may be wrong. If the newest round is more than a minute ahead of it, no round that is
+//! ahead counts. The next round of a tick deletes them, and its [`Outcome`] says so.
 
 mod statements;
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::Connection as _;
+use sqlx::{Connection as _, Postgres, Transaction};
 use tokio::time::sleep;
 
 use crate::db::{Error, Session, with_timeout};
@@ -67,9 +67,9 @@ pub enum Outcome {
     Done {
         /// The round.
         round: Round,
-        /// How far ahead of the clock the newest of the rounds was that this one has deleted.
-        /// `None` unless some were more than a minute ahead: the database's clock was ahead before,
-        /// or is behind now.
+        /// How far ahead of the clock the newest of the rounds was that this one has deleted. `None`
+        /// unless some were more than a minute ahead: the database's clock was ahead before, or is
+        /// behind now.
         clock_was_ahead: Option<TimeDelta>,
     },
     /// No round is due: the latest tick's is done, or there has been no tick yet. Holds the newest
@@ -87,12 +87,13 @@ pub enum Outcome {
 /// Does the round of the latest tick, unless it is done already.
 ///
 /// `latest_tick` returns the last tick at or before a time of the database's clock, if there is
-/// one. A round that was still running at its next tick is followed by `cooldown`, counted from its
+/// one. A round that was still running at the next tick is followed by `cooldown`, counted from its
 /// end. The writes may take `round_timeout`.
 ///
 /// # Errors
 /// When a statement fails or exceeds its timeout, or the connection breaks. Nothing was done then,
-/// unless only the reply to the commit was lost: the next call finds out. Drop the session.
+/// unless the commit itself failed or timed out: it may still be done, and the next call finds out.
+/// Drop the session.
 pub async fn run_due(
     session: &mut Session,
     layout: Layout,
@@ -100,8 +101,64 @@ pub async fn run_due(
     cooldown: TimeDelta,
     round_timeout: Duration,
 ) -> Result<Outcome, Error> {
-    let due = Some((latest_tick, cooldown));
-    attempt(session, layout, due, MinPoints::draw(), round_timeout).await
+    let mut transaction = begin(session).await?;
+    let claim = claim_tick(&mut transaction, latest_tick, cooldown);
+    let tick_at = match with_timeout(STEP_TIMEOUT, claim).await? {
+        Claim::Tick(tick_at) => tick_at,
+        Claim::NoRound(outcome) => {
+            roll_back(transaction).await?;
+            return Ok(outcome);
+        }
+    };
+    let writes = write_round(&mut transaction, layout, Some(tick_at), MinPoints::draw());
+    let (round, clock_was_ahead) = with_timeout(round_timeout, writes).await?;
+    commit(transaction).await?;
+    Ok(Outcome::Done {
+        round,
+        clock_was_ahead,
+    })
+}
+
+/// What [`claim_tick`] has found out.
+enum Claim {
+    /// The round of this tick is to be done.
+    Tick(DateTime<Utc>),
+    /// There is no round to do, for this reason.
+    NoRound(Outcome),
+}
+
+/// Takes the lock, then checks the fence, the cooldown and old snapshots.
+async fn claim_tick(
+    transaction: &mut Session,
+    latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
+    cooldown: TimeDelta,
+) -> Result<Claim, Error> {
+    if !try_lock(transaction).await? {
+        return Ok(Claim::NoRound(Outcome::Busy));
+    }
+    let reading = read_fence(transaction).await?;
+    let Some(tick_at) = latest_tick(reading.transaction_started_at) else {
+        return Ok(Claim::NoRound(Outcome::NotDue(reading.fence)));
+    };
+    if let Some(fence) = reading.fence {
+        if fence.tick_at >= tick_at {
+            return Ok(Claim::NoRound(Outcome::NotDue(reading.fence)));
+        }
+        // It was still running at the next tick.
+        let overran = latest_tick(fence.finished_at) > Some(fence.tick_at);
+        let since_its_end = reading.transaction_started_at - fence.finished_at;
+        // An end further ahead than the tolerance was recorded by a wrong clock, and starts no
+        // cooldown.
+        let is_cooling_down = (-CLOCK_TOLERANCE..cooldown).contains(&since_its_end);
+        if overran && is_cooling_down {
+            return Ok(Claim::NoRound(Outcome::CoolingDown));
+        }
+    }
+    Ok(if is_old_snapshot_open(transaction).await? {
+        Claim::NoRound(Outcome::OldSnapshot)
+    } else {
+        Claim::Tick(tick_at)
+    })
 }
 
 /// Does a round now, whatever the schedule and the cooldown are. Waits while another round runs and
@@ -116,80 +173,46 @@ pub async fn run_now(
     round_timeout: Duration,
 ) -> Result<Round, Error> {
     loop {
-        let due = None::<(fn(DateTime<Utc>) -> Option<DateTime<Utc>>, TimeDelta)>;
-        let outcome = attempt(session, layout, due, min_points, round_timeout).await?;
-        if let Outcome::Done { round, .. } = outcome {
+        let mut transaction = begin(session).await?;
+        let claim =
+            async {
+                Ok(try_lock(&mut transaction).await?
+                    && !is_old_snapshot_open(&mut transaction).await?)
+            };
+        if with_timeout(STEP_TIMEOUT, claim).await? {
+            let writes = write_round(&mut transaction, layout, None, min_points);
+            let (round, _) = with_timeout(round_timeout, writes).await?;
+            commit(transaction).await?;
             return Ok(round);
         }
         // Waiting inside the transaction would keep its snapshot open, and the running round could
         // not prune.
+        roll_back(transaction).await?;
         sleep(RETRY_DELAY).await;
     }
 }
 
-/// The transaction of a round: that of the latest tick if a schedule and a cooldown are `due`, else
-/// an operator's.
-async fn attempt(
-    session: &mut Session,
+/// All writes of a round: points, choice, and the row in `rounds`. Returns what [`record_round`]
+/// does.
+async fn write_round(
+    transaction: &mut Session,
     layout: Layout,
-    due: Option<(impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>, TimeDelta)>,
+    tick_at: Option<DateTime<Utc>>,
     min_points: MinPoints,
-    round_timeout: Duration,
-) -> Result<Outcome, Error> {
-    let mut transaction = with_timeout(STEP_TIMEOUT, async { Ok(session.begin().await?) }).await?;
-    let tick_at = match with_timeout(STEP_TIMEOUT, claim(&mut transaction, due)).await? {
-        Ok(tick_at) => tick_at,
-        Err(outcome) => {
-            with_timeout(STEP_TIMEOUT, async { Ok(transaction.rollback().await?) }).await?;
-            return Ok(outcome);
-        }
-    };
-    let (round, clock_was_ahead) = with_timeout(round_timeout, async {
-        let users_updated = users::renew_points(&mut transaction, layout).await?;
-        choice::renew(&mut transaction, min_points).await?;
-        record_round(&mut transaction, tick_at, users_updated).await
-    })
-    .await?;
-    with_timeout(COMMIT_TIMEOUT, async { Ok(transaction.commit().await?) }).await?;
-    Ok(Outcome::Done {
-        round,
-        clock_was_ahead,
-    })
+) -> Result<(Round, Option<TimeDelta>), Error> {
+    let users_updated = users::renew_points(transaction, layout).await?;
+    choice::renew(transaction, min_points).await?;
+    record_round(transaction, tick_at, users_updated).await
 }
 
-/// Takes the lock, then checks the fence and the cooldown, unless the round is an operator's, and
-/// old snapshots. Returns the tick to do, which an operator's round does not have, or why there is
-/// no round to do.
-async fn claim(
-    transaction: &mut Session,
-    due: Option<(impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>, TimeDelta)>,
-) -> Result<Result<Option<DateTime<Utc>>, Outcome>, Error> {
-    if !try_lock(transaction).await? {
-        return Ok(Err(Outcome::Busy));
-    }
-    let mut tick_at = None;
-    if let Some((latest_tick, cooldown)) = due {
-        let reading = read_fence(transaction).await?;
-        tick_at = latest_tick(reading.transaction_started_at);
-        let fence_tick = reading.fence.map(|fence| fence.tick_at);
-        if tick_at.is_none() || fence_tick >= tick_at {
-            return Ok(Err(Outcome::NotDue(reading.fence)));
-        }
-        if let Some(fence) = reading.fence {
-            // It was still running at the next tick.
-            let overran = latest_tick(fence.finished_at) > Some(fence.tick_at);
-            let since_its_end = reading.transaction_started_at - fence.finished_at;
-            // An end further ahead than the tolerance was recorded by a wrong clock, and starts no
-            // cooldown.
-            let is_cooling_down = (-CLOCK_TOLERANCE..cooldown).contains(&since_its_end);
-            if overran && is_cooling_down {
-                return Ok(Err(Outcome::CoolingDown));
-            }
-        }
-    }
-    Ok(if is_old_snapshot_open(transaction).await? {
-        Err(Outcome::OldSnapshot)
-    } else {
-        Ok(tick_at)
-    })
+async fn begin(session: &mut Session) -> Result<Transaction<'_, Postgres>, Error> {
+    with_timeout(STEP_TIMEOUT, async { Ok(session.begin().await?) }).await
+}
+
+async fn commit(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
+    with_timeout(COMMIT_TIMEOUT, async { Ok(transaction.commit().await?) }).await
+}
+
+async fn roll_back(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
+    with_timeout(STEP_TIMEOUT, async { Ok(transaction.rollback().await?) }).await
 }

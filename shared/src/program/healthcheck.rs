@@ -1,7 +1,7 @@
 //! Health checks over HTTP: one GET on this machine, for container images that hold no HTTP client.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,8 +12,7 @@ use super::cli::print_error;
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checks `/livez` and `/readyz` of the program whose admin listener has this address on this
-/// machine. To connect to all addresses (`0.0.0.0`, `[::]`) is to connect to this machine. Prints
-/// the first failure on standard error, and returns the status to exit with.
+/// machine. Prints the first failure on standard error, and returns the status to exit with.
 #[must_use]
 pub fn run(admin: SocketAddr) -> ExitCode {
     for path in ["/livez", "/readyz"] {
@@ -26,13 +25,21 @@ pub fn run(admin: SocketAddr) -> ExitCode {
 }
 
 /// Sends a GET over a new connection, and checks that the status is 2xx. Only the status is read.
-/// Blocks for some seconds at most.
+/// A listener on all addresses (`0.0.0.0`, `[::]`) is checked on the loopback interface. Blocks for
+/// some seconds at most.
 ///
 /// # Errors
 /// When the address is unreachable or does not respond in time, the response is not HTTP, or its
 /// status is not 2xx.
 pub fn check(address: SocketAddr, path: &str) -> io::Result<()> {
-    let mut stream = TcpStream::connect_timeout(&address, CHECK_TIMEOUT)?;
+    let connect = |ip: IpAddr| {
+        TcpStream::connect_timeout(&SocketAddr::new(ip, address.port()), CHECK_TIMEOUT)
+    };
+    let mut stream = if address.ip().is_unspecified() {
+        connect(Ipv4Addr::LOCALHOST.into()).or_else(|_| connect(Ipv6Addr::LOCALHOST.into()))?
+    } else {
+        connect(address.ip())?
+    };
     stream.set_write_timeout(Some(CHECK_TIMEOUT))?;
     stream.set_read_timeout(Some(CHECK_TIMEOUT))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");

@@ -34,11 +34,11 @@ async fn a_killed_worker_leaves_nothing_half_done_and_the_next_does_the_tick() {
     let database = TestDatabase::with_users(100_000).await;
     database.run("update users set updated_at = now()").await;
     for round in 1..=20_u64 {
+        let blocker = database.begin(BLOCK_ROUNDS).await;
         let mut victim = worker(&database, &[], &[YEARLY]);
+        database.wait_for_session("wait_event_type = 'Lock'").await;
+        close(blocker).await;
         // In the middle of the UPDATE, at a different moment each time.
-        database
-            .wait_for_session("query like 'update users%' and state = 'active'")
-            .await;
         sleep(Duration::from_millis(round * 5)).await;
         victim.signal(Signal::SIGKILL);
         let killed_at = Instant::now();

@@ -188,7 +188,7 @@ impl Server {
         }
         let start = || {
             log.set_len(0)?;
-            let process = command
+            let mut process = command
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log)
@@ -199,6 +199,11 @@ impl Server {
                 None => ParentDeathGuard::new(process.id(), "INT", None),
                 Some(_) => ParentDeathGuard::new(process.id(), "QUIT", Some(&cluster.folder)),
             };
+            if guard.is_err() {
+                // Without one it could outlive this process.
+                process.kill()?;
+                process.wait()?;
+            }
             Ok(Some((process, guard?)))
         };
         start().map_err(failed("starting", &program))

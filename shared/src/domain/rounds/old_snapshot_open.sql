@@ -1,7 +1,7 @@
--- Whether a snapshot older than the last round is open. A round that ended further ahead than $1
--- seconds does not count.
+-- Whether a snapshot older than the last round is open. A round that ended ahead of the clock does
+-- not count.
 --
--- This session counts too: its `backend_xmin` reaches back to the oldest transaction of the whole
+-- This session counts too: its `backend_xmin` reaches back to the oldest writing transaction of the whole
 -- server, other databases included. The check only covers the two seconds after a round, in which
 -- ordinary queries end. A longer snapshot, such as a dump's, makes `users` grow. So do replication
 -- slots and `hot_standby_feedback`, which are not checked: they do not end within seconds either.
@@ -9,7 +9,7 @@ select exists (
     select
     from (
         select xmin, finished_at from rounds
-        where finished_at <= now() + make_interval(secs => $1)
+        where finished_at <= (select clock_timestamp())
         order by finished_at desc
         limit 1
     ) as last

@@ -1,5 +1,5 @@
--- Records a round of the tick $1, or an operator's round if that is null. The clock is read in
--- subselects so that the indexes are used, as in read_fence.sql.
+-- Records a round of the tick $1, or an operator's round if that is null. A volatile function cannot
+-- be an index condition, but the result of a subselect can. So the clock is read in subselects.
 --
 -- Rows older than a week are deleted, but never the fence.
 with expired as (
@@ -7,16 +7,17 @@ with expired as (
     where finished_at < now() - interval '7 days'
       and tick_at < (
           select max(tick_at) from rounds
-          where scheduled
-            and tick_at <= (select clock_timestamp()) + make_interval(secs => $3)
+          where scheduled and tick_at <= (select clock_timestamp())
       )
 ),
--- The round of a tick is the new fence. So rows further ahead than $3 seconds are deleted too:
--- otherwise they would become the fence once the clock is near them.
+-- The round of a tick is the new fence. If a row is more than $3 seconds ahead of the clock, all that
+-- are ahead are deleted: otherwise they would become the fence once the clock is near them.
 ahead as (
     delete from rounds
     where $1::timestamptz is not null
-      and finished_at > (select clock_timestamp()) + make_interval(secs => $3)
+      and finished_at > (select clock_timestamp())
+      and (select max(finished_at) from rounds)
+          > (select clock_timestamp()) + make_interval(secs => $3)
     returning finished_at
 )
 insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated)

@@ -17,8 +17,8 @@ pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
     Ok(lock.fetch_one(transaction).await?)
 }
 
-/// Reads when the transaction started, and the fence. A tick more than a minute ahead of the clock
-/// does not count.
+/// Reads when the transaction started, and the fence. If the newest tick is more than a minute ahead
+/// of the clock, no tick ahead of it counts.
 ///
 /// # Errors
 /// When the statement fails or the connection breaks.
@@ -44,19 +44,16 @@ pub async fn read_fence(session: &mut Session) -> Result<FenceReading, Error> {
 }
 
 /// True while a snapshot older than the last round is open, up to two seconds after that round: the
-/// next round could not prune, and `users` would grow. A round that ended further ahead than
-/// [`CLOCK_TOLERANCE`] does not count.
+/// next round could not prune, and `users` would grow. A round that ended ahead of the clock does
+/// not count.
 pub(super) async fn is_old_snapshot_open(transaction: &mut Session) -> Result<bool, Error> {
-    let check = sqlx::query_file_scalar!(
-        "src/domain/rounds/old_snapshot_open.sql",
-        CLOCK_TOLERANCE.as_seconds_f64()
-    );
+    let check = sqlx::query_file_scalar!("src/domain/rounds/old_snapshot_open.sql");
     Ok(check.fetch_one(transaction).await?)
 }
 
-/// Records the round; without a tick it is an operator's. Deletes expired rows. The round of a tick
-/// also deletes rows that are further ahead than [`CLOCK_TOLERANCE`]: then this also returns how
-/// far the newest of them was ahead.
+/// Records the round; without a tick it is an operator's. Deletes expired rows. If some are further
+/// ahead than [`CLOCK_TOLERANCE`], the round of a tick deletes all that are ahead, and this also
+/// returns how far the newest was.
 pub(super) async fn record_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,

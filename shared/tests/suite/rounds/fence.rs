@@ -27,6 +27,8 @@ async fn a_fence_counts_unless_it_is_more_than_a_minute_ahead_of_the_clock() {
         (vec![at("now()")], false),
         (vec![at(half_a_minute_ahead)], false),
         (vec![at(two_hours_ahead)], true),
+        // It was ahead for so long that a round was recorded for each minute.
+        (vec![at(half_a_minute_ahead), at(two_hours_ahead)], true),
         // The clock went ahead during the round.
         (vec![("'epoch'", two_hours_ahead)], false),
         // It is the fence, however old it is and whatever is ahead.
