@@ -164,9 +164,15 @@ impl Database {
 impl fmt::Debug for Database {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let servers: Vec<_> = self.servers.iter().map(name).collect();
+        // All have the same.
+        let database = self
+            .servers
+            .first()
+            .and_then(PgConnectOptions::get_database);
         formatter
             .debug_struct("Database")
             .field("servers", &servers)
+            .field("database", &database)
             .finish_non_exhaustive()
     }
 }
