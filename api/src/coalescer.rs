@@ -5,7 +5,6 @@
 //! the replica's session. It runs in a task of its own, so a client that hangs up cancels nothing.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use shared::db::{self, Database, Error, with_timeout};
@@ -37,14 +36,14 @@ pub(crate) fn start(
     database: &Database,
     max_waiting: usize,
     request_timeout: Duration,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
+    health: &'static Health,
+    metrics: &'static Metrics,
 ) -> (Queue, JoinHandle<Infallible>) {
     let answer_timeout = request_timeout * 4 / 5;
     let (queue, receiver) = Queue::new(max_waiting);
     let database = database.clone().with_statement_timeout(answer_timeout);
     let coalescer = Coalescer {
-        connector: Connector::new(database, health, Arc::clone(&metrics)),
+        connector: Connector::new(database, health, metrics),
         queue: receiver,
         batch: Batch::default(),
         answer_timeout,
@@ -60,7 +59,7 @@ struct Coalescer {
     batch: Batch,
     /// For each batch, and for each query.
     answer_timeout: Duration,
-    metrics: Arc<Metrics>,
+    metrics: &'static Metrics,
 }
 
 impl Coalescer {

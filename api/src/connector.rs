@@ -1,9 +1,8 @@
 //! Connects the replica's one session with the database, with backoff.
 //!
-//! It tells health checks and metrics whether the database answers. A session that has
-//! failed once is never used again: nothing is known of what its last message did.
+//! It tells metrics whether the database is up, and `/readyz` that it has been up once. A session
+//! that has failed once is never used again: nothing is known of what its last message did.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shared::db::{CONNECT_TIMEOUT, Database, Error, with_timeout};
@@ -24,8 +23,8 @@ const STABLE_AFTER: Duration = Duration::from_secs(1);
 /// Connects sessions, and publishes whether the database answers.
 pub(crate) struct Connector {
     database: Database,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
+    health: &'static Health,
+    metrics: &'static Metrics,
     backoff: Backoff,
     /// Before the next attempt to connect.
     delay: Duration,
@@ -33,12 +32,16 @@ pub(crate) struct Connector {
     /// The last session was lost before it was stable, so this one is published as up only once it
     /// has lasted for [`STABLE_AFTER`].
     is_flapping: bool,
-    /// The reason that was logged last; `None` once the database has answered queries.
+    /// The reason that was logged last; `None` while the database is up.
     logged_reason: Option<String>,
 }
 
 impl Connector {
-    pub(crate) fn new(database: Database, health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        database: Database,
+        health: &'static Health,
+        metrics: &'static Metrics,
+    ) -> Self {
         Self {
             database,
             health,

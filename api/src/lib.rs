@@ -22,7 +22,6 @@ pub use settings::Settings;
 use std::future::pending;
 use std::io;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -73,21 +72,21 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         admin = %addresses(&listeners.admin)?,
         "replica starting"
     );
-    let health = Arc::new(Health::default());
-    let metrics = Arc::new(Metrics::new(max_waiting, max_connections));
+    // Leaked, because they live as long as the process. Routes are cloned for each request, and with
+    // an `Arc` all threads would count references in one cache line.
+    let health: &'static Health = Box::leak(Box::default());
+    let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new(max_waiting, max_connections)));
     let (queue, coalescer_task) = coalescer::start(
         &database,
         max_waiting,
         settings.request_timeout.into(),
-        Arc::clone(&health),
-        Arc::clone(&metrics),
+        health,
+        metrics,
     );
-    // Leaked, because it lives as long as the process. Routes are cloned for each request, and with
-    // an `Arc` all threads would count references in one cache line.
     let state: &'static AppState = Box::leak(Box::new(AppState {
         queue,
-        health: Arc::clone(&health),
-        metrics: Arc::clone(&metrics),
+        health,
+        metrics,
         connections: TaskTracker::new(),
     }));
     let admin_server = Server {
@@ -114,15 +113,15 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     });
     let stop = shut_down(
         signals,
-        &health,
+        health,
         close,
         settings.drain_delay.into(),
         settings.close_timeout.into(),
     );
     tokio::select! {
-        // Its last connection has ended after a stop signal,
+        // After a stop signal, the last connection has ended.
         () = serve_public => {}
-        // or may not take longer.
+        // The close timeout is over, or a second signal came.
         () = stop => {}
         outcome = serve_admin => bail!("the admin listener has ended: {outcome:?}"),
         outcome = coalescer_task => bail!("the coalescer has ended: {outcome:?}"),

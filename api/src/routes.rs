@@ -5,7 +5,6 @@
 
 use std::convert::Infallible;
 use std::future::ready;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio_util::task::TaskTracker;
@@ -34,8 +33,8 @@ const MAX_TRACEPARENT_LEN: usize = 64;
 /// What handlers share.
 pub(crate) struct AppState {
     pub(crate) queue: Queue,
-    pub(crate) health: Arc<Health>,
-    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: &'static Health,
+    pub(crate) metrics: &'static Metrics,
     /// The tasks of the public listener's open connections.
     pub(crate) connections: TaskTracker,
 }

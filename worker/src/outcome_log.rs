@@ -8,8 +8,7 @@ use tracing::{debug, error, info, warn};
 /// Logs outcomes and errors, and remembers why there was no round though one may be due.
 #[derive(Default)]
 pub(crate) struct OutcomeLog {
-    /// Why there was no round, as it was logged last. `None` after a round, and once the latest
-    /// tick's is done.
+    /// Why there was no round, as it was logged last. `None` after a round, and while none is due.
     last_reason: Option<String>,
 }
 
@@ -49,7 +48,7 @@ impl OutcomeLog {
                 if self.last_reason.take().is_some() {
                     info!(
                         event = "round_not_due",
-                        "the round of the latest tick is done"
+                        "no round is due: the latest tick's is done, or there was no tick yet"
                     );
                 }
             }

@@ -20,7 +20,8 @@ use crate::outcome_log::OutcomeLog;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 
-/// How long a stop waits for the request to cancel the statement, and then for the rollback.
+/// How long a stop waits for each of these: the session to cancel with, the cancel request, and then
+/// the rollback.
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the loop does after an attempt.

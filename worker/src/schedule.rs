@@ -35,7 +35,7 @@ impl Schedule {
     }
 
     /// Starts a scheduler that sends to `wakeups` at each tick of this machine's clock. That is
-    /// only a hint: if the channel is full, the tick is dropped, since one pending wake-up is
+    /// only a hint: if the channel is full, the wake-up is dropped, since one pending wake-up is
     /// enough. When that clock is set back, the scheduler pauses until the old time: the worker's
     /// checks between ticks then do the rounds.
     pub(crate) async fn start_scheduler(
@@ -43,10 +43,10 @@ impl Schedule {
         wakeups: mpsc::Sender<()>,
     ) -> Result<JobScheduler, JobSchedulerError> {
         let scheduler = JobScheduler::new().await?;
-        let tick = Job::new(self.pattern.as_str(), move |_, _| {
+        let wake_up = Job::new(self.pattern.as_str(), move |_, _| {
             let _ = wakeups.try_send(());
         })?;
-        scheduler.add(tick).await?;
+        scheduler.add(wake_up).await?;
         scheduler.start().await?;
         Ok(scheduler)
     }

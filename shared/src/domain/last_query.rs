@@ -45,7 +45,8 @@ impl ChainSession {
         })
     }
 
-    /// The session, for other statements. A query that is sent through it is not noticed here.
+    /// The session, for other statements. Do not move the chain through it:
+    /// [`Self::is_chain_shared`] would not notice.
     pub fn session(&mut self) -> &mut Session {
         &mut self.session
     }

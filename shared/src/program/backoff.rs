@@ -7,13 +7,13 @@ use crate::db::Error;
 /// The first delay before a retry, without its jitter.
 const INITIAL_DELAY: Duration = Duration::from_millis(100);
 
-/// What is added to the delay after a refusal that lasts. Otherwise each program would fill the
-/// server's log with three lines a second.
+/// Added to the delay after a refusal that lasts. Otherwise each replica would add three lines a
+/// second to the server's log.
 const REFUSAL_DELAY: Duration = Duration::from_secs(10);
 
 /// Delays between retries. They double from 100 ms to a maximum. Jitter adds up to the same again,
-/// so that clients that failed together do not retry together. After a refusal that lasts a delay
-/// is ten seconds longer.
+/// so that clients that failed together do not retry together. After a refusal that lasts
+/// ([`Error::is_refusal`]), ten seconds are added.
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,

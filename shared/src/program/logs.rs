@@ -5,9 +5,9 @@
 //! dedicated thread writes them in their order. Logging never blocks and never fails. A line that
 //! does not fit into the queue, or can't be written, is dropped and counted.
 //!
-//! `tracing_appender::non_blocking` would not be shorter: it takes a writer that counts what can't
-//! be written, and a thread that ends it, because it prints to standard output when its queue is
-//! full at the end.
+//! `tracing_appender::non_blocking` would not be shorter. It does not count lines that can't be
+//! written, so it needs a writer that does. And it prints to standard output if its queue is full at
+//! the end, so it must be dropped in a thread of its own.
 
 use std::env;
 use std::io::{self, IsTerminal, Write, stderr};
@@ -84,7 +84,7 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuar
 /// The filters of `RUST_LOG`: a level, or `target=level`, or several of them with commas in
 /// between.
 fn filters(default: &str) -> Result<Targets, ParseError> {
-    // Empty ones would be read as `error`. Orchestrators pass a variable that was left blank so.
+    // An empty filter would mean `error`, and orchestrators pass a blank variable as an empty one.
     let filters = env::var("RUST_LOG").unwrap_or_default();
     let filters = filters.split(',').map(str::trim);
     let filters: Vec<_> = filters.filter(|filter| !filter.is_empty()).collect();

@@ -33,9 +33,9 @@ pub const HOLDING_ROW: &str = "execute move_chain; execute read_users";
 pub const RELEASING_EARLY: &str = "begin; set local synchronous_commit = off; \
     execute move_chain; execute read_users; commit; execute settle";
 
-/// Prepares the statements of both messages in a session, and verifies that they work: runs them
-/// and rolls back, so that the chain does not move on. That is one message, so the row's lock never
-/// waits for this program.
+/// Prepares the statements of both messages in a session. Then a trial verifies that they work: it
+/// answers a query and rolls back, so the chain does not move on. The trial is one message, so the
+/// row is never locked while the server waits for this program.
 ///
 /// # Errors
 /// [`Error::RowMissing`] when there is no row to answer from; otherwise when the schema or our
@@ -43,7 +43,7 @@ pub const RELEASING_EARLY: &str = "begin; set local synchronous_commit = off; \
 /// session.
 pub async fn prepare(session: &mut Session) -> Result<(), Error> {
     // sqlx checks no message of several statements. So their texts are checked here against the
-    // schema, at compile time; the types of their rows are checked by the rehearsal below.
+    // schema, at compile time; the types of their rows are checked by the trial below.
     let move_chain = query_file!("src/domain/last_query/move.sql").sql();
     let read_users = query_file!("src/domain/last_query/read.sql").sql();
     let settle = query_file!("src/domain/last_query/settle.sql").sql();
@@ -55,8 +55,8 @@ pub async fn prepare(session: &mut Session) -> Result<(), Error> {
     )))
     .execute(&mut *session)
     .await?;
-    let rehearsal = format!("begin; {HOLDING_ROW}; execute settle; rollback");
-    let rows = raw_sql(AssertSqlSafe(rehearsal)).fetch_all(session).await?;
+    let trial = format!("begin; {HOLDING_ROW}; execute settle; rollback");
+    let rows = raw_sql(AssertSqlSafe(trial)).fetch_all(session).await?;
     decode(&rows)?;
     Ok(())
 }
