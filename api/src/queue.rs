@@ -16,7 +16,6 @@ use crate::query::{Query, Replies, Reply};
 const MAX_LOGGED_TRACEPARENTS: usize = 8;
 
 /// The sending end of the queue, for handlers.
-#[derive(Clone)]
 pub(crate) struct Queue(mpsc::Sender<PendingQuery>);
 
 /// A query that waits for its reply.

@@ -71,7 +71,8 @@ async fn connections_that_are_queued_at_a_stop_are_served() {
     let mut first = TcpStream::connect(address).await.unwrap();
     query(&mut first).await;
     let mut queued = Vec::new();
-    for _ in 0..20 {
+    // More than tokio accepts at once.
+    for _ in 0..300 {
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(GET).await.unwrap();
         queued.push(stream);
