@@ -30,8 +30,8 @@ use shared::program::shutdown::StopSignals;
 use shared::program::{self, Program, healthcheck};
 use tokio::net::TcpListener;
 use tokio::runtime;
-use tokio::sync::oneshot;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info};
 
@@ -107,10 +107,8 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     };
     // Health checks and metrics are answered until the process ends.
     let serve_admin = tokio::spawn(admin_server.serve(listeners.admin, pending()));
-    let (close, closing) = oneshot::channel();
-    let serve_public = public_server.serve(listeners.public, async {
-        let _ = closing.await;
-    });
+    let close = CancellationToken::new();
+    let serve_public = public_server.serve(listeners.public, close.clone().cancelled_owned());
     let stop = shut_down(
         signals,
         health,
@@ -144,7 +142,7 @@ fn addresses(listeners: &[TcpListener]) -> io::Result<String> {
 async fn shut_down(
     mut signals: StopSignals,
     health: &Health,
-    close: oneshot::Sender<()>,
+    close: CancellationToken,
     drain_delay: Duration,
     close_timeout: Duration,
 ) {
@@ -153,8 +151,7 @@ async fn shut_down(
     health.set_draining();
     let drain = async {
         sleep(drain_delay).await;
-        // Fails if all connections have ended already.
-        let _ = close.send(());
+        close.cancel();
         sleep(close_timeout).await;
     };
     tokio::select! {

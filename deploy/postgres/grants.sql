@@ -1,6 +1,6 @@
--- The privileges of each role. Run it in the database after every migration: the first time as a
--- superuser if you can, later as the owner if you like. It is one transaction and can be repeated at any time;
--- running programs keep their privileges.
+-- The privileges of each role. Run it in the database with every release, after its migrations: the
+-- first time as a superuser if you can, later as the owner if you like. It is one transaction and can
+-- be repeated at any time; running programs keep their privileges.
 
 begin;
 

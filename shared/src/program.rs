@@ -96,10 +96,12 @@ pub fn start_runtime(builder: &mut runtime::Builder) -> io::Result<Runtime> {
     let runtime = builder
         .worker_threads(processors.min(MAX_WORKER_THREADS))
         .enable_all()
-        .build()?;
-    // It starts one more thread when a name is looked up.
-    let started = runtime.block_on(runtime.spawn_blocking(|| ()));
+        .build()
+        .and_then(|runtime| {
+            // It starts one more thread when a name is looked up.
+            runtime.block_on(runtime.spawn_blocking(|| ()))?;
+            Ok(runtime)
+        });
     panic::set_hook(hook);
-    started?;
-    Ok(runtime)
+    runtime
 }

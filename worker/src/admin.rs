@@ -1,6 +1,7 @@
 //! The worker's admin listener: health checks and metrics. Not for the public: unlike the api's
 //! `edge`, it limits only the time for a request's head.
 
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::metrics::Metrics;
 /// How long a client may take to send the head of its next request, idle time included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The delay after a connection could not be accepted, as when file descriptors have run out.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Serves `/livez`, `/readyz` and `/metrics` until its task is aborted.
 pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
@@ -39,12 +40,13 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
         reply::with_header(text, "content-type", content_type)
     };
     let routes = path!("livez")
-        // All of the worker runs in this thread, and each call to the database has a timeout. So a
-        // response shows that the process lives.
+        // All tasks of the worker run in one thread, and each call to the database has a timeout. So
+        // a response shows that the process lives.
         .map(|| "ok\n")
         .or(path!("readyz").map(readyz))
         .or(path!("metrics")
-            .and(header::optional("accept"))
+            // None if it is no text.
+            .and(header::optional("accept").or_else(|_| ready(Ok::<_, Rejection>((None,)))))
             .map(metrics))
         // hyper leaves out the body of a response to HEAD.
         .and(get().or(head()).unify())

@@ -1,6 +1,6 @@
 //! The worker's metrics: outcomes of attempts, and rounds. All times are the database's.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -21,6 +21,7 @@ pub(crate) struct Metrics {
     duration: Histogram,
     last_round: Gauge<f64, AtomicU64>,
     database_up: Gauge,
+    had_outcome: AtomicBool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -89,11 +90,13 @@ impl Metrics {
             duration,
             last_round,
             database_up,
+            had_outcome: AtomicBool::new(false),
         }
     }
 
     /// Records an attempt that the database decided.
     pub(crate) fn record_outcome(&self, outcome: &Outcome) {
+        self.had_outcome.store(true, Ordering::Relaxed);
         self.database_up.set(1);
         self.count(outcome_label(outcome));
         match outcome {
@@ -113,17 +116,11 @@ impl Metrics {
         self.count(FAILED);
     }
 
-    /// The result of `/readyz`: an attempt has had an outcome, so the database answers. Only a
-    /// round that is done shows that the worker has the privileges for one.
+    /// The result of `/readyz`: an attempt has had an outcome, so the database has answered once.
+    /// It stays true during an outage. Only a round that is done shows that the worker has the
+    /// privileges for one.
     pub(crate) fn had_outcome(&self) -> bool {
-        LABELS.iter().any(|&outcome| {
-            outcome != FAILED
-                && self
-                    .attempts
-                    .get_or_create(&AttemptLabels { outcome })
-                    .get()
-                    > 0
-        })
+        self.had_outcome.load(Ordering::Relaxed)
     }
 
     /// All metrics, with their content type: see [`metrics::encode`].

@@ -9,12 +9,12 @@ const RESERVED_FILES: usize = 128;
 /// How many connections are possible: `max_connections`, or fewer if the limit on open files does
 /// not allow that many. Raises the soft limit to the hard one first.
 pub(crate) fn possible_connections(max_connections: usize) -> usize {
-    let hard_limit = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-        Ok(usize::try_from(hard).unwrap_or(usize::MAX))
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, hard)| {
+        let is_raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+        usize::try_from(if is_raised { hard } else { soft }).unwrap_or(usize::MAX)
     });
-    let allowed = hard_limit.map_or(max_connections, |hard| {
-        hard.saturating_sub(RESERVED_FILES).max(1)
+    let allowed = limit.map_or(max_connections, |limit| {
+        limit.saturating_sub(RESERVED_FILES).max(1)
     });
     if allowed < max_connections {
         warn!(

@@ -73,12 +73,17 @@ async fn a_request_that_finds_the_queue_full_gets_503_at_once() {
     assert_eq!(client.get("/").await.status, 200);
     let obstacle = lock_last_query(&database).await;
     let mut waiting = JoinSet::new();
-    // At most three queries are in the running batch, and three in the queue.
-    for _ in 0..12 {
+    let mut send = || {
         let client = client.clone();
         waiting.spawn(async move { client.get("/").await });
+    };
+    send();
+    database.wait_for_session("wait_event_type = 'Lock'").await;
+    // One query is in the running batch, and three fit into the queue.
+    for _ in 0..11 {
+        send();
     }
-    for _ in 0..6 {
+    for _ in 0..8 {
         let reply = waiting.join_next().await.unwrap().unwrap();
         assert_eq!(reply.status, 503);
         assert_eq!(reply.header("retry-after"), "1");

@@ -24,7 +24,7 @@ async fn wait_until_draining(client: &Client) {
 async fn a_shutdown_drains_then_closes_connections_then_ends() {
     let database = TestDatabase::with_users(10).await;
     let environment = [
-        ("DRAIN_DELAY", "5s"),
+        ("DRAIN_DELAY", "10s"),
         ("CLOSE_TIMEOUT", "30s"),
         ("IDLE_TIMEOUT", "1h"),
     ];

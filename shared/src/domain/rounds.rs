@@ -80,7 +80,7 @@ pub enum Outcome {
     /// The last round was still running at the next tick, and its cooldown is not over.
     CoolingDown,
     /// A snapshot older than the last round is still open: the next round could not prune, and
-    /// `users` would grow.
+    /// `users` would grow. Checked for two seconds after a round.
     OldSnapshot,
 }
 

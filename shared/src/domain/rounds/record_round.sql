@@ -21,6 +21,6 @@ ahead as (
     returning finished_at
 )
 insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated)
-values (coalesce($1, now()), $1 is not null, now(), clock_timestamp(), $2)
+values (coalesce($1, now()), $1 is not null, now(), greatest(clock_timestamp(), now()), $2)
 returning tick_at, started_at, finished_at,
           (select max(finished_at) from ahead) as newest_ahead_at

@@ -43,9 +43,7 @@ pub async fn read_fence(session: &mut Session) -> Result<FenceReading, Error> {
     })
 }
 
-/// True while a snapshot older than the last round is open, up to two seconds after that round: the
-/// next round could not prune, and `users` would grow. A round that ended ahead of the clock does
-/// not count.
+/// Whether [`Outcome::OldSnapshot`](super::Outcome::OldSnapshot) applies.
 pub(super) async fn is_old_snapshot_open(transaction: &mut Session) -> Result<bool, Error> {
     let check = sqlx::query_file_scalar!("src/domain/rounds/old_snapshot_open.sql");
     Ok(check.fetch_one(transaction).await?)

@@ -116,7 +116,7 @@ async fn the_fence_is_read_once_the_lock_is_held_and_by_the_clock_at_that_time()
     let mut other = database.begin("lock table rounds").await;
     let mut worker = database.connect(&database.worker).await;
     let paused = tokio::spawn(async move { run_only_tick(&mut worker).await });
-    let holds_lock = "wait_event = 'relation' and xact_start < clock_timestamp() - interval '1 s' \
+    let holds_lock = "wait_event = 'relation' and xact_start < clock_timestamp() - interval '0.6 s' \
                       and pid in (select pid from pg_locks where locktype = 'advisory' and granted)";
     database.wait_for_session(holds_lock).await;
     // More than a minute ahead of the paused transaction's start, but not of the clock.
