@@ -52,6 +52,13 @@ fn version_1((mut certificate, key): Certificate) -> Certificate {
 
 fn pem(label: &str, der: &[u8]) -> String {
     let text = BASE64_STANDARD.encode(der);
+    // Some versions of OpenSSL read no longer lines.
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(String::from_utf8_lossy)
+        .collect();
+    let text = lines.join("\n");
     format!("-----BEGIN {label}-----\n{text}\n-----END {label}-----\n")
 }
 
