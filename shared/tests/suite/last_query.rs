@@ -269,3 +269,17 @@ async fn a_session_releases_the_row_early_while_another_moves_the_chain_too() {
         assert_eq!(database.value::<String>(&last_message).await, message);
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_could_not_be_made_durable_is_none() {
+    let database = TestDatabase::new().await;
+    let mut first = database.replica_session().await;
+    let mut second = database.replica_session().await;
+    second.answer().await.unwrap();
+    first.answer().await.unwrap();
+    // From here on it releases the row early, and the commit of `settle` comes after it.
+    database
+        .run("revoke execute on function pg_logical_emit_message(boolean, text, text) from public")
+        .await;
+    first.answer().await.unwrap_err();
+}
