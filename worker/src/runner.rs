@@ -20,8 +20,8 @@ use crate::outcome_log::OutcomeLog;
 use crate::schedule::Schedule;
 use crate::settings::Settings;
 
-/// How long a stop waits for the cancel request, connecting included, and then as long again for the
-/// rollback.
+/// How long a stop waits for the cancel request, connecting included, and then as long again for
+/// the rollback.
 const CANCEL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What the loop does after an attempt.

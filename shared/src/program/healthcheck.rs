@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::cli::print_error;
 
-/// How long connecting, sending and each read may take. The first check that fails ends the command,
-/// so that a program that hangs is noticed before a container's usual three seconds are over.
+/// How long connecting, sending and each read may take. The first check that fails ends the
+/// command, so that a program that hangs is noticed before a container's usual three seconds are
+/// over.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checks `/livez` and `/readyz` of the program whose admin listener has this address on this
