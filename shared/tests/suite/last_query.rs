@@ -277,9 +277,18 @@ async fn an_answer_that_could_not_be_made_durable_is_none() {
     let mut second = database.replica_session().await;
     second.answer().await.unwrap();
     first.answer().await.unwrap();
-    // From here on it releases the row early, and the commit of `settle` comes after it.
+    // From here on it releases the row early, and the commit of `settle` comes after it. Its function
+    // has another parameter since Postgres 17.
     database
-        .run("revoke execute on function pg_logical_emit_message(boolean, text, text) from public")
+        .run(
+            "do $$ \
+             declare function regprocedure; \
+             begin \
+                 for function in select oid from pg_proc where proname = 'pg_logical_emit_message' loop \
+                     execute format('revoke execute on function %s from public', function); \
+                 end loop; \
+             end $$",
+        )
         .await;
     first.answer().await.unwrap_err();
 }
