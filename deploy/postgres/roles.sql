@@ -12,7 +12,7 @@ begin
     if to_regrole('max_two_owner') is null then
         create role max_two_owner login connection limit 5;
     end if;
-    -- Does the rounds: one connection per worker, and one more while it cancels a round.
+    -- Does the rounds: one connection per worker, and one more for an operator's round.
     if to_regrole('max_two_worker') is null then
         create role max_two_worker login connection limit 12;
     end if;

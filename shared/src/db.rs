@@ -19,7 +19,7 @@ use tracing::warn;
 
 pub use database_url::BadUrl;
 pub use error::Error;
-pub use session::{Session, SessionId, close, ping, read_session_id};
+pub use session::{Session, close, ping};
 
 /// How long an attempt to open a session may take in a program that keeps retrying.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -142,22 +142,6 @@ impl Database {
         let mut session = server.connect().await.map_err(Error::on_connect)?;
         session::initialize(&mut session).await?;
         Ok(session)
-    }
-
-    /// Cancels the running statement of another session of the same role, through a new session.
-    ///
-    /// # Errors
-    /// When connecting or the request fails, or when both take longer than `limit`.
-    pub async fn cancel(&self, id: SessionId, limit: Duration) -> Result<(), Error> {
-        with_timeout(limit, async {
-            let mut session = self.connect(limit).await?;
-            sqlx::query!("select pg_cancel_backend($1)", id.0)
-                .fetch_one(&mut session)
-                .await?;
-            close(session).await;
-            Ok(())
-        })
-        .await
     }
 }
 

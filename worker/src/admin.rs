@@ -1,6 +1,7 @@
 //! The worker's admin listener: health checks and metrics. Not for the public: unlike the api's
 //! `edge`, it limits only the time for a request's head.
 
+use std::convert::Infallible;
 use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,20 +23,18 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The delay after a connection could not be accepted, as when file descriptors have run out.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// Serves `/livez`, `/readyz` and `/metrics` until its task is aborted.
-pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
-    let readyz = {
-        let metrics = Arc::clone(&metrics);
-        move || {
-            if metrics.had_outcome() {
-                reply::with_status("ok\n", StatusCode::OK)
-            } else {
-                let reason = "no attempt has had an outcome yet\n";
-                reply::with_status(reason, StatusCode::SERVICE_UNAVAILABLE)
-            }
+/// Serves `/livez`, `/readyz` and `/metrics` for ever.
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infallible {
+    let readiness = Arc::clone(&metrics);
+    let readyz = move || {
+        if readiness.had_outcome() {
+            reply::with_status("ok\n", StatusCode::OK)
+        } else {
+            let reason = "no attempt has had an outcome yet\n";
+            reply::with_status(reason, StatusCode::SERVICE_UNAVAILABLE)
         }
     };
-    let metrics = move |accept: Option<String>| {
+    let encode = move |accept: Option<String>| {
         let (content_type, text) = metrics.encode(accept.as_deref());
         reply::with_header(text, "content-type", content_type)
     };
@@ -47,7 +46,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
         .or(path!("metrics")
             // None if it is no text.
             .and(header::optional("accept").or_else(|_| ready(Ok::<_, Rejection>((None,)))))
-            .map(metrics))
+            .map(encode))
         // hyper leaves out the body of a response to HEAD.
         .and(get().or(head()).unify())
         .recover(method_not_allowed);

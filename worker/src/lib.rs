@@ -20,7 +20,7 @@ pub use settings::Settings;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use shared::db::Database;
 use shared::domain::MinPoints;
 use shared::program::listener::listen;
@@ -29,7 +29,6 @@ use shared::program::{self, Program, healthcheck};
 use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use metrics::Metrics;
@@ -75,7 +74,7 @@ async fn run(
 /// Does a round for each tick until a signal. Several missed ticks are one round.
 ///
 /// # Errors
-/// When the admin listener or the scheduler can't be started. No later error ends it.
+/// When the admin listener or the scheduler can't be started. No failed round ends it.
 async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let metrics = Arc::new(Metrics::new());
@@ -97,15 +96,11 @@ async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()
         .await
         .context("starting the scheduler")?;
     let mut runner = RoundRunner::new(settings, &database, metrics);
-    let stop = CancellationToken::new();
-    let stop_on_signal = async {
-        let signal = signals.next().await;
-        stop.cancel();
-        signal
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        never = round_loop::attempt_forever(&mut runner, &mut wakeups) => match never {},
+        outcome = admin => bail!("the admin listener has ended: {outcome:?}"),
     };
-    let attempts = round_loop::attempt_until(&stop, &mut runner, &mut wakeups);
-    let (signal, ()) = tokio::join!(stop_on_signal, attempts);
-    admin.abort();
     runner.close().await;
     info!(event = "worker_stopped", signal, "worker stopped");
     Ok(())

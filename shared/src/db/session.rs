@@ -1,4 +1,4 @@
-//! A session: its settings, the check that it has them, its id and its end.
+//! A session: its settings, the check that it has them, and its end.
 
 use std::time::Duration;
 
@@ -82,19 +82,6 @@ pub(super) async fn initialize(session: &mut Session) -> Result<(), Error> {
     } else {
         Ok(())
     }
-}
-
-/// The server's process id of a session, for [`Database::cancel`](super::Database::cancel).
-#[derive(Clone, Copy, Debug)]
-pub struct SessionId(pub(super) i32);
-
-/// Reads the id of this session.
-///
-/// # Errors
-/// When the statement fails.
-pub async fn read_session_id(session: &mut Session) -> Result<SessionId, Error> {
-    let id = sqlx::query_scalar!(r#"select pg_backend_pid() as "id!""#);
-    Ok(SessionId(id.fetch_one(session).await?))
 }
 
 /// Checks that the server still responds.

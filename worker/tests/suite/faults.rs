@@ -10,7 +10,7 @@ use tokio::net::UdpSocket;
 use tokio::process::Command;
 use tokio::time::sleep;
 
-use crate::{YEARLY, count_rounds, start, worker};
+use crate::{IN_ENDLESS_ROUND, YEARLY, count_rounds, make_rounds_endless, start, worker};
 
 /// Blocks every round's UPDATE at the last user.
 const BLOCK_ROUNDS: &str = "select from users where id = (select max(id) from users) for share";
@@ -85,18 +85,12 @@ async fn a_paused_worker_cannot_commit_a_stale_round() {
 #[tokio::test]
 async fn a_round_command_that_is_paused_does_not_run_for_longer_than_its_timeout() {
     let database = TestDatabase::with_users(10).await;
-    database
-        .run(
-            "create function never_end() returns trigger language plpgsql as \
-             'begin perform pg_sleep(3600); return new; end'; \
-             create trigger slow before update on users for each row execute function never_end()",
-        )
-        .await;
+    make_rounds_endless(&database).await;
     let round = worker(&database, &["round"], &[("ROUND_TIMEOUT", "3s")]);
-    database.wait_for_session("wait_event = 'PgSleep'").await;
+    database.wait_for_session(IN_ENDLESS_ROUND).await;
     round.signal(Signal::SIGSTOP);
     eventually("the statement has ended", async || {
-        !database.has_session("wait_event = 'PgSleep'").await
+        !database.has_session(IN_ENDLESS_ROUND).await
     })
     .await;
 }

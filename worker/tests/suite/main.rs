@@ -43,3 +43,17 @@ fn start<'a>(
 async fn count_rounds(database: &TestDatabase) -> i64 {
     database.value("select count(*) from rounds").await
 }
+
+/// A session in a round after [`make_rounds_endless`].
+const IN_ENDLESS_ROUND: &str = "wait_event = 'PgSleep'";
+
+/// From now on no round ends by itself, and none waits for a lock.
+async fn make_rounds_endless(database: &TestDatabase) {
+    database
+        .run(
+            "create function never_end() returns trigger language plpgsql as \
+             'begin perform pg_sleep(3600); return new; end'; \
+             create trigger slow before update on users for each row execute function never_end()",
+        )
+        .await;
+}
