@@ -69,6 +69,11 @@ wait_until curl -sf http://127.0.0.1:9001/readyz
 curl -sf http://[::1]:4000/ >/dev/null
 echo "the replica serves each socket by its name, IPv6 and IPv4; the worker is ready"
 
+systemd-run --quiet --unit=without-ipv6 --property="RestrictAddressFamilies=AF_UNIX AF_INET" \
+    --setenv=DATABASE_URL_FILE=/etc/max-two/worker.url --setenv=ADMIN_LISTEN=[::]:9002 /usr/local/bin/max-two-worker
+wait_until curl -sf http://127.0.0.1:9002/readyz
+echo "where there is no IPv6, [::] is IPv4 alone"
+
 for service in max-two-api max-two-worker; do
     status=/proc/$(systemctl show -P MainPID $service)/status
     grep -qP '^Seccomp:\t2' "$status"

@@ -1,14 +1,11 @@
 //! The sockets that a replica listens on: passed by systemd or bound, of both IP families.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::thread;
 
-use nix::libc;
 use tempfile::NamedTempFile;
-use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually};
+use testkit::{Client, TEST_TIMEOUT, TestDatabase, eventually};
 use tokio::process::{Child, Command};
-use tokio::runtime::Handle;
 use tokio::time::timeout;
 
 use crate::program;
@@ -92,65 +89,17 @@ async fn sockets_passed_by_systemd_are_known_by_their_names() {
 
 const NO_DATABASE: (&str, &str) = ("DATABASE_URL", "postgres://nobody@localhost/nothing");
 
-/// A replica on all addresses.
-fn replica_on_all_addresses() -> Program {
-    let addresses = [("LISTEN", "[::]:0"), ("ADMIN_LISTEN", "[::]:0")];
-    program(&[], &[NO_DATABASE, addresses[0], addresses[1]])
-}
-
-async fn assert_answers_at(program: &mut Program, ips: &[IpAddr]) {
+#[tokio::test]
+async fn all_addresses_of_ipv6_are_those_of_ipv4_too() {
+    let (listen, admin_listen) = (("LISTEN", "[::]:0"), ("ADMIN_LISTEN", "[::]:0"));
+    let mut program = program(&[], &[NO_DATABASE, listen, admin_listen]);
     for name in ["listen", "admin"] {
         let port = program.address(name).await.port();
-        for &ip in ips {
+        for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
             let client = Client::new(SocketAddr::new(ip, port));
             assert_eq!(client.get("/livez").await.status, 200, "{name} {ip}");
         }
     }
-}
-
-#[tokio::test]
-async fn all_addresses_of_ipv6_are_those_of_ipv4_too() {
-    let both = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
-    assert_answers_at(&mut replica_on_all_addresses(), &both).await;
-}
-
-/// Applies to a thread and what it starts: sockets of IPv6 fail as with a kernel that has none.
-#[cfg(target_os = "linux")]
-fn without_ipv6() {
-    use seccompiler::{
-        BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-        SeccompRule, apply_filter,
-    };
-
-    let is_ipv6 = SeccompCondition::new(
-        0,
-        SeccompCmpArgLen::Dword,
-        SeccompCmpOp::Eq,
-        libc::AF_INET6.unsigned_abs().into(),
-    );
-    let rule = SeccompRule::new(vec![is_ipv6.unwrap()]).unwrap();
-    let filter = SeccompFilter::new(
-        [(libc::SYS_socket, vec![rule])].into(),
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::EAFNOSUPPORT.unsigned_abs()),
-        std::env::consts::ARCH.try_into().unwrap(),
-    );
-    let filter: BpfProgram = filter.unwrap().try_into().unwrap();
-    apply_filter(&filter).unwrap();
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn without_ipv6_all_addresses_are_those_of_ipv4() {
-    let runtime = Handle::current();
-    let start = move || {
-        let _runtime = runtime.enter();
-        without_ipv6();
-        replica_on_all_addresses()
-    };
-    let mut program = thread::spawn(start).join().unwrap();
-    assert_eq!(program.address("listen").await.ip(), Ipv4Addr::UNSPECIFIED);
-    assert_answers_at(&mut program, &[Ipv4Addr::LOCALHOST.into()]).await;
 }
 
 // The filter shows that the program logs under its own target.

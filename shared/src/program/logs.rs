@@ -65,11 +65,11 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuar
         .log_internal_errors(false)
         .with_writer(|| queue.clone());
     let is_text = format.map_or(is_terminal, |format| format == LogFormat::Text);
-    let lines = if is_text {
-        lines
-            .with_ansi(is_terminal && is_colour_wanted())
-            .with_target(false)
-            .boxed()
+    let lines = if is_text && is_terminal {
+        // In colour, unless `NO_COLOR` is set.
+        lines.with_target(false).boxed()
+    } else if is_text {
+        lines.with_target(false).with_ansi(false).boxed()
     } else {
         lines.json().flatten_event(true).boxed()
     };
@@ -93,11 +93,6 @@ fn filters(default: &str) -> Result<Targets, ParseError> {
     } else {
         filters.join(",").parse()
     }
-}
-
-/// Whether `NO_COLOR` is unset or empty (<https://no-color.org>).
-fn is_colour_wanted() -> bool {
-    env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Waits until everything that was logged is written, for a second at most. For a program that
