@@ -6,7 +6,7 @@ use warp::http::header::{ALLOW, RETRY_AFTER};
 use warp::http::{HeaderValue, StatusCode};
 use warp::reply::Response;
 
-use crate::response::response;
+use crate::response;
 
 /// The methods of every path.
 const ALLOWED_METHODS: &str = "GET, HEAD";
@@ -58,7 +58,7 @@ impl Problem {
             "status": status.as_u16(),
             "detail": detail,
         });
-        let mut response = response(
+        let mut response = response::with_body(
             status,
             "application/problem+json",
             details.to_string().into(),

@@ -6,7 +6,7 @@ use warp::http::{HeaderValue, StatusCode};
 use warp::reply::Response;
 
 /// A response that is not cached, and whose type browsers do not guess.
-pub(crate) fn response(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
+pub(crate) fn with_body(status: StatusCode, content_type: &'static str, body: Bytes) -> Response {
     let mut response = Response::new(body.into());
     *response.status_mut() = status;
     let headers = response.headers_mut();

@@ -18,7 +18,7 @@ use crate::metrics::Metrics;
 use crate::problem::Problem;
 use crate::query::Query;
 use crate::queue::Queue;
-use crate::response::response;
+use crate::response;
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -111,7 +111,7 @@ fn problem_of(rejection: &Rejection) -> Problem {
 }
 
 fn ok_response(content_type: &'static str, body: Bytes) -> Response {
-    response(StatusCode::OK, content_type, body)
+    response::with_body(StatusCode::OK, content_type, body)
 }
 
 /// A route that turns the path's parameters into a [`Query`] and submits it.

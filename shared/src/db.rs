@@ -121,8 +121,8 @@ impl Database {
             let error = match timeout(share, self.connect_to(server)).await {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(error)) => error,
-                // It had at least this long. Its share differs from attempt to attempt, and an
-                // error that repeats is logged once only if its text is the same.
+                // Not the exact share, which is different in each attempt: an error that repeats
+                // is logged once only if its text stays the same. It had at least this long.
                 Err(_) => Error::Timeout(limit / count),
             };
             errors.push((name, error));

@@ -2,7 +2,7 @@
 //! SQL.
 //!
 //! [`users`], [`rounds`] and [`last_query`] are named for the table that they write. `choice`
-//! writes `settings`.
+//! writes `settings`, a word that means the settings of a program everywhere else.
 
 mod choice;
 pub mod last_query;

@@ -32,8 +32,8 @@ impl Progress {
         *self.lock() = (stage, Instant::now());
     }
 
-    /// Bytes have arrived, which begin a request if there is none. One whose first bytes arrive
-    /// together with the end of another goes unnoticed until more arrive.
+    /// Bytes have arrived. On an idle connection they begin a request. A request whose first bytes
+    /// came together with the end of the one before is noticed once more of it arrives.
     pub(super) fn on_read(&self) {
         let mut progress = self.lock();
         if progress.0 == Stage::Idle {

@@ -1,5 +1,6 @@
 //! Starts database, workers and replicas in this order, and stops them in reverse.
 
+use std::convert::Infallible;
 use std::env;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -46,7 +47,7 @@ pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let mut running = Running::default();
     let outcome = tokio::select! {
-        outcome = run(&settings, &mut running) => outcome,
+        result = run(&settings, &mut running) => result.map(|never| match never {}),
         _ = signals.next() => Ok(()),
     };
     info!("stopping");
@@ -62,7 +63,8 @@ pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
     outcome
 }
 
-async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
+/// Starts everything, and then keeps Postgres running for ever.
+async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<Infallible> {
     // Held to the end: the port must stay reserved while a replica is restarted.
     let (_reservation, listen) = reserve(settings.listen)
         .with_context(|| format!("LISTEN {} can't be used", settings.listen))?;
@@ -95,8 +97,7 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<()> {
     )?;
     wait_until_ready(listen).await;
     print_ready(listen, urls.folder.as_deref());
-    running.postgres.supervise().await;
-    Ok(())
+    Ok(running.postgres.supervise().await)
 }
 
 /// Binds the address without listening on it, and returns it with the port that it got. While the
@@ -162,11 +163,11 @@ fn environment(settings: &Settings, listen: SocketAddr) -> Environment {
 /// Waits until a worker has done the latest due tick. Returns at once if the schedule has had none.
 async fn wait_for_first_round(owner: &str, schedule: &Schedule) -> anyhow::Result<()> {
     let mut session = connect(owner).await?;
-    let mut state = rounds::read_fence(&mut session).await?;
-    let due = schedule.latest_tick(state.transaction_started_at);
-    while state.fence.map(|fence| fence.tick_at) < due {
+    let mut reading = rounds::read_fence(&mut session).await?;
+    let due = schedule.latest_tick(reading.transaction_started_at);
+    while reading.fence.map(|fence| fence.tick_at) < due {
         sleep(POLL_INTERVAL).await;
-        state = rounds::read_fence(&mut session).await?;
+        reading = rounds::read_fence(&mut session).await?;
     }
     close(session).await;
     Ok(())

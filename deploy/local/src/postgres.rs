@@ -1,5 +1,6 @@
 //! The private Postgres: starts it, starts it again when it dies, and stops it.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ impl Postgres {
     }
 
     /// Starts it again whenever it has died.
-    pub(crate) async fn supervise(&mut self) {
+    pub(crate) async fn supervise(&mut self) -> Infallible {
         loop {
             sleep(CHECK_INTERVAL).await;
             if let Some(server) = &mut self.0

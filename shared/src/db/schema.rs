@@ -30,8 +30,8 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// When a migration fails or does not get its locks, the role may not create tables, or the
 /// database has migrations that this program does not know.
 pub async fn migrate(session: &mut Session) -> Result<(), Error> {
-    // Queries wait behind a lock that a migration waits for. The limit holds for sqlx's own lock
-    // too: a statement that waits has a snapshot, and while an old snapshot is open, `users` grows.
+    // Queries queue behind a lock that a migration waits for. The limit also bounds the wait for
+    // sqlx's own lock: a statement that waits has a snapshot, and meanwhile rounds can't prune.
     sqlx::query!("set lock_timeout = '200ms'")
         .execute(&mut *session)
         .await?;
@@ -46,8 +46,8 @@ pub async fn migrate(session: &mut Session) -> Result<(), Error> {
             }
             Err(other) => Error::Schema(other.to_string()),
         };
-        // Any statement ends the failed transaction. This one also frees sqlx's lock for another
-        // migration.
+        // sqlx rolls the failed transaction back before the session's next statement, which is this
+        // one. It frees the lock that sqlx keeps after an error, for a concurrent migration.
         sqlx::query!("select pg_advisory_unlock_all()")
             .execute(&mut *session)
             .await?;

@@ -26,10 +26,8 @@ pub fn register_common(registry: &mut Registry) {
 
 /// All metrics of a registry, with their content type: OpenMetrics for a scraper whose `Accept`
 /// names it, as Prometheus' own does, and Prometheus' text format 0.0.4 for all others.
-///
-/// # Panics
-/// Never: writing to a string cannot fail.
 #[must_use]
+#[expect(clippy::missing_panics_doc, reason = "writing to a string cannot fail")]
 pub fn encode(registry: &Registry, accept: Option<&str>) -> (&'static str, String) {
     let mut open_metrics = String::new();
     text::encode(&mut open_metrics, registry).expect("writing to a string cannot fail");
