@@ -12,6 +12,8 @@ grant select on settings, last_query to max_two_api;
 grant update (previous_at, queried_at) on last_query to max_two_api;
 
 grant select on users, settings, rounds to max_two_worker;
+-- It warns if the last query's time is ahead of the clock.
+grant select (queried_at) on last_query to max_two_worker;
 grant update (points, updated_at) on users to max_two_worker;
 grant update (
     min_points, shown_users, first_user_id, first_points, second_user_id, second_points

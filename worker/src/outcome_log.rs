@@ -10,6 +10,8 @@ use tracing::{debug, error, info, warn};
 pub(crate) struct OutcomeLog {
     /// Why there was no round, as it was logged last. `None` after a round, and while none is due.
     last_reason: Option<String>,
+    /// At the last round the clock had been ahead.
+    was_clock_ahead: bool,
 }
 
 impl OutcomeLog {
@@ -20,14 +22,17 @@ impl OutcomeLog {
                 clock_was_ahead,
             } => {
                 self.last_reason = None;
-                if let Some(ahead) = clock_was_ahead {
+                if let Some(ahead) = clock_was_ahead
+                    && !self.was_clock_ahead
+                {
                     warn!(
                         event = "clock_was_ahead",
                         ahead_seconds = ahead.as_seconds_f64(),
                         "the database's clock was ahead, or is behind now: rounds from the future \
-                         did not count, and are deleted"
+                         are deleted, and answers repeat a time from the future"
                     );
                 }
+                self.was_clock_ahead = clock_was_ahead.is_some();
                 if round.users_updated == 0 {
                     warn!(
                         event = "round_without_users",

@@ -67,9 +67,9 @@ pub enum Outcome {
     Done {
         /// The round.
         round: Round,
-        /// How far ahead of the clock the newest of the rounds was that this one has deleted. `None`
-        /// unless some were more than a minute ahead: the database's clock was ahead before, or is
-        /// behind now.
+        /// How far ahead of the clock the last query is, or the newest of the rounds was that this
+        /// one has deleted. `None` unless that is more than a minute: the database's clock was ahead
+        /// before, or is behind now.
         clock_was_ahead: Option<TimeDelta>,
     },
     /// No round is due: the latest tick's is done, or there has been no tick yet. Holds the newest

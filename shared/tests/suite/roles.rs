@@ -58,6 +58,7 @@ async fn a_role_can_do_what_it_needs_and_nothing_else() {
             "max_two_api: update last_query (previous_at, queried_at)",
             "max_two_worker: delete rounds",
             "max_two_worker: insert rounds",
+            "max_two_worker: select last_query (queried_at)",
             "max_two_worker: select rounds",
             "max_two_worker: select settings",
             "max_two_worker: select users",

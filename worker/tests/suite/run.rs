@@ -116,16 +116,27 @@ async fn a_worker_waits_for_a_database_that_is_away() {
 
 #[tokio::test]
 async fn a_worker_says_once_how_far_ahead_the_clock_was_and_goes_on() {
-    let database = TestDatabase::with_users(100).await;
     let ahead = "date_trunc('second', now()) + interval '2 hours'";
-    database.insert_round(ahead, ahead).await;
-    let mut program = worker(&database, &[], &[EVERY_SECOND, NO_COOLDOWN]);
-    let seconds = program.field("ahead_seconds").await.as_f64().unwrap();
-    assert!((7_000.0..=7_200.0).contains(&seconds), "{seconds}");
-    let admin = Client::new(program.address("admin").await);
-    wait_for_attempts(&admin, "done", 3).await;
-    assert!(program.stop().await.success());
-    assert_eq!(program.count_events("clock_was_ahead"), 1);
+    for (table, row) in [
+        (
+            "rounds",
+            format!("insert into rounds values ({ahead}, true, {ahead}, {ahead}, 10)"),
+        ),
+        (
+            "last_query",
+            format!("update last_query set queried_at = {ahead}"),
+        ),
+    ] {
+        let database = TestDatabase::with_users(100).await;
+        database.run(&row).await;
+        let mut program = worker(&database, &[], &[EVERY_SECOND, NO_COOLDOWN]);
+        let seconds = program.field("ahead_seconds").await.as_f64().unwrap();
+        assert!((7_000.0..=7_200.0).contains(&seconds), "{table}: {seconds}");
+        let admin = Client::new(program.address("admin").await);
+        wait_for_attempts(&admin, "done", 3).await;
+        assert!(program.stop().await.success());
+        assert_eq!(program.count_events("clock_was_ahead"), 1, "{table}");
+    }
 }
 
 #[tokio::test]

@@ -19,8 +19,15 @@ ahead as (
       and (select max(finished_at) from rounds)
           > (select clock_timestamp()) + make_interval(secs => $3)
     returning finished_at
+),
+-- The time of the last query never goes back: answers repeat it until the clock has passed it.
+last_query_ahead as (
+    select queried_at from last_query
+    where queried_at > (select clock_timestamp()) + make_interval(secs => $3)
 )
 insert into rounds (tick_at, scheduled, started_at, finished_at, users_updated)
 values (coalesce($1, now()), $1 is not null, now(), greatest(clock_timestamp(), now()), $2)
 returning tick_at, started_at, finished_at,
-          (select max(finished_at) from ahead) as newest_ahead_at
+          greatest(
+              (select max(finished_at) from ahead), (select queried_at from last_query_ahead)
+          ) as newest_ahead_at

@@ -50,8 +50,8 @@ pub(super) async fn is_old_snapshot_open(transaction: &mut Session) -> Result<bo
 }
 
 /// Records the round; without a tick it is an operator's. Deletes expired rows. If some are further
-/// ahead than [`CLOCK_TOLERANCE`], the round of a tick deletes all that are ahead, and this also
-/// returns how far the newest was.
+/// ahead than [`CLOCK_TOLERANCE`], the round of a tick deletes all that are ahead. This also returns
+/// how far the newest of them was, or the last query is.
 pub(super) async fn record_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,
