@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-WORKLOADS = ["Deployment", "StatefulSet", "Job"]
+WORKLOADS = ["Deployment", "Job"]
 # By default a server has 100 connections, and 3 of them are reserved for superusers.
 MAX_CONNECTIONS = 97
 
@@ -62,11 +62,8 @@ def references(manifests):
             if f"{target['kind']} {target['name']}" not in map(name, manifests):
                 yield "its target does not exist"
         elif kind == "NetworkPolicy":
-            ingress, egress = spec.get("ingress", []), spec.get("egress", [])
-            yield from selected(spec["podSelector"], [port["port"] for rule in ingress for port in rule["ports"]])
-            for peer in [peer for rule in ingress + egress for peer in rule.get("from", []) + rule.get("to", [])]:
-                if peer.keys() == {"podSelector"} and not pods(peer["podSelector"]):
-                    yield "a peer selects no pod"
+            ports = [port["port"] for rule in spec.get("ingress", []) for port in rule["ports"]]
+            yield from selected(spec["podSelector"], ports)
         elif kind == "ServiceMonitor":
             services = [other for other in manifests if other["kind"] == "Service"
                         and spec["selector"]["matchLabels"].items() <= other["metadata"]["labels"].items()]
@@ -85,7 +82,7 @@ def references(manifests):
 def programs(folder, template):
     """Commands and variables are those of the program, and its ports are those that it listens on."""
     for container in containers(template):
-        program, *arguments = container.get("command", [""])
+        program, *arguments = container["command"]
         if "max-two" not in container["image"]:
             continue
         if not program.startswith("/usr/local/bin/max-two-"):
@@ -135,9 +132,7 @@ def problems(folder, file):
     api, worker = by_name["Deployment max-two-api"], by_name["Deployment max-two-worker"]
     yield from references(manifests)
     yield from drain(api)
-    autoscaler = by_name.get("HorizontalPodAutoscaler max-two-api")
-    if autoscaler:
-        yield from connections(autoscaler, api, worker)
+    yield from connections(by_name["HorizontalPodAutoscaler max-two-api"], api, worker)
     for manifest in manifests:
         if manifest["kind"] in WORKLOADS:
             yield from (f"{name(manifest)}: {problem}" for problem in programs(folder, manifest["spec"]["template"]))
