@@ -2,7 +2,7 @@
 # Verifies deploy/kubernetes without a cluster: renders the production overlay, without and with all
 # components, validates the result against the schemas of Kubernetes, scans it with checkov, and
 # checks what both can't know (kubernetes_check.py). No schema of the Prometheus Operator is at hand:
-# promtool reads the rules (monitoring.sh), the ServiceMonitor's references are checked. Takes half a
+# promtool reads the rules (monitoring.sh), the PodMonitor's references are checked. Takes half a
 # minute once built. Needs python3-venv.
 #
 #     .ci/verify/kubernetes.sh

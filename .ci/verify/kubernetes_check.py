@@ -64,12 +64,8 @@ def references(manifests):
         elif kind == "NetworkPolicy":
             ports = [port["port"] for rule in spec.get("ingress", []) for port in rule["ports"]]
             yield from selected(spec["podSelector"], ports)
-        elif kind == "ServiceMonitor":
-            services = [other for other in manifests if other["kind"] == "Service"
-                        and spec["selector"]["matchLabels"].items() <= other["metadata"]["labels"].items()]
-            ports = {port["name"] for service in services for port in service["spec"]["ports"]}
-            if not ports or not {endpoint["port"] for endpoint in spec["endpoints"]} <= ports:
-                yield "no Service has such a port"
+        elif kind == "PodMonitor":
+            yield from selected(spec["selector"], [endpoint["port"] for endpoint in spec["podMetricsEndpoints"]])
         elif kind in WORKLOADS:
             template = spec["template"]
             if pods(spec.get("selector", {"matchLabels": template["metadata"]["labels"]})) != [template]:
