@@ -36,13 +36,8 @@ def references(manifests):
     templates = [manifest["spec"]["template"] for manifest in manifests if manifest["kind"] in WORKLOADS]
 
     def pods(selector):
-        def matches(labels):
-            expressions = selector.get("matchExpressions", [])
-            return selector.get("matchLabels", {}).items() <= labels.items() and all(
-                labels.get(expression["key"]) in expression["values"] for expression in expressions
-            )
-
-        return [template for template in templates if matches(template["metadata"]["labels"])]
+        labels = selector.get("matchLabels", {}).items()
+        return [template for template in templates if labels <= template["metadata"]["labels"].items()]
 
     def selected(selector, wanted_ports=()):
         found = pods(selector)
