@@ -110,8 +110,7 @@ def connections(autoscaler, api, worker):
     """All pods, each beside one that terminates, the migration and an operator's round find a connection."""
     replicas = autoscaler["spec"]["maxReplicas"] + api["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
     workers = worker["spec"]["replicas"] + worker["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
-    # A worker that terminates uses a second connection to cancel its round.
-    most = replicas * 2 + workers * 3 + 1 + 1
+    most = replicas * 2 + workers * 2 + 1 + 1
     documented = int(autoscaler["metadata"]["annotations"]["max-two/most-connections"])
     if not most == documented <= MAX_CONNECTIONS:
         yield f"{name(autoscaler)}: at most {most} connections; documented are {documented} of {MAX_CONNECTIONS}"
