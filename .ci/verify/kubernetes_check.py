@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-WORKLOADS = ["Deployment", "StatefulSet", "Job"]
+WORKLOADS = ["Deployment", "Job"]
 # By default a server has 100 connections, and 3 of them are reserved for superusers.
 MAX_CONNECTIONS = 97
 
@@ -36,13 +36,8 @@ def references(manifests):
     templates = [manifest["spec"]["template"] for manifest in manifests if manifest["kind"] in WORKLOADS]
 
     def pods(selector):
-        def matches(labels):
-            expressions = selector.get("matchExpressions", [])
-            return selector.get("matchLabels", {}).items() <= labels.items() and all(
-                labels.get(expression["key"]) in expression["values"] for expression in expressions
-            )
-
-        return [template for template in templates if matches(template["metadata"]["labels"])]
+        labels = selector.get("matchLabels", {}).items()
+        return [template for template in templates if labels <= template["metadata"]["labels"].items()]
 
     def selected(selector, wanted_ports=()):
         found = pods(selector)
@@ -62,17 +57,10 @@ def references(manifests):
             if f"{target['kind']} {target['name']}" not in map(name, manifests):
                 yield "its target does not exist"
         elif kind == "NetworkPolicy":
-            ingress, egress = spec.get("ingress", []), spec.get("egress", [])
-            yield from selected(spec["podSelector"], [port["port"] for rule in ingress for port in rule["ports"]])
-            for peer in [peer for rule in ingress + egress for peer in rule.get("from", []) + rule.get("to", [])]:
-                if peer.keys() == {"podSelector"} and not pods(peer["podSelector"]):
-                    yield "a peer selects no pod"
-        elif kind == "ServiceMonitor":
-            services = [other for other in manifests if other["kind"] == "Service"
-                        and spec["selector"]["matchLabels"].items() <= other["metadata"]["labels"].items()]
-            ports = {port["name"] for service in services for port in service["spec"]["ports"]}
-            if not ports or not {endpoint["port"] for endpoint in spec["endpoints"]} <= ports:
-                yield "no Service has such a port"
+            ports = [port["port"] for rule in spec.get("ingress", []) for port in rule["ports"]]
+            yield from selected(spec["podSelector"], ports)
+        elif kind == "PodMonitor":
+            yield from selected(spec["selector"], [endpoint["port"] for endpoint in spec["podMetricsEndpoints"]])
         elif kind in WORKLOADS:
             template = spec["template"]
             if pods(spec.get("selector", {"matchLabels": template["metadata"]["labels"]})) != [template]:
@@ -85,7 +73,7 @@ def references(manifests):
 def programs(folder, template):
     """Commands and variables are those of the program, and its ports are those that it listens on."""
     for container in containers(template):
-        program, *arguments = container.get("command", [""])
+        program, *arguments = container["command"]
         if "max-two" not in container["image"]:
             continue
         if not program.startswith("/usr/local/bin/max-two-"):
@@ -122,8 +110,7 @@ def connections(autoscaler, api, worker):
     """All pods, each beside one that terminates, the migration and an operator's round find a connection."""
     replicas = autoscaler["spec"]["maxReplicas"] + api["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
     workers = worker["spec"]["replicas"] + worker["spec"]["strategy"]["rollingUpdate"]["maxSurge"]
-    # A worker that terminates uses a second connection to cancel its round.
-    most = replicas * 2 + workers * 3 + 1 + 1
+    most = replicas * 2 + workers * 2 + 1 + 1
     documented = int(autoscaler["metadata"]["annotations"]["max-two/most-connections"])
     if not most == documented <= MAX_CONNECTIONS:
         yield f"{name(autoscaler)}: at most {most} connections; documented are {documented} of {MAX_CONNECTIONS}"
@@ -135,9 +122,7 @@ def problems(folder, file):
     api, worker = by_name["Deployment max-two-api"], by_name["Deployment max-two-worker"]
     yield from references(manifests)
     yield from drain(api)
-    autoscaler = by_name.get("HorizontalPodAutoscaler max-two-api")
-    if autoscaler:
-        yield from connections(autoscaler, api, worker)
+    yield from connections(by_name["HorizontalPodAutoscaler max-two-api"], api, worker)
     for manifest in manifests:
         if manifest["kind"] in WORKLOADS:
             yield from (f"{name(manifest)}: {problem}" for problem in programs(folder, manifest["spec"]["template"]))

@@ -47,6 +47,9 @@ wait_until curl -sf http://127.0.0.1:24020/readyz
 wait_until curl -sf http://127.0.0.1:24021/readyz
 wait_until curl -sf http://127.0.0.1:24023/livez
 
+echo "-- the text for scrapers that do not ask for OpenMetrics"
+for port in 24020 24022; do curl -sf http://127.0.0.1:$port/metrics | promtool check metrics; done
+
 query_both() { while true; do curl -s http://127.0.0.1:24021/ http://127.0.0.1:24023/ || true; sleep 0.2; done; }
 start queries query_both
 
