@@ -60,10 +60,6 @@ struct Settings {
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(i64).range(2..=100_000_000))]
     users: i64,
 
-    /// Also measure how the tables grow in 100 rounds
-    #[arg(long)]
-    growth: bool,
-
     /// Draw the plot, deploy/local/bench/requests.svg
     #[arg(long)]
     record: bool,
@@ -167,10 +163,6 @@ async fn compare(settings: Settings) -> anyhow::Result<()> {
         requests::measure(&bench, &mut figures).await?;
         rounds::measure(&bench, &default_table, &mut figures).await?;
         requests::measure_during_rounds(&bench, &mut figures).await?;
-    }
-    if settings.growth {
-        eprintln!("growth");
-        rounds::measure_growth(&bench, &mut figures).await?;
     }
     println!("{}", figures.table());
     if settings.record {

@@ -1,18 +1,14 @@
-//! Rounds, beside other ways to give all users new points, and the growth of the tables.
+//! Rounds, beside other ways to give all users new points.
 
 use std::time::Instant;
 
 use testkit::TestDatabase;
 
-use crate::figures::{Figures, MAX_TWO};
+use crate::figures::Figures;
 use crate::{Bench, create_database, shuffled};
 
 const BARE_UPDATE: &str = "bare `UPDATE` of the table";
 const DEFAULT_TABLE: &str = "bare `UPDATE`, default table, index on `points`";
-const BEFORE: &str = "before them";
-
-/// Of which the growth is measured.
-const GROWTH_ROUNDS: usize = 100;
 
 fn update(table: &str) -> String {
     format!("update {table} set points = floor(random() * 101), updated_at = now()")
@@ -68,33 +64,4 @@ pub(crate) async fn measure(
 async fn wal_megabytes(database: &TestDatabase) -> f64 {
     let position = "select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::float8 / 1e6";
     database.value(position).await
-}
-
-/// Measures the growth of the tables, for each version in a database of its own.
-pub(crate) async fn measure_growth(bench: &Bench, figures: &mut Figures) -> anyhow::Result<()> {
-    let figure = format!("pages after {GROWTH_ROUNDS} more rounds");
-    for (version, programs) in bench.versions() {
-        let database = create_database(bench.settings.users).await;
-        for _ in 0..2 {
-            programs.round(&database, &[]).await?;
-        }
-        // The first vacuum adds the visibility and free space maps, and autovacuum may start it at
-        // any time.
-        database.run("vacuum users, settings").await;
-        if version == MAX_TWO {
-            figures.add(&figure, BEFORE, pages(&database).await);
-        }
-        for _ in 0..GROWTH_ROUNDS {
-            programs.round(&database, &[]).await?;
-        }
-        figures.add(&figure, version, pages(&database).await);
-    }
-    Ok(())
-}
-
-/// The pages of all that a round rewrites, indexes and maps included.
-async fn pages(database: &TestDatabase) -> f64 {
-    let pages = "select sum(pg_total_relation_size(name))::float8 / \
-        current_setting('block_size')::float8 from unnest('{users,settings}'::regclass[]) as name";
-    database.value(pages).await
 }
