@@ -1,76 +1,46 @@
-//! A line plot with two logarithmic axes, as SVG.
+//! The plot: requests per second by connections, on two logarithmic axes, as SVG.
 
-// All lengths are in pixels.
-const LEFT: f64 = 90.0;
-const RIGHT: f64 = 730.0;
-const TOP: f64 = 50.0;
-const BOTTOM: f64 = 340.0;
-const LEGEND_WIDTH: f64 = 190.0;
-const HEADER: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 390" font-family="sans-serif" font-size="15">
+use crate::comparison::Comparison;
+use crate::work::Work;
+
+const HEADER: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 390" font-family="sans-serif" font-size="15" text-anchor="middle" dominant-baseline="middle" stroke-width="2">
 <rect width="760" height="390" fill="#fff"/>
-"##;
-const GRID_COLOR: &str = "#ccc";
-const COLORS: [&str; 3] = ["#6e6e6e", "#c83c28", "#286ebe"];
+<text x="410" y="382">connections</text>
+<text x="50" y="25">requests/s</text>"##;
+const COLORS: [&str; 3] = ["#c83c28", "#6e6e6e", "#286ebe"];
 
-/// A name, and points that have the same x in all lines.
-pub(crate) type Line = (&'static str, Vec<(f64, f64)>);
-
-/// Draws lines over a grid of their x and of the powers of ten, with their names on top.
-pub(crate) fn draw(lines: &[Line; COLORS.len()], x_label: &str, y_label: &str) -> String {
-    let points = || lines.iter().flat_map(|(_, points)| points);
-    let (lowest_x, highest_x) = range(points().map(|point| point.0));
-    let (lowest_y, highest_y) = range(points().map(|point| point.1));
-    let lowest_y = 10_f64.powf(lowest_y.log10().floor());
-    let x = |value: f64| LEFT + (RIGHT - LEFT) * position(value, lowest_x, highest_x);
-    let y = |value: f64| BOTTOM + (TOP - BOTTOM) * position(value, lowest_y, highest_y);
-    let mut svg = HEADER.to_owned();
-    for value in lines[0].1.iter().map(|point| point.0) {
-        svg += &path(&[(x(value), TOP), (x(value), BOTTOM)], GRID_COLOR);
-        svg += &text(x(value), BOTTOM + 20.0, "middle", &value.to_string());
+/// Draws the loads on one replica and on what it is compared with.
+pub(crate) fn draw(comparisons: &[Comparison]) -> String {
+    let y = |per_second: f64| 500.0 - 80.0 * per_second.log10();
+    let mut lines = vec![HEADER.to_owned()];
+    for per_second in [100.0, 1_000.0, 10_000.0, 100_000.0] {
+        let y = y(per_second);
+        lines.push(format!(r##"<path d="M90 {y}H730" stroke="#ccc"/>"##));
+        lines.push(format!(r#"<text x="50" y="{y}">{per_second}</text>"#));
     }
-    let mut value = lowest_y;
-    while value <= highest_y {
-        svg += &path(&[(LEFT, y(value)), (RIGHT, y(value))], GRID_COLOR);
-        svg += &text(LEFT - 8.0, y(value) + 5.0, "end", &value.to_string());
-        value *= 10.0;
+    let mut plotted = Vec::new();
+    for Comparison { contestants, .. } in comparisons {
+        if let Work::Load(_, 1, connections) = contestants[0].work {
+            let x = 90.0 + 70.0 * f64::from(connections).log2();
+            lines.push(format!(r##"<path d="M{x} 50V340" stroke="#ccc"/>"##));
+            lines.push(format!(r#"<text x="{x}" y="360">{connections}</text>"#));
+            plotted.push((x, contestants));
+        }
     }
-    svg += &text(RIGHT, BOTTOM + 40.0, "end", x_label);
-    svg += &text(8.0, TOP - 25.0, "start", y_label);
-    let mut left = RIGHT - LEGEND_WIDTH * 3.0;
-    for ((name, points), color) in lines.iter().zip(COLORS) {
-        let points: Vec<_> = points
-            .iter()
-            .map(|point| (x(point.0), y(point.1)))
-            .collect();
-        svg += &path(&points, color);
-        svg += &path(&[(left, TOP - 30.0), (left + 20.0, TOP - 30.0)], color);
-        svg += &text(left + 28.0, TOP - 25.0, "start", name);
-        left += LEGEND_WIDTH;
+    for (index, color) in COLORS.iter().enumerate() {
+        let points = plotted.iter().map(|(x, contestants)| {
+            let y = y(contestants[index].median(0));
+            format!("{x:.0},{y:.0}")
+        });
+        let points = points.collect::<Vec<_>>().join(" ");
+        let (x, name) = (280 + 180 * index, plotted[0].1[index].name);
+        lines.push(format!(
+            r#"<polyline points="{points}" fill="none" stroke="{color}"/>"#
+        ));
+        lines.push(format!(
+            r#"<text x="{x}" y="25" fill="{color}">{name}</text>"#
+        ));
     }
-    svg + "</svg>\n"
-}
-
-/// The lowest and the highest value.
-fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    values.fold((f64::MAX, f64::MIN), |(lowest, highest), value| {
-        (lowest.min(value), highest.max(value))
-    })
-}
-
-/// Where a value is on a logarithmic axis, from 0 to 1.
-fn position(value: f64, lowest: f64, highest: f64) -> f64 {
-    (value / lowest).ln() / (highest / lowest).ln()
-}
-
-fn text(x: f64, y: f64, anchor: &str, text: &str) -> String {
-    format!("<text x=\"{x:.0}\" y=\"{y:.0}\" text-anchor=\"{anchor}\">{text}</text>\n")
-}
-
-fn path(points: &[(f64, f64)], color: &str) -> String {
-    let points: Vec<_> = points
-        .iter()
-        .map(|(x, y)| format!("{x:.0},{y:.0}"))
-        .collect();
-    let points = points.join(" ");
-    format!("<polyline points=\"{points}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"2\"/>\n")
+    lines.push("</svg>\n".to_owned());
+    lines.join("\n")
 }

@@ -1,5 +1,7 @@
 //! What a replica is compared with: warp's filters on hyper's server, the upper limit and the
-//! obvious way. Both print their address as one line of JSON.
+//! obvious way. Both log what a replica logs when it is ready.
+
+use std::env;
 
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -10,22 +12,20 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::net::TcpListener;
 use warp::http::header::CONTENT_TYPE;
-use warp::reply::Json;
 use warp::{Filter, Rejection, Reply, reply};
 
 const SESSIONS: u32 = 10;
 /// As long as a typical response of Max Two.
 const BODY: &str = r#"{"users":[{"id":323084,"points":82},{"id":595513,"points":52}],"timestamp":"2026-11-24 00:44:09"}"#;
 
-/// Sends a static body.
+/// Only responds.
 pub(crate) async fn bare_warp() -> anyhow::Result<()> {
     let root = warp::path::end().and(warp::get());
-    let respond = || reply::with_header(BODY, CONTENT_TYPE, "application/json");
-    serve(root.map(respond)).await
+    serve(root.map(response)).await
 }
 
 /// Sends Postgres the durable message of a lone replica for each request, over a pool of sessions.
-pub(crate) async fn message_per_request(url: &str) -> anyhow::Result<()> {
+pub(crate) async fn message_per_request() -> anyhow::Result<()> {
     let pool = PgPoolOptions::new()
         .min_connections(SESSIONS)
         .max_connections(SESSIONS)
@@ -35,10 +35,21 @@ pub(crate) async fn message_per_request(url: &str) -> anyhow::Result<()> {
                 prepared.map_err(|error| sqlx::Error::Configuration(error.into()))
             })
         })
-        .connect(url)
+        .connect(&env::var("DATABASE_URL")?)
         .await?;
     let root = warp::path::end().and(warp::get());
     serve(root.and_then(move || respond(pool.clone()))).await
+}
+
+async fn respond(pool: PgPool) -> Result<impl Reply, Rejection> {
+    // A rejection gets an error status, by which the request counts as failed.
+    let mut session = pool.acquire().await.map_err(|_| warp::reject())?;
+    let answer = send(&mut session, HOLDING_ROW).await;
+    answer.map(|_| response()).map_err(|_| warp::reject())
+}
+
+fn response() -> impl Reply {
+    reply::with_header(BODY, CONTENT_TYPE, "application/json")
 }
 
 /// Serves on a free port, without limits or time-outs, until the process is killed.
@@ -46,7 +57,11 @@ async fn serve(
     filter: impl Filter<Extract = (impl Reply,), Error = Rejection> + Clone + Send + Sync + 'static,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", json!({"address": listener.local_addr()?.to_string()}));
+    let address = listener.local_addr()?.to_string();
+    println!(
+        "{}",
+        json!({"event": "database_connected", "listen": address})
+    );
     let service = TowerToHyperService::new(warp::service(filter));
     loop {
         let (stream, _) = listener.accept().await?;
@@ -54,19 +69,4 @@ async fn serve(
         let protocol = http1::Builder::new();
         tokio::spawn(protocol.serve_connection(TokioIo::new(stream), service.clone()));
     }
-}
-
-async fn respond(pool: PgPool) -> Result<Json, Rejection> {
-    // A rejection gets an error status, by which the request counts as failed.
-    let mut session = pool.acquire().await.map_err(|_| warp::reject())?;
-    let answer = send(&mut session, HOLDING_ROW).await;
-    let answer = answer.map_err(|_| warp::reject())?;
-    let users = answer.users.iter();
-    let users: Vec<_> = users
-        .map(|user| json!({"id": user.id, "points": user.points}))
-        .collect();
-    let timestamp = answer.previous_at.map(|at| at.format("%F %T").to_string());
-    Ok(reply::json(
-        &json!({"users": users, "timestamp": timestamp}),
-    ))
 }
