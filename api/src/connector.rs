@@ -5,9 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use shared::db::{CONNECT_TIMEOUT, Database, Error, with_timeout};
+use shared::db::{Backoff, CONNECT_TIMEOUT, Database, Error, with_timeout};
 use shared::domain::last_query::ChainSession;
-use shared::program::backoff::Backoff;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -18,7 +17,7 @@ use crate::query;
 /// The longest delay between two attempts to connect, without its jitter.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
 /// A session that is lost sooner counts as a failed attempt to connect: the backoff goes on.
-const STABLE_AFTER: Duration = Duration::from_secs(1);
+const STABLE_DELAY: Duration = Duration::from_secs(1);
 
 /// Connects sessions, and publishes whether the database answers.
 pub(crate) struct Connector {
@@ -30,7 +29,7 @@ pub(crate) struct Connector {
     delay: Duration,
     connected_at: Option<Instant>,
     /// The last session was lost before it was stable, so this one is published as up only once it
-    /// has lasted for [`STABLE_AFTER`].
+    /// has lasted for [`STABLE_DELAY`].
     is_flapping: bool,
     /// The reason that was logged last; `None` while the database is up.
     logged_reason: Option<String>,
@@ -74,8 +73,8 @@ impl Connector {
         }
     }
 
-    /// The session has answered.
-    pub(crate) fn on_answer(&mut self) {
+    /// The session has answered a query, or a check.
+    pub(crate) fn on_success(&mut self) {
         if self.is_flapping && self.is_stable() {
             self.is_flapping = false;
             self.publish_up();
@@ -97,7 +96,7 @@ impl Connector {
 
     fn is_stable(&self) -> bool {
         self.connected_at
-            .is_some_and(|connected_at| connected_at.elapsed() >= STABLE_AFTER)
+            .is_some_and(|connected_at| connected_at.elapsed() >= STABLE_DELAY)
     }
 
     /// Publishes that the database answers queries.

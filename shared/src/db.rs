@@ -1,7 +1,8 @@
 //! Database sessions: [`Database`] parses a URL, which may name several servers, and opens them.
 //!
-//! Nothing here retries: callers do, with [`Backoff`](crate::program::backoff::Backoff).
+//! Nothing here retries but [a migration](schema::migrate): callers do, with [`Backoff`].
 
+mod backoff;
 mod database_url;
 mod error;
 pub mod schema;
@@ -17,11 +18,12 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
+pub use backoff::Backoff;
 pub use database_url::BadUrl;
 pub use error::Error;
 pub use session::{Session, close, ping};
 
-/// How long an attempt to open a session may take in a program that keeps retrying.
+/// How long it may take to open a session, in a program that keeps retrying, and then to prepare it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the one attempt of a command may take.
 pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,8 +1,7 @@
 //! What the programs share beside the domain: their start ([`run`]), command-line settings
-//! ([`cli`]), [`logs`], [`metrics`], listening sockets ([`listener`]), stop signals ([`shutdown`]),
-//! health checks ([`healthcheck`]) and delays between retries ([`backoff`]).
+//! ([`cli`]), [`logs`], [`metrics`], listening sockets ([`listener`]), stop signals ([`shutdown`])
+//! and health checks ([`healthcheck`]).
 
-pub mod backoff;
 pub mod cli;
 pub mod healthcheck;
 pub mod listener;
@@ -23,8 +22,8 @@ use crate::db::Database;
 use cli::{DatabaseArgs, bad_setting};
 use logs::LogFormat;
 
-/// Maximum number of a runtime's worker threads. One session answers all queries of a replica, so
-/// more threads gain nothing, and machines with many processors would meet a container's limit.
+/// Maximum number of a runtime's worker threads: containers limit threads, and the machine may have
+/// hundreds of processors. What needs more than this takes another replica.
 const MAX_WORKER_THREADS: usize = 8;
 
 /// A program that uses the database.

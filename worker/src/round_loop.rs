@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use shared::program::backoff::Backoff;
+use shared::db::Backoff;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 

@@ -25,7 +25,7 @@ pub(crate) struct RoundRunner {
     round_timeout: Duration,
     metrics: Arc<Metrics>,
     log: OutcomeLog,
-    /// The session, and how `users` is stored. `None` during an attempt.
+    /// The session, and how `users` is stored. `None` during an attempt, and after one that failed.
     connected: Option<(Session, Layout)>,
 }
 

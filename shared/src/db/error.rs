@@ -45,7 +45,7 @@ impl From<sqlx::Error> for Error {
 
 impl Error {
     /// True if the condition can pass by itself, so that a retry can succeed. Otherwise an operator
-    /// must act: of several servers, on one at least.
+    /// must act. With several servers it is false if the error of any needs an operator.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -68,12 +68,15 @@ impl Error {
         }
     }
 
-    /// True if each server refuses sessions for a reason that lasts, such as a wrong password, a
-    /// missing database or a certificate. Each attempt is then a line in a server's log.
+    /// True if the server refuses a session or a statement for a reason that lasts, such as a wrong
+    /// password or a missing right; of several servers, each. Each attempt is then a line in its log.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Connect(errors)
-            if errors.iter().all(|(_, error)| !error.is_transient()))
+        match self {
+            Self::Connect(errors) => errors.iter().all(|(_, error)| !error.is_transient()),
+            Self::Database(_) => !self.is_transient(),
+            _ => false,
+        }
     }
 
     /// True if a statement ended because it did not get a lock within `lock_timeout`.

@@ -10,8 +10,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::db::{Error, Session};
-use crate::program::backoff::Backoff;
+use super::{Backoff, Error, Session};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 

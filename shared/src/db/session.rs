@@ -40,8 +40,8 @@ pub(super) const PARAMETERS: [(&str, &str); 14] = [
     ("client_min_messages", "warning"),
     // Compiling a plan costs more than it saves.
     ("jit", "off"),
-    // Most of the rest make the server end a session, and free its locks, when the client is gone,
-    // unreachable or stopped. This one notices a closed connection while a statement runs.
+    // The following ones make the server end a session, and free its locks, when the client is gone,
+    // unreachable or stopped. The first notices a closed connection while a statement runs.
     ("client_connection_check_interval", "2s"),
     // Notice a network that drops packets silently.
     ("tcp_keepalives_idle", "5"),

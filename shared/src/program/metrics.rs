@@ -19,7 +19,7 @@ pub fn register_common(registry: &mut Registry) {
     registry.register("build", "The running program", Info::new(build));
     registry.register(
         "log_lines_dropped",
-        "Log lines that could not be written, or waited too long for a reader",
+        "Log lines that could not be written, or found the queue of unread lines full",
         logs::DROPPED_LINES.clone(),
     );
 }

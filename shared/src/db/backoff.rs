@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use crate::db::Error;
+use super::Error;
 
 /// The first delay before a retry, without its jitter.
 const INITIAL_DELAY: Duration = Duration::from_millis(100);
 
-/// Added to the delay after a refusal that lasts. Otherwise each replica would add three lines a
-/// second to the server's log.
+/// Added to the delay after a refusal. Otherwise each replica would add three lines a second to the
+/// server's log.
 const REFUSAL_DELAY: Duration = Duration::from_secs(10);
 
 /// Delays between retries. They double from 100 ms to a maximum. Jitter adds up to the same again,
-/// so that clients that failed together do not retry together. After a refusal that lasts
-/// ([`Error::is_refusal`]), ten seconds are added.
+/// so that clients that failed together do not retry together. They are ten seconds longer after a
+/// refusal ([`Error::is_refusal`]).
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,
@@ -21,7 +21,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays of at most `max`, before jitter, unless the server refuses sessions.
+    /// Delays of at most `max`, before jitter, unless the server refuses.
     #[must_use]
     pub fn new(max: Duration) -> Self {
         Self {
