@@ -55,7 +55,7 @@ pub(crate) fn start(
 struct Coalescer {
     connector: Connector,
     queue: QueueReceiver,
-    /// Empty between two batches. It is kept for its allocation.
+    /// Empty between two batches. After a failed one it holds the queries without a reply.
     batch: Batch,
     /// For each batch, and for each query.
     answer_timeout: Duration,
@@ -113,7 +113,7 @@ impl Coalescer {
                     }
                 },
             }
-            self.connector.on_answer();
+            self.connector.on_success();
         }
     }
 
@@ -144,14 +144,14 @@ impl Coalescer {
             while let Some(query) = batch.next_query() {
                 let answering = query.answer(session);
                 tokio::pin!(answering);
-                let replies = loop {
+                let bodies = loop {
                     tokio::select! {
-                        replies = &mut answering => break replies?,
+                        bodies = &mut answering => break bodies?,
                         _ = sweep.tick() => batch.fail_late(answer_timeout),
                     }
                 };
                 metrics.observe_answers(batch.queued_times(query));
-                batch.reply(query, &replies);
+                batch.reply(query, &bodies);
             }
             Ok(())
         })

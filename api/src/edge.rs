@@ -42,8 +42,8 @@ use progress::{CHECK_INTERVAL, Progress, Stage};
 const MAX_HEADERS: usize = 64;
 /// Maximum bytes of a request's head, and so of the buffer that a connection may fill.
 const MAX_HEAD_LEN: usize = 16 * 1024;
-/// How long a connection must have been idle before it is closed early.
-const MIN_IDLE_TIME: Duration = Duration::from_secs(1);
+/// The idle timeout in a shutdown, and while no slot is free, unless the usual one is shorter.
+const EARLY_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait after a connection could not be accepted, as when there are no more file
 /// descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -55,8 +55,7 @@ pub(crate) struct Server<Routes> {
     pub(crate) header_timeout: Duration,
     /// Between two requests.
     pub(crate) idle_timeout: Duration,
-    /// The tasks of the open connections. Once it is closed, a connection ends with its next
-    /// response.
+    /// The tasks of the open connections. [`Self::serve`] closes it when it stops.
     pub(crate) connections: TaskTracker,
     /// Called once for each response, with its status.
     pub(crate) count_response: Box<dyn Fn(StatusCode) + Send + Sync>,
@@ -174,7 +173,7 @@ where
         };
         // hyper's own graceful shutdown would close an idle connection at once, and lose a request
         // that is on its way.
-        if self.connections.is_closed() {
+        if self.is_stopping() {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -183,11 +182,16 @@ where
         Ok(response)
     }
 
+    /// Whether each connection ends with its next response.
+    fn is_stopping(&self) -> bool {
+        self.connections.is_closed()
+    }
+
     /// Idle connections are closed early in a shutdown, and when no slot is free for a new one.
     fn current_idle_timeout(&self) -> Duration {
         let is_full = self.connections.len() >= self.max_connections;
-        if is_full || self.connections.is_closed() {
-            self.idle_timeout.min(MIN_IDLE_TIME)
+        if is_full || self.is_stopping() {
+            self.idle_timeout.min(EARLY_IDLE_TIMEOUT)
         } else {
             self.idle_timeout
         }

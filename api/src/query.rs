@@ -11,10 +11,8 @@ use shared::db::{Error, Session};
 use shared::domain::last_query::ChainSession;
 use shared::domain::users::User;
 
-use crate::problem::Problem;
-
 /// The format of a time, which is in UTC.
-const TIMESTAMP: &str = "%Y-%m-%d %H:%M:%S";
+const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S";
 
 /// A query, with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,16 +21,13 @@ pub(crate) enum Query {
     TwoUsers,
 }
 
-/// The reply to a query: an encoded body, or the problem that the client gets instead.
-pub(crate) type Reply = Result<Bytes, Problem>;
-
-/// The replies to all queries that one message answered. They differ where the order of the queries
-/// shows in the body; otherwise `others` is a clone of `first`.
-pub(crate) struct Replies {
+/// The encoded bodies for all queries that one message answered. They differ where the order of the
+/// queries shows in the body; otherwise `others` is a clone of `first`.
+pub(crate) struct Bodies {
     /// For the first of these queries.
-    pub(crate) first: Reply,
+    pub(crate) first: Bytes,
     /// For every other one.
-    pub(crate) others: Reply,
+    pub(crate) others: Bytes,
 }
 
 /// Prepares a new session, and checks that it can answer every kind of query.
@@ -48,21 +43,21 @@ impl Query {
     ///
     /// # Errors
     /// When the database can't be reached or a statement fails. Drop the session.
-    pub(crate) async fn answer(self, session: &mut ChainSession) -> Result<Replies, Error> {
+    pub(crate) async fn answer(self, session: &mut ChainSession) -> Result<Bodies, Error> {
         match self {
             Self::TwoUsers => {
                 let answer = session.answer().await?;
-                let reply = |previous_at: Option<DateTime<Utc>>| {
-                    Ok(encode(&TwoUsers {
+                let body = |previous_at: Option<DateTime<Utc>>| {
+                    encode(&TwoUsers {
                         users: &answer.users,
-                        timestamp: previous_at.map(|at| at.format(TIMESTAMP).to_string()),
-                    }))
+                        timestamp: previous_at.map(|at| at.format(TIME_FORMAT).to_string()),
+                    })
                 };
                 // The first query gets the time of the last query before this message. The others
                 // get the message's own time, as if they had been answered one by one.
-                Ok(Replies {
-                    first: reply(answer.previous_at),
-                    others: reply(Some(answer.queried_at)),
+                Ok(Bodies {
+                    first: body(answer.previous_at),
+                    others: body(Some(answer.queried_at)),
                 })
             }
         }

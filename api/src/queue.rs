@@ -10,7 +10,10 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::problem::Problem;
-use crate::query::{Query, Replies, Reply};
+use crate::query::{Bodies, Query};
+
+/// The reply to a query: a body, or the problem that the client gets instead.
+type Reply = Result<Bytes, Problem>;
 
 /// Maximum number of trace contexts in the log line of failed queries.
 const MAX_LOGGED_TRACEPARENTS: usize = 8;
@@ -74,8 +77,8 @@ impl QueueReceiver {
 
     /// Moves what is queued now to the batch, without waiting.
     pub(crate) fn receive_now(&mut self, batch: &mut Batch) {
-        while let Ok(pending) = self.0.try_recv() {
-            batch.0.push(pending);
+        for _ in 0..self.0.len() {
+            batch.0.extend(self.0.try_recv());
         }
     }
 }
@@ -104,13 +107,13 @@ impl Batch {
     }
 
     /// Replies to all queries that equal this one, which leave the batch.
-    pub(crate) fn reply(&mut self, query: Query, replies: &Replies) {
-        let mut reply = &replies.first;
+    pub(crate) fn reply(&mut self, query: Query, bodies: &Bodies) {
+        let mut body = &bodies.first;
         let is_equal = |pending: &mut PendingQuery| pending.query == query;
         for pending in self.0.extract_if(.., is_equal) {
             // Sending fails when the client has hung up.
-            let _ = pending.reply_to.send(reply.clone());
-            reply = &replies.others;
+            let _ = pending.reply_to.send(Ok(body.clone()));
+            body = &bodies.others;
         }
     }
 

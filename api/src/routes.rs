@@ -146,7 +146,7 @@ fn text_header(
     warp::header::optional(name).or_else(|_| ready(Ok::<_, Rejection>((None,))))
 }
 
-/// The client's `traceparent` header; `None` if there is none, or an invalid or too long one.
+/// The client's `traceparent` header; `None` if there is none, or one that is no text or too long.
 fn traceparent() -> impl Filter<Extract = (Option<String>,), Error = Rejection> + Copy {
     text_header("traceparent")
         .map(|header: Option<String>| header.filter(|text| text.len() <= MAX_TRACEPARENT_LEN))
