@@ -51,7 +51,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infal
         .and(get().or(head()).unify())
         .recover(method_not_allowed);
     let service = TowerToHyperService::new(warp::service(routes));
-    // warp's own server would do the same, but brings HTTP/2 along and sets no timer.
+    // Not warp's own server, which brings HTTP/2 along and sets no timer.
     let mut protocol = http1::Builder::new();
     protocol
         .timer(TokioTimer::new())

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -17,17 +16,15 @@ const DURATION_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 /// The worker's metrics.
 pub(crate) struct Metrics {
     registry: Registry,
-    attempts: Family<AttemptLabels, Counter>,
+    attempts: Family<OutcomeLabel, Counter>,
     duration: Histogram,
     last_round: Gauge<f64, AtomicU64>,
     database_up: Gauge,
     had_outcome: AtomicBool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AttemptLabels {
-    outcome: &'static str,
-}
+/// The label `outcome`.
+type OutcomeLabel = [(&'static str, &'static str); 1];
 
 /// The label of an attempt that failed. All others are those of [`outcome_label`].
 const FAILED: &str = "failed";
@@ -53,10 +50,10 @@ fn outcome_label(outcome: &Outcome) -> &'static str {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("max_two_worker");
-        let attempts = Family::<AttemptLabels, Counter>::default();
+        let attempts = Family::<OutcomeLabel, Counter>::default();
         // All exist from the start, because a rate misses the first increment of a new series.
         for outcome in LABELS {
-            drop(attempts.get_or_create(&AttemptLabels { outcome }));
+            drop(attempts.get_or_create(&[("outcome", outcome)]));
         }
         registry.register(
             "round_attempts",
@@ -129,9 +126,7 @@ impl Metrics {
     }
 
     fn count(&self, outcome: &'static str) {
-        self.attempts
-            .get_or_create(&AttemptLabels { outcome })
-            .inc();
+        self.attempts.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     fn record_last_round(&self, round: &Round) {

@@ -1,6 +1,8 @@
 //! Log lines for the outcomes of attempts. An outcome that lasts is logged once, not at each
 //! attempt.
 
+use std::mem;
+
 use shared::db::Error;
 use shared::domain::rounds::Outcome;
 use tracing::{debug, error, info, warn};
@@ -12,10 +14,13 @@ pub(crate) struct OutcomeLog {
     last_reason: Option<String>,
     /// At the last round the clock had been ahead.
     was_clock_ahead: bool,
+    /// The last outcome was [`Outcome::Busy`].
+    was_busy: bool,
 }
 
 impl OutcomeLog {
     pub(crate) fn log_outcome(&mut self, outcome: &Outcome) {
+        let was_busy = mem::replace(&mut self.was_busy, *outcome == Outcome::Busy);
         match outcome {
             Outcome::Done {
                 round,
@@ -57,6 +62,8 @@ impl OutcomeLog {
                     );
                 }
             }
+            // Of several workers all but one meet the running round at each tick.
+            Outcome::Busy if !was_busy => {}
             Outcome::Busy => self.log_delay("round_busy", "another worker holds the round lock"),
             Outcome::CoolingDown => self.log_delay(
                 "round_cooling_down",

@@ -1,4 +1,4 @@
-//! Adding users, in transactions of some thousands, with a progress bar.
+//! Adding users, some in each transaction, with a progress bar.
 
 use std::io::{IsTerminal, stderr};
 use std::ops::RangeInclusive;
