@@ -5,8 +5,7 @@
 //! it writes. A worker that was paused or cut off in between has lost its transaction by the time
 //! another worker holds the lock. Every time is the database's.
 //!
-//! That clock may be wrong. If the newest round is more than a minute ahead of it, no round that is
-//! ahead counts. The next round of a tick deletes them, and its [`Outcome`] says so.
+//! That clock may be wrong: see [`CLOCK_TOLERANCE`].
 
 mod statements;
 
@@ -25,9 +24,11 @@ pub use statements::read_fence;
 
 /// How far a recorded time may be ahead of the database's clock and still count. Longer than
 /// synchronised clocks of two servers differ, so that after a failover the new primary does not
-/// repeat a tick. Short, because rounds wait until the clock has passed the fence. Beyond it the
-/// clock was wrong, and a tick may be done again.
-const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
+/// repeat a tick. Short, because rounds wait while the fence is ahead.
+///
+/// If the newest round is further ahead, the clock was wrong, and no round that is ahead counts. So a
+/// tick may be done again. The next round of a tick deletes them, and its [`Outcome`] says so.
+pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 /// How long this process waits for a begin, a claim or a rollback: none does more than read and
 /// take a free lock.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -67,9 +68,8 @@ pub enum Outcome {
     Done {
         /// The round.
         round: Round,
-        /// How far ahead of the clock the last query is, or the newest of the rounds was that this
-        /// one has deleted. `None` unless that is more than a minute: the database's clock was ahead
-        /// before, or is behind now.
+        /// How far ahead of the clock a recorded time is, if it is more than [`CLOCK_TOLERANCE`]:
+        /// that of the newest round that this one has deleted, or of the last query.
         clock_was_ahead: Option<TimeDelta>,
     },
     /// No round is due: the latest tick's is done, or there has been no tick yet. Holds the newest

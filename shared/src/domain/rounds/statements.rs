@@ -17,8 +17,7 @@ pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
     Ok(lock.fetch_one(transaction).await?)
 }
 
-/// Reads when the transaction started, and the fence. If the newest tick is more than a minute ahead
-/// of the clock, no tick ahead of it counts.
+/// Reads when the transaction started, and the fence, as [`CLOCK_TOLERANCE`] says.
 ///
 /// # Errors
 /// When the statement fails or the connection breaks.
@@ -49,9 +48,9 @@ pub(super) async fn is_old_snapshot_open(transaction: &mut Session) -> Result<bo
     Ok(check.fetch_one(transaction).await?)
 }
 
-/// Records the round; without a tick it is an operator's. Deletes expired rows. If some are further
-/// ahead than [`CLOCK_TOLERANCE`], the round of a tick deletes all that are ahead. This also returns
-/// how far the newest of them was, or the last query is.
+/// Records the round; without a tick it is an operator's. Deletes expired rows and, for the round of
+/// a tick, those that are ahead, as [`CLOCK_TOLERANCE`] says. Also returns
+/// [`clock_was_ahead`](super::Outcome::Done::clock_was_ahead).
 pub(super) async fn record_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,
