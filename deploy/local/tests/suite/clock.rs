@@ -34,8 +34,7 @@ async fn workers_whose_clocks_are_an_hour_wrong_do_each_tick_once() {
     for worker in &mut workers {
         assert!(worker.stop().await.success(), "{}", worker.output());
     }
-    let report = checker.report(&database).await;
-    assert!(report.is_clean(), "{report}");
+    checker.assert_clean(&database).await;
     let late = "select count(*) from rounds where started_at - tick_at > interval '1 minute'";
     let late: i64 = database.value(late).await;
     assert_eq!(late, 0, "ticks follow the database's clock");
