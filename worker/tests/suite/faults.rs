@@ -114,7 +114,7 @@ async fn a_network_that_goes_silent_does_not_keep_the_lock_or_the_worker() {
                            select from pg_locks join pg_database on pg_database.oid = database \
                            where locktype = 'advisory' and datname = current_database() \
                        )";
-        eventually("the lock is free", async || database.value(is_free).await).await;
+        database.wait_until(is_free).await;
         let delay = cut_off_at.elapsed();
         assert!(delay < Duration::from_secs(15), "{delay:?}");
         cut_off.wait_for_output("did not answer within").await;

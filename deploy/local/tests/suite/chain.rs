@@ -15,7 +15,7 @@ const REQUESTS: usize = 100_000;
 async fn a_hundred_thousand_answers_around_rounds_form_one_chain_and_show_the_users_of_their_place()
 {
     // Replicas wait for the row while another's commit waits for the disk.
-    let database = TestDatabase::with_durable_server().await;
+    let database = TestDatabase::with_own_server(&["fsync=on"]).await;
     database.seed(1_000).await;
     let checker = Checker::install(&database).await;
     let mut replicas = [0; REPLICAS].map(|_| replica(&database.api));

@@ -228,7 +228,7 @@ fn start_client(client: Client, stop: &Arc<AtomicBool>) -> JoinHandle<Vec<Json>>
         let mut answers = Vec::new();
         while !stop.load(Ordering::Relaxed) {
             let reply = client.get("/").await;
-            assert_eq!(reply.status, 200, "{}", reply.text());
+            assert_eq!(reply.status, 200, "{}", reply.body);
             answers.push(reply.json());
         }
         answers

@@ -36,7 +36,7 @@ impl Drop for SmallDisk {
 #[ignore = "needs root, to mount a disk"]
 async fn a_full_disk_stops_rounds_until_there_is_space_and_no_reader() {
     let disk = SmallDisk::mount();
-    let database = TestDatabase::with_own_server().await;
+    let database = TestDatabase::with_own_server(&[]).await;
     database.seed(50_000).await;
     let tablespace = disk.0.join("tablespace");
     for statement in [

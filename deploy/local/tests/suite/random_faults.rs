@@ -174,7 +174,7 @@ async fn random_faults_break_no_promise() {
     let seed = setting("FAULT_SEED", 4_000);
     println!("FAULT_SEED={seed}; processes {WORKERS:?} are workers, {REPLICAS:?} replicas");
     let mut random = StdRng::seed_from_u64(seed);
-    let database = TestDatabase::with_own_server().await;
+    let database = TestDatabase::with_own_server(&[]).await;
     database.seed(1_000).await;
     let checker = Checker::install(&database).await;
     let mut run = Run::start(&checker, database).await;

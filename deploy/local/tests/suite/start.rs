@@ -166,7 +166,7 @@ async fn with_a_database_url_no_server_starts() {
     // It says first which database it is about to migrate.
     let first = output.lines().next().unwrap();
     let port = server.port().to_string();
-    for part in ["DATABASE_URL", "127.0.0.1", &port, database.name()] {
+    for part in ["DATABASE_URL", "127.0.0.1", &port, &database.name] {
         assert!(first.contains(part), "{first}");
     }
     drop(server);
