@@ -1,16 +1,14 @@
 //! Workers and replicas as processes, with a proxy to each of the database's servers, and clients
 //! that query the replicas.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use testkit::{Checker, Client, NetworkFault, Program, Proxy, TestDatabase};
-use testkit::{eventually, url_through};
+use testkit::url_through;
+use testkit::{Checker, Client, NetworkFault, Program, Proxy, TEST_TIMEOUT, TestDatabase};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// The launcher, which has the worker and the api as subcommands.
 pub(crate) const EXECUTABLE: &str = env!("CARGO_BIN_EXE_max-two");
@@ -55,10 +53,8 @@ pub(crate) async fn connected(replica: &mut Program) -> Client {
 
 pub(crate) async fn wait_for_next_round(database: &TestDatabase) {
     let before: i64 = database.value("select count(*) from rounds").await;
-    eventually("the next round is done", async || {
-        database.value::<i64>("select count(*) from rounds").await > before
-    })
-    .await;
+    let is_done = format!("select count(*) > {before} from rounds");
+    database.wait_until(&is_done).await;
 }
 
 /// A worker's or a replica's process.
@@ -124,7 +120,7 @@ type Counts = [usize; 2];
 /// Clients that each query one replica in a loop. Dropping it ends them.
 pub(crate) struct Load {
     /// Each client's process, and its counts.
-    clients: Vec<(usize, Arc<[AtomicUsize; 2]>)>,
+    clients: Vec<(usize, watch::Receiver<Counts>)>,
     _tasks: JoinSet<()>,
 }
 
@@ -137,13 +133,13 @@ impl Load {
                 continue;
             };
             let (checker, client) = (checker.clone(), client.subscribe());
-            let counts: Arc<[AtomicUsize; 2]> = Arc::default();
-            clients.push((process, Arc::clone(&counts)));
+            let (counting, counts) = watch::channel([0, 0]);
+            clients.push((process, counts));
             tasks.spawn(async move {
                 loop {
                     let replica = client.borrow().clone();
                     let has_failed = checker.query(&replica).await != Some(200);
-                    counts[usize::from(has_failed)].fetch_add(1, Ordering::Relaxed);
+                    counting.send_modify(|counts| counts[usize::from(has_failed)] += 1);
                     sleep(CLIENT_DELAY).await;
                 }
             });
@@ -156,10 +152,8 @@ impl Load {
 
     /// The counts of all clients.
     pub(crate) fn counts(&self) -> Vec<Counts> {
-        let counts = self.clients.iter().map(|(_, counts)| counts.each_ref());
-        counts
-            .map(|counts| counts.map(|count| count.load(Ordering::Relaxed)))
-            .collect()
+        let counts = self.clients.iter().map(|(_, counts)| *counts.borrow());
+        counts.collect()
     }
 
     /// Waits until the clients of replicas that a fault does not affect have got more answers, and
@@ -169,28 +163,27 @@ impl Load {
         before: &[Counts],
         is_affected: impl Fn(usize) -> bool,
     ) {
-        for (number, &(process, _)) in self.clients.iter().enumerate() {
-            if is_affected(process) {
+        for ((process, counts), before) in self.clients.clone().iter_mut().zip(before) {
+            if is_affected(*process) {
                 continue;
             }
-            let [answered, failed] = before[number];
-            eventually("the other replicas answer", async || {
-                self.counts()[number][0] >= answered + ANSWERS_DURING_FAULT
-            })
-            .await;
-            assert_eq!(self.counts()[number][1], failed, "process {process}");
+            let is_answered = |now: &Counts| now[0] >= before[0] + ANSWERS_DURING_FAULT;
+            let now = timeout(TEST_TIMEOUT, counts.wait_for(is_answered)).await;
+            let failed = now.expect("the other replicas answer").unwrap()[1];
+            assert_eq!(failed, before[1], "process {process}");
         }
     }
 
     /// Waits until every client is answered again.
     pub(crate) async fn wait_until_answered(&self) {
         let (began, before) = (Instant::now(), self.counts());
-        eventually("every replica answers", async || {
-            (before.iter().zip(self.counts())).all(|(before, now)| now[0] > before[0])
-        })
-        .await;
+        for ((_, counts), before) in self.clients.clone().iter_mut().zip(before) {
+            let answered = counts.wait_for(|now| now[0] > before[0]);
+            let left = MAX_OUTAGE.saturating_sub(began.elapsed());
+            let answered = timeout(left, answered).await;
+            answered.expect("every replica answers again").unwrap();
+        }
         let outage = began.elapsed();
         println!("          all replicas answered after {outage:.1?}");
-        assert!(outage < MAX_OUTAGE, "{outage:?}");
     }
 }
