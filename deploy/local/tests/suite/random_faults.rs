@@ -27,33 +27,30 @@ const WORKERS: Range<usize> = 0..2;
 /// The numbers of the replicas.
 const REPLICAS: Range<usize> = 2..6;
 
-/// A fault, the number of the process that it hits, and how long it lasts.
+/// A fault, and the number of the process that it hits.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// Kills a process and starts another in its place.
+    /// Kills a process, and later starts another in its place.
     Kill(usize),
-    /// Stops a process (`SIGSTOP`) and continues it later.
-    Pause(usize, Duration),
+    /// Stops a process (`SIGSTOP`), and later continues it.
+    Pause(usize),
     /// Breaks a process' connections to the database for a while.
-    Network(usize, NetworkFault, Duration),
+    Network(usize, NetworkFault),
     /// Another session locks the table `users` for a while.
-    LockUsers(Duration),
+    LockUsers,
     /// Ends the primary at once, and starts it again.
     CrashPrimary,
 }
 
 /// Every kind of fault, in random order, on random processes.
 fn draw_deck(random: &mut StdRng) -> Vec<Fault> {
-    // Faults that outlast the timeouts that end a session have tests of their own.
-    let duration = |random: &mut StdRng| Duration::from_millis(random.random_range(100..1_500));
-    let mut faults = vec![Fault::CrashPrimary, Fault::LockUsers(duration(random))];
+    let mut faults = vec![Fault::CrashPrimary, Fault::LockUsers];
     for processes in [WORKERS, REPLICAS] {
-        let process = |random: &mut StdRng| random.random_range(processes.clone());
-        faults.push(Fault::Kill(process(random)));
-        faults.push(Fault::Pause(process(random), duration(random)));
-        for fault in [NetworkFault::Blackhole, NetworkFault::Cut] {
-            faults.push(Fault::Network(process(random), fault, duration(random)));
-        }
+        let mut process = || random.random_range(processes.clone());
+        faults.push(Fault::Kill(process()));
+        faults.push(Fault::Pause(process()));
+        faults.push(Fault::Network(process(), NetworkFault::Blackhole));
+        faults.push(Fault::Network(process(), NetworkFault::Cut));
     }
     faults.shuffle(random);
     faults
@@ -63,10 +60,10 @@ impl Fault {
     /// Whether the fault may reach the clients of this replica.
     fn affects(self, replica: usize) -> bool {
         match self {
-            Self::Kill(process) | Self::Pause(process, _) | Self::Network(process, ..) => {
+            Self::Kill(process) | Self::Pause(process) | Self::Network(process, _) => {
                 process == replica
             }
-            Self::LockUsers(_) => false,
+            Self::LockUsers => false,
             Self::CrashPrimary => true,
         }
     }
@@ -105,22 +102,22 @@ impl Run {
     }
 
     /// Injects the fault, and returns when it is over.
-    async fn inject(&mut self, fault: Fault) {
+    async fn inject(&mut self, fault: Fault, duration: Duration) {
         match fault {
-            Fault::Kill(process) => self.processes[process].replace().await,
-            Fault::Pause(process, duration) => {
+            Fault::Kill(process) => self.processes[process].replace(duration).await,
+            Fault::Pause(process) => {
                 let program = &self.processes[process].program;
                 program.signal(Signal::SIGSTOP);
                 sleep(duration).await;
                 program.signal(Signal::SIGCONT);
             }
-            Fault::Network(process, network_fault, duration) => {
+            Fault::Network(process, network_fault) => {
                 let process = &self.processes[process];
                 process.set_network_fault(network_fault);
                 sleep(duration).await;
                 process.set_network_fault(NetworkFault::None);
             }
-            Fault::LockUsers(duration) => {
+            Fault::LockUsers => {
                 let blocker = self.primary.begin("lock table users").await;
                 sleep(duration).await;
                 close(blocker).await;
@@ -156,11 +153,14 @@ async fn random_faults_break_no_promise() {
     let (began, mut faults) = (Instant::now(), 0);
     for _ in 0..setting("FAULT_DECKS", 1) {
         for fault in draw_deck(&mut random) {
-            println!("{:>6.1} s  {fault:?}", began.elapsed().as_secs_f64());
+            // Faults that outlast the timeouts that end a session have tests of their own.
+            let duration = Duration::from_millis(random.random_range(300..1_500));
+            let at = began.elapsed().as_secs_f64();
+            println!("{at:>6.1} s  {fault:?} for {duration:?}");
             let before = run.load.counts();
-            run.inject(fault).await;
+            run.inject(fault, duration).await;
             let is_affected = |replica| fault.affects(replica);
-            run.load.assert_others_answered(&before, is_affected).await;
+            run.load.assert_others_answered(&before, is_affected);
             run.wait_until_recovered().await;
             faults += 1;
         }
