@@ -37,11 +37,11 @@ async fn twenty_thousand_clients_that_hang_up_leave_nothing_behind() {
     }
     clients.join_all().await;
     let next = client.get("/").await;
-    assert_eq!(next.status, 200, "{}", next.text());
-    let states = "select state from pg_stat_activity \
+    assert_eq!(next.status, 200, "{}", next.body);
+    let states = "select array_agg(state) from pg_stat_activity \
          where datname = current_database() and application_name = 'max-two-api'";
     eventually("one session is left, outside a transaction", async || {
-        database.values::<String>(states).await == ["idle"]
+        database.value::<Vec<String>>(states).await == ["idle"]
     })
     .await;
 }

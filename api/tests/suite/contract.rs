@@ -76,7 +76,7 @@ async fn queries_of_one_message_are_answered_as_one_by_one() {
         send();
     }
     eventually("the others wait for the next message", async || {
-        let metrics = admin.metrics().await;
+        let metrics = admin.get("/metrics").await.body;
         metrics.contains("max_two_api_waiting_queries 3\n")
     })
     .await;
@@ -137,7 +137,7 @@ async fn metrics_are_on_the_admin_listener_only() {
     // The format of a scraper that asks for none: it knows no infos, and names a counter in full.
     let content_type = metrics.header("content-type");
     assert_eq!(content_type, "text/plain; version=0.0.4; charset=utf-8");
-    let text = metrics.text();
+    let text = &metrics.body;
     for line in [
         "# TYPE max_two_api_responses_total counter",
         "# TYPE max_two_api_build_info gauge",

@@ -16,13 +16,13 @@ async fn wait_for_answer(client: &Client) {
 }
 
 async fn is_database_up(admin: &Client) -> bool {
-    let metrics = admin.metrics().await;
+    let metrics = admin.get("/metrics").await.body;
     metrics.contains("max_two_api_database_up 1\n")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_get_503_while_the_database_is_away_and_answers_once_it_is_back() {
-    let database = TestDatabase::with_own_server().await;
+    let database = TestDatabase::with_own_server(&[]).await;
     database.server.lock().await.stop();
     let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
     let address = program.address("listen").await;
@@ -89,7 +89,7 @@ async fn a_request_that_finds_the_queue_full_gets_503_at_once() {
         assert_eq!(reply.header("retry-after"), "1");
     }
     // The others still wait.
-    let metrics = admin.metrics().await;
+    let metrics = admin.get("/metrics").await.body;
     let full = "max_two_api_waiting_queries 3\n";
     assert!(metrics.contains(full), "{metrics}");
     close(obstacle).await;
@@ -100,7 +100,7 @@ async fn a_request_that_finds_the_queue_full_gets_503_at_once() {
 #[tokio::test]
 async fn a_replica_is_ready_once_it_has_a_database_from_which_it_can_answer() {
     let database = TestDatabase::new().await;
-    let read_only = format!("alter role max_two_api in database {}", database.name());
+    let read_only = format!("alter role max_two_api in database {}", database.name);
     // Which obstacles are found is tested with the sessions. The log names them.
     for (obstacle, name, cure) in [
         (
@@ -173,7 +173,7 @@ async fn a_query_that_fails_at_once_causes_backoff_and_one_line() {
 // No timeout and no lost client ends the wait of a commit for its standby.
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_do_not_pile_up_while_no_standby_acknowledges() {
-    let database = TestDatabase::with_own_server().await;
+    let database = TestDatabase::with_own_server(&[]).await;
     let (_first, first) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
     let (_second, second) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
     for client in [&first, &second, &first, &second] {

@@ -8,7 +8,7 @@ use testkit::{Client, Program, TestDatabase, eventually, free_address};
 use tokio::process::Command;
 
 async fn dropped_lines(admin: &Client) -> u64 {
-    let metrics = admin.metrics().await;
+    let metrics = admin.get("/metrics").await.body;
     metrics
         .lines()
         .find_map(|line| line.strip_prefix("max_two_api_log_lines_dropped_total "))

@@ -1,7 +1,7 @@
 //! A private Postgres for each test binary, with a fresh database for each test.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use private_postgres::{Binaries, Server, roles};
@@ -18,13 +18,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 const TEMPLATE: &str = "template_max_two";
 
 /// The server that the tests of this binary share. It stops with the process.
-static SERVER: LazyLock<Arc<Mutex<Server>>> = LazyLock::new(|| Arc::new(Mutex::new(start(&[]))));
-static SERVER_TEMPLATE: OnceCell<()> = OnceCell::const_new();
+static SERVER: OnceCell<Arc<Mutex<Server>>> = OnceCell::const_new();
 
-fn start(settings: &[&str]) -> Server {
-    Binaries::of_environment()
+/// Starts a server with these settings and with the template.
+async fn start(settings: &[&str]) -> Arc<Mutex<Server>> {
+    let server = Binaries::of_environment()
         .and_then(|binaries| Server::start_temporary(&binaries, settings))
-        .unwrap_or_else(|error| panic!("{error}"))
+        .unwrap_or_else(|error| panic!("{error}"));
+    let set_up = roles::set_up(&server, TEMPLATE).await;
+    set_up.unwrap_or_else(|error| panic!("{error}"));
+    Arc::new(Mutex::new(server))
 }
 
 /// A database with schema, roles and grants, used by one test alone.
@@ -32,7 +35,8 @@ fn start(settings: &[&str]) -> Server {
 pub struct TestDatabase {
     /// Its server: the shared one, or one of its own.
     pub server: Arc<Mutex<Server>>,
-    name: String,
+    /// Its name.
+    pub name: String,
     /// The owner's URL.
     pub owner: String,
     /// The worker's URL.
@@ -45,26 +49,14 @@ pub struct TestDatabase {
 impl TestDatabase {
     /// An empty database on the shared server.
     pub async fn new() -> Self {
-        SERVER_TEMPLATE
-            .get_or_init(|| create_template(&SERVER))
-            .await;
-        Self::copy(Arc::clone(&SERVER)).await
+        let server = SERVER.get_or_init(|| start(&[])).await;
+        Self::copy(Arc::clone(server)).await
     }
 
-    /// An empty database on a server of its own, which the test may stop and start.
-    pub async fn with_own_server() -> Self {
-        Self::on_own_server(&[]).await
-    }
-
-    /// An empty database on a server of its own, with `fsync` as in the launcher: for measurements.
-    pub async fn with_durable_server() -> Self {
-        Self::on_own_server(&["fsync=on"]).await
-    }
-
-    async fn on_own_server(settings: &[&str]) -> Self {
-        let server = Arc::new(Mutex::new(tokio::task::block_in_place(|| start(settings))));
-        create_template(&server).await;
-        Self::copy(server).await
+    /// An empty database on a server of its own with these settings, which the test may stop and
+    /// start.
+    pub async fn with_own_server(settings: &[&str]) -> Self {
+        Self::copy(start(settings).await).await
     }
 
     /// A database on the shared server with the users 1 to `number`, with 0 points.
@@ -87,10 +79,12 @@ impl TestDatabase {
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let owner = roles::OWNER;
         let create = format!("create database {name} template {TEMPLATE} owner {owner}");
-        let mut session = connect(&server.lock().await.url("postgres", "postgres")).await;
+        let database = Self::on(server, name).await;
+        let url = database.server.lock().await.url("postgres", "postgres");
+        let mut session = database.connect(&url).await;
         sql::run(&mut session, &create).await;
         close(session).await;
-        Self::on(server, name).await
+        database
     }
 
     /// The database of this name on this server.
@@ -114,27 +108,23 @@ impl TestDatabase {
         self.server.lock().await.port()
     }
 
-    /// The database's name.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// A session at one of the URLs.
     pub async fn connect(&self, url: &str) -> Session {
-        connect(url).await
+        let database = Database::parse(url, "test").expect("the private server's URLs are valid");
+        let session = database.connect(CONNECT_TIMEOUT).await;
+        session.unwrap_or_else(|error| panic!("{url}: {error}"))
     }
 
     /// A session of the api that answers queries, as a replica's session does.
     pub async fn replica_session(&self) -> ChainSession {
-        ChainSession::new(connect(&self.api).await)
+        ChainSession::new(self.connect(&self.api).await)
             .await
             .expect("the api may answer")
     }
 
     /// A superuser's session.
     pub async fn superuser(&self) -> Session {
-        connect(&self.superuser).await
+        self.connect(&self.superuser).await
     }
 
     /// A superuser's session with an open transaction that has run these statements. It keeps its
@@ -160,6 +150,11 @@ impl TestDatabase {
         eventually(condition, async || self.has_session(condition).await).await;
     }
 
+    /// Waits until a query returns true to a superuser.
+    pub async fn wait_until(&self, query: &str) {
+        eventually(query, async || self.value(query).await).await;
+    }
+
     /// Runs statements as a superuser.
     pub async fn run(&self, statements: &str) {
         let mut session = self.superuser().await;
@@ -173,14 +168,6 @@ impl TestDatabase {
         let value = sql::value(&mut session, query).await;
         close(session).await;
         value
-    }
-
-    /// All values of the single column that a query returns to a superuser.
-    pub async fn values<T: sql::Value>(&self, query: &str) -> Vec<T> {
-        let mut session = self.superuser().await;
-        let values = sql::values(&mut session, query).await;
-        close(session).await;
-        values
     }
 
     /// Inserts a round that began at its tick. Both times are SQL expressions.
@@ -211,9 +198,6 @@ impl TestDatabase {
     /// now on every commit waits for it. The server's open sessions end, so it must not be the
     /// shared one.
     pub async fn standby(&self) -> Self {
-        // After a crash of the server, the standby would wait for 5 s before it tries again.
-        self.configure("set wal_retrieve_retry_interval = '100ms'")
-            .await;
         let mut server = self.server.lock().await;
         let standby = tokio::task::block_in_place(|| server.start_standby())
             .unwrap_or_else(|error| panic!("{error}"));
@@ -230,15 +214,4 @@ impl TestDatabase {
             .unwrap_or_else(|error| panic!("{}: {error}", self.superuser));
         sql::run(&mut session, "select pg_promote()").await;
     }
-}
-
-async fn create_template(server: &Mutex<Server>) {
-    let created = roles::set_up(&*server.lock().await, TEMPLATE).await;
-    created.unwrap_or_else(|error| panic!("{error}"));
-}
-
-async fn connect(url: &str) -> Session {
-    let database = Database::parse(url, "test").expect("the private server's URLs are valid");
-    let session = database.connect(CONNECT_TIMEOUT).await;
-    session.unwrap_or_else(|error| panic!("{url}: {error}"))
 }

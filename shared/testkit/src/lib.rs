@@ -17,7 +17,7 @@ mod refusing_server;
 pub mod settings;
 pub mod sql;
 
-pub use checker::{Checker, Report};
+pub use checker::Checker;
 pub use client::{Client, Reply};
 pub use database::TestDatabase;
 pub use program::Program;

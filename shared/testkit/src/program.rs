@@ -1,31 +1,30 @@
 //! A program under test, as a process that ends with the test.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{Read, Seek};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use private_postgres::{ParentDeathGuard, postgres_variables};
+use private_postgres::postgres_variables;
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::unix::pipe::Receiver;
+use tempfile::NamedTempFile;
 use tokio::process::{Child, Command};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::{TEST_TIMEOUT, eventually};
 
-/// A running program. Dropping it kills it.
+/// A running program. Dropping it kills it. It is in the test's process group, so that a Ctrl-C
+/// reaches it too.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
     id: Pid,
-    guard: Option<ParentDeathGuard>,
-    output: Arc<Mutex<String>>,
-    reader: JoinHandle<()>,
+    /// Where it prints. The file has no name any more.
+    output: File,
 }
 
 impl Program {
@@ -37,15 +36,8 @@ impl Program {
         environment: impl IntoIterator<Item = (Name, Text)>,
     ) -> Self {
         let mut command = Command::new(executable.as_ref());
-        for variable in [
-            "DATABASE_URL",
-            "DATABASE_URL_FILE",
-            "LOG_FORMAT",
-            "RUST_LOG",
-        ] {
-            command.env_remove(variable);
-        }
-        for variable in postgres_variables() {
+        let ours = "DATABASE_URL DATABASE_URL_FILE LOG_FORMAT RUST_LOG".split(' ');
+        for variable in ours.map(OsString::from).chain(postgres_variables()) {
             command.env_remove(variable);
         }
         command
@@ -58,26 +50,20 @@ impl Program {
     /// Starts the command, and keeps everything that it prints.
     #[must_use]
     pub fn spawn(mut command: Command) -> Self {
-        let (output, stdout) = std::io::pipe().expect("there are free file descriptors");
+        let output = NamedTempFile::new().expect("there is space for a file");
+        let stdout = output.reopen().expect("there are free file descriptors");
         let stderr = stdout.try_clone().expect("there are free file descriptors");
         let child = command
             .stdout(stdout)
             .stderr(stderr)
-            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        // It holds our ends of the pipe, so that the reader would never come to its end.
-        drop(command);
         let id = child.id().expect("it has not been waited for");
-        let pipe = Receiver::from_owned_fd(output.into()).expect("it is a pipe");
-        let output = Arc::default();
         Self {
             child,
             id: Pid::from_raw(id.cast_signed()),
-            guard: Some(ParentDeathGuard::new(id, "KILL", None).expect("the machine has a shell")),
-            reader: tokio::spawn(read(pipe, Arc::clone(&output))),
-            output,
+            output: output.into_file(),
         }
     }
 
@@ -87,22 +73,31 @@ impl Program {
         self.id
     }
 
-    /// Everything that it has printed so far.
+    /// All whole lines that it has printed so far.
     #[must_use]
     pub fn output(&self) -> String {
-        let output = self.output.lock().expect("the reader does not panic");
-        output.clone()
+        let (mut file, mut bytes) = (&self.output, Vec::new());
+        file.rewind()
+            .and_then(|()| file.read_to_end(&mut bytes))
+            .expect("the file is open for reading");
+        let mut text = String::from_utf8_lossy(&bytes).into_owned();
+        text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        text
     }
 
     /// Waits until it has printed `text`.
     pub async fn wait_for_output(&mut self, text: &str) {
-        let is_printed = async || self.reader.is_finished() || self.output().contains(text);
-        eventually(text, is_printed).await;
-        let output = self.output();
-        assert!(
-            output.contains(text),
-            "it ended, and never printed {text:?}:\n{output}"
-        );
+        eventually(text, async || {
+            let has_ended = self.child.try_wait().expect("it is a child").is_some();
+            let output = self.output();
+            let is_printed = output.contains(text);
+            assert!(
+                is_printed || !has_ended,
+                "it ended, and never printed {text:?}:\n{output}"
+            );
+            is_printed
+        })
+        .await;
     }
 
     /// Waits until it has logged this event (the field `event` of a JSON log line).
@@ -138,17 +133,12 @@ impl Program {
         kill(self.id, signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.id));
     }
 
-    /// Waits until it has ended, and until everything that it printed has been read.
+    /// Waits until it has ended.
     pub async fn wait(&mut self) -> ExitStatus {
-        let status = timeout(TEST_TIMEOUT, self.child.wait())
+        timeout(TEST_TIMEOUT, self.child.wait())
             .await
             .unwrap_or_else(|_| panic!("it did not end in {TEST_TIMEOUT:?}:\n{}", self.output()))
-            .expect("it is a child of this process");
-        if let Some(guard) = self.guard.take() {
-            guard.dismiss();
-            (&mut self.reader).await.expect("the reader does not panic");
-        }
-        status
+            .expect("it is a child of this process")
     }
 
     /// Sends SIGTERM, and waits until it has ended.
@@ -160,13 +150,4 @@ impl Program {
 
 fn event_field(event: &str) -> String {
     format!("\"event\":\"{event}\"")
-}
-
-async fn read(pipe: Receiver, output: Arc<Mutex<String>>) {
-    let mut lines = BufReader::new(pipe).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
-        let mut output = output.lock().expect("the reader does not panic");
-        output.push_str(&line);
-        output.push('\n');
-    }
 }

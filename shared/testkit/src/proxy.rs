@@ -1,34 +1,26 @@
 //! A TCP proxy between a program and its Postgres, which simulates network faults.
 
 use std::net::SocketAddr;
-use std::slice;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::watch::{self, Receiver, Sender};
 use tokio::task::JoinSet;
-use tokio::time::sleep;
 
 /// What happens to the bytes of all connections, open and new.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetworkFault {
     /// The bytes pass.
     None,
-    /// The bytes are dropped silently, without FIN or RST.
+    /// The bytes are dropped silently, without FIN or RST, and a direction in which some were stays
+    /// silent.
     Blackhole,
-    /// Each read is delayed by a tenth of a second.
-    Slow,
     /// All connections are closed; new ones are closed at once.
     Cut,
     /// A COMMIT passes, and the connection is closed before its reply arrives.
     CutAfterCommit,
 }
 
-/// The delay of each read under [`NetworkFault::Slow`].
-const SLOW_READ_DELAY: Duration = Duration::from_millis(100);
 /// How the message that commits ends, in Postgres' protocol.
 const COMMIT: &[u8] = b"COMMIT\0";
 
@@ -36,15 +28,8 @@ const COMMIT: &[u8] = b"COMMIT\0";
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    state: Arc<State>,
+    fault: Sender<NetworkFault>,
     _accepting: JoinSet<()>,
-}
-
-#[derive(Debug)]
-struct State {
-    fault: watch::Sender<NetworkFault>,
-    server_port: AtomicU16,
-    cuts: AtomicUsize,
 }
 
 impl Proxy {
@@ -54,40 +39,19 @@ impl Proxy {
             .await
             .expect("there is a free port");
         let address = listener.local_addr().expect("it is bound");
-        let state = Arc::new(State {
-            fault: watch::Sender::new(NetworkFault::None),
-            server_port: port.into(),
-            cuts: 0.into(),
-        });
+        let (fault, faults) = watch::channel(NetworkFault::None);
         let mut accepting = JoinSet::new();
-        accepting.spawn(accept(listener, Arc::clone(&state)));
+        accepting.spawn(accept(listener, port, faults));
         Self {
             address,
-            state,
+            fault,
             _accepting: accepting,
         }
     }
 
-    /// The same URL, but through the proxy.
-    #[must_use]
-    pub fn url(&self, url: &str) -> String {
-        url_through(url, slice::from_ref(self))
-    }
-
     /// Sets the fault of all connections.
     pub fn set_fault(&self, fault: NetworkFault) {
-        self.state.fault.send_replace(fault);
-    }
-
-    /// Sends new connections to the server on this port. Open ones stay.
-    pub fn redirect_to(&self, port: u16) {
-        self.state.server_port.store(port, Ordering::SeqCst);
-    }
-
-    /// How many connections were closed after a COMMIT.
-    #[must_use]
-    pub fn cuts(&self) -> usize {
-        self.state.cuts.load(Ordering::SeqCst)
+        self.fault.send_replace(fault);
     }
 }
 
@@ -107,18 +71,17 @@ pub fn url_through(url: &str, proxies: &[Proxy]) -> String {
     format!("{before}@{}/{database}", hosts.join(","))
 }
 
-async fn accept(listener: TcpListener, state: Arc<State>) {
+async fn accept(listener: TcpListener, port: u16, faults: Receiver<NetworkFault>) {
     // Dropping the set, with this task, closes them.
     let mut connections = JoinSet::new();
     while let Ok((client, _)) = listener.accept().await {
-        let state = Arc::clone(&state);
+        let mut faults = faults.clone();
         connections.spawn(async move {
-            let port = state.server_port.load(Ordering::SeqCst);
             if let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await {
-                let mut changing = state.fault.subscribe();
+                let forwarding = forward(client, server, faults.clone());
                 tokio::select! {
-                    () = forward(client, server, &state) => {}
-                    _ = changing.wait_for(|fault| *fault == NetworkFault::Cut) => {}
+                    () = forwarding => {}
+                    _ = faults.wait_for(|fault| *fault == NetworkFault::Cut) => {}
                 }
             }
         });
@@ -126,42 +89,34 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 }
 
 /// Forwards bytes both ways, until one side closes.
-async fn forward(mut client: TcpStream, mut server: TcpStream, state: &State) {
+async fn forward(mut client: TcpStream, mut server: TcpStream, faults: Receiver<NetworkFault>) {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
     tokio::select! {
-        () = forward_one_way(from_client, to_server, state) => {}
-        () = forward_one_way(from_server, to_client, state) => {}
+        () = forward_one_way(from_client, to_server, &faults) => {}
+        () = forward_one_way(from_server, to_client, &faults) => {}
     }
 }
 
 async fn forward_one_way(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    state: &State,
+    faults: &Receiver<NetworkFault>,
 ) {
-    let fault = || *state.fault.borrow();
     let mut buffer = vec![0; 64 * 1024];
-    while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
-        let message = &buffer[..bytes];
-        let fault = fault();
+    loop {
+        let bytes = from.read(&mut buffer).await.unwrap_or(0);
+        let (message, fault) = (&buffer[..bytes], *faults.borrow());
         if fault == NetworkFault::Blackhole {
-            continue;
+            // The other side does not see a close either.
+            std::future::pending::<()>().await;
         }
-        if fault == NetworkFault::Slow {
-            sleep(SLOW_READ_DELAY).await;
-        }
-        if to.write_all(message).await.is_err() {
+        if bytes == 0 || to.write_all(message).await.is_err() {
             return;
         }
         // A reply of the server goes on after it.
         if fault == NetworkFault::CutAfterCommit && message.ends_with(COMMIT) {
-            state.cuts.fetch_add(1, Ordering::SeqCst);
             return;
         }
-    }
-    // Under a blackhole the other side does not see the close either.
-    if fault() == NetworkFault::Blackhole {
-        std::future::pending::<()>().await;
     }
 }

@@ -20,7 +20,7 @@ impl RefusingServer {
     pub fn new(code: &str, message: &[u8]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
         let address = listener.local_addr().expect("it is bound");
-        let fields = format!("SFATAL\0VFATAL\0L476\0C{code}\0M");
+        let fields = format!("SFATAL\0VFATAL\0L7654321\0C{code}\0M");
         let fields = [fields.as_bytes(), message, b"\0\0"].concat();
         let length = u32::try_from(fields.len() + 4).expect("a message is short");
         let response = [&b"E"[..], &length.to_be_bytes(), &fields].concat();

@@ -5,14 +5,12 @@
 //! one that the program finds out. Any other row whose first cell is in backquotes is a subcommand
 //! with its own flags, those in brackets being optional.
 
-use std::collections::BTreeSet;
-
 use clap::{Arg, Command, CommandFactory};
 
 const PAGE: &str = include_str!("../../../deploy/SETTINGS.md");
 
-/// Asserts that the page lists exactly the settings, defaults and subcommands of this program, and
-/// that each setting has the environment variable of its name.
+/// Asserts that the page lists exactly the settings, defaults and subcommands of this program, in
+/// the order of `--help`, and that each setting has the environment variable of its name.
 pub fn assert_documented<Settings: CommandFactory>() {
     let program = Settings::command();
     let name = program.get_name();
@@ -20,18 +18,16 @@ pub fn assert_documented<Settings: CommandFactory>() {
         .split("\n## ")
         .find_map(|section| section.strip_prefix(&format!("`{name}`\n")))
         .unwrap_or_else(|| panic!("SETTINGS.md has no section `{name}`"));
-    let documented: BTreeSet<_> = section.lines().filter_map(documented_in).collect();
+    let documented: Vec<_> = section.lines().filter_map(documented_in).collect();
     let subcommands = program
         .get_subcommands()
         .filter(|command| !command.is_hide_set());
-    let existing: BTreeSet<_> = (program.get_arguments().map(describe_setting))
+    let existing: Vec<_> = (program.get_arguments().map(describe_setting))
         .chain(subcommands.map(describe_subcommand))
         .collect();
-    let missing: Vec<_> = existing.difference(&documented).collect();
-    let gone: Vec<_> = documented.difference(&existing).collect();
-    assert!(
-        missing.is_empty() && gone.is_empty(),
-        "{name}: SETTINGS.md lacks {missing:?}, and still has {gone:?}"
+    assert_eq!(
+        documented, existing,
+        "`{name}` in SETTINGS.md, and its --help"
     );
 }
 

@@ -22,14 +22,6 @@ pub async fn run(session: &mut Session, statements: &str) {
         .unwrap_or_else(|error| panic!("{statements}: {error}"));
 }
 
-/// All values of the single column that a query returns.
-pub async fn values<T: Value>(session: &mut Session, query: &str) -> Vec<T> {
-    sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
-        .fetch_all(session)
-        .await
-        .unwrap_or_else(|error| panic!("{query}: {error}"))
-}
-
 /// The single value that a query returns.
 pub async fn value<T: Value>(session: &mut Session, query: &str) -> T {
     sqlx::query_scalar(AssertSqlSafe(query.to_owned()))

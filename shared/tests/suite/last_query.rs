@@ -38,7 +38,7 @@ async fn count_pages(session: &mut Session) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_touches_few_pages_whatever_minimum_statistics_and_dead_rows_there_are() {
     // Its own server: a long transaction in any database of a server blocks pruning in all of them.
-    let database = TestDatabase::with_own_server().await;
+    let database = TestDatabase::with_own_server(&[]).await;
     database.seed(200_000).await;
     // Planned while `last_query` is small.
     let mut api = database.replica_session().await;
@@ -195,7 +195,7 @@ async fn the_users_are_read_while_the_row_is_held_and_not_from_before() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_waits_until_it_is_durable_and_when_released_early_the_row_does_not() {
-    let database = TestDatabase::with_own_server().await;
+    let database = TestDatabase::with_own_server(&[]).await;
     for (message, is_released_early) in [(HOLDING_ROW, false), (RELEASING_EARLY, true)] {
         // No commit that waits for the disk ends before this standby has it. A reload would take
         // effect some time later.

@@ -54,7 +54,7 @@ async fn a_load_balancer_without_a_server_behind_it_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_servers_the_first_writable_primary_is_used_whatever_the_others_do() {
-    let primary = TestDatabase::with_own_server().await;
+    let primary = TestDatabase::with_own_server(&[]).await;
     let standby = primary.standby().await;
     let (primary_port, standby_port) = (primary.port().await, standby.port().await);
     let starting = RefusingServer::new("57P03", b"the database system is starting up").address;
@@ -111,7 +111,7 @@ async fn postgres_14_is_too_old() {
         )
         .await;
     connect(&database.api).await.unwrap();
-    let role = format!("alter role max_two_api in database {}", database.name());
+    let role = format!("alter role max_two_api in database {}", database.name);
     let alter = format!("{role} set search_path = public, pg_catalog");
     database.run(&alter).await;
     let error = connect(&database.api).await.unwrap_err();

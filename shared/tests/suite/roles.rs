@@ -49,7 +49,8 @@ const PRIVILEGES: &str = "
 #[tokio::test]
 async fn a_role_can_do_what_it_needs_and_nothing_else() {
     let database = TestDatabase::new().await;
-    let privileges: Vec<String> = database.values(PRIVILEGES).await;
+    let privileges = format!("select array({PRIVILEGES})");
+    let privileges: Vec<String> = database.value(&privileges).await;
     assert_eq!(
         privileges,
         [
@@ -77,7 +78,7 @@ async fn grant(database: &TestDatabase, role: &str) -> String {
         .with_writer(Arc::new(warnings.reopen().unwrap()))
         .finish();
     let guard = tracing::subscriber::set_default(subscriber);
-    let url = database.server.lock().await.url(role, database.name());
+    let url = database.server.lock().await.url(role, &database.name);
     sql::run(&mut database.connect(&url).await, GRANTS).await;
     drop(guard);
     fs::read_to_string(warnings.path()).unwrap()
@@ -150,7 +151,8 @@ async fn run_generated(session: &mut Session, script: &str) {
     let (queries, rest) = script.rsplit_once("\\gexec").unwrap();
     assert_eq!(rest.trim(), "");
     for query in queries.split("\\gexec") {
-        for statement in sql::values::<String>(session, query).await {
+        let statements = format!("select array({query})");
+        for statement in sql::value::<Vec<String>>(session, &statements).await {
             sql::run(session, &statement).await;
         }
     }
@@ -158,7 +160,7 @@ async fn run_generated(session: &mut Session, script: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_scripts_work_without_a_superuser_and_where_public_has_no_rights() {
-    let database = TestDatabase::with_own_server().await;
+    let database = TestDatabase::with_own_server(&[]).await;
     let server = database.server.lock().await;
     let password = server.password().to_owned();
     let connect = async |role, name| database.connect(&server.url(role, name)).await;

@@ -43,10 +43,12 @@ async fn a_migration_lets_queries_pass_while_a_long_transaction_reads_its_table(
         let mut attempts = HashSet::new();
         eventually("three attempts, or a query that failed", async || {
             let waiting: Vec<DateTime<Utc>> = database
-                .values(
-                    "select waitstart from pg_locks \
-                     where relation = 'settings'::regclass and mode = 'AccessExclusiveLock' \
-                       and not granted and waitstart is not null",
+                .value(
+                    "select array( \
+                         select waitstart from pg_locks \
+                         where relation = 'settings'::regclass and mode = 'AccessExclusiveLock' \
+                           and not granted and waitstart is not null \
+                     )",
                 )
                 .await;
             attempts.extend(waiting);

@@ -22,8 +22,9 @@ datestyle|SQL, DMY|ISO, MDY";
 #[tokio::test]
 async fn a_session_ignores_the_defaults_of_its_role() {
     let database = TestDatabase::new().await;
-    let name = database.name();
-    let known: Vec<String> = database.values("select lower(name) from pg_settings").await;
+    let name = &database.name;
+    let known = "select array_agg(lower(name)) from pg_settings";
+    let known: Vec<String> = database.value(known).await;
     let mut settings: Vec<Vec<_>> = (HOSTILE_DEFAULTS.trim_start().lines())
         .map(|line| line.split('|').collect())
         .collect();

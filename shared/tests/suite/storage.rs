@@ -12,7 +12,7 @@ use crate::run_round;
 // These tests use their own servers: a long transaction in any database of a server blocks pruning.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_updates_are_hot_and_no_table_grows_in_200_rounds_under_load() {
-    let database = TestDatabase::with_own_server().await;
+    let database = TestDatabase::with_own_server(&[]).await;
     database.seed(5_000).await;
     // The first vacuum adds the visibility map and the free space map. Later it would look like
     // growth.
@@ -66,7 +66,7 @@ async fn the_space_that_a_snapshot_kept_from_being_pruned_is_reused() {
     // So many that those who move leave less than 2 % of all pages: without
     // `vacuum_index_cleanup`, a vacuum would not record the space there.
     const USERS: i64 = 100_000;
-    let database = TestDatabase::with_own_server().await;
+    let database = TestDatabase::with_own_server(&[]).await;
     database
         .run("alter table users set (autovacuum_enabled = off)")
         .await;

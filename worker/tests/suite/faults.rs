@@ -1,11 +1,12 @@
 //! Workers that are killed, paused or cut off: each tick's round is still done once and whole.
 
 use std::fs;
+use std::slice;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use shared::db::close;
-use testkit::{NetworkFault, Program, Proxy, TestDatabase, eventually};
+use testkit::{NetworkFault, Program, Proxy, TestDatabase, eventually, url_through};
 use tokio::net::UdpSocket;
 use tokio::process::Command;
 use tokio::time::sleep;
@@ -17,7 +18,7 @@ const BLOCK_ROUNDS: &str = "select from users where id = (select max(id) from us
 
 /// Starts a worker that connects to the database through a proxy.
 fn worker_behind(proxy: &Proxy, database: &TestDatabase, environment: &[(&str, &str)]) -> Program {
-    let url = proxy.url(&database.worker);
+    let url = url_through(&database.worker, slice::from_ref(proxy));
     let common = [("DATABASE_URL", &*url), ("ADMIN_LISTEN", "127.0.0.1:0")];
     start(&[], common.iter().chain(environment))
 }
@@ -114,7 +115,7 @@ async fn a_network_that_goes_silent_does_not_keep_the_lock_or_the_worker() {
                            select from pg_locks join pg_database on pg_database.oid = database \
                            where locktype = 'advisory' and datname = current_database() \
                        )";
-        eventually("the lock is free", async || database.value(is_free).await).await;
+        database.wait_until(is_free).await;
         let delay = cut_off_at.elapsed();
         assert!(delay < Duration::from_secs(15), "{delay:?}");
         cut_off.wait_for_output("did not answer within").await;
@@ -135,7 +136,6 @@ async fn a_lost_reply_to_a_commit_causes_no_second_round() {
     let mut cut_off = worker_behind(&proxy, &database, &[YEARLY]);
     cut_off.wait_for_event("round_not_due").await;
     assert!(cut_off.stop().await.success());
-    assert_eq!(proxy.cuts(), 1);
     assert_eq!(cut_off.count_events("round_done"), 0);
     assert_eq!(count_rounds(&database).await, 1);
     assert_whole(&database).await;

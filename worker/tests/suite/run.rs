@@ -15,7 +15,7 @@ const NO_COOLDOWN: (&str, &str) = ("COOLDOWN", "0s");
 async fn wait_for_attempts(admin: &Client, outcome: &str, count: u32) {
     let name = format!("max_two_worker_round_attempts_total{{outcome=\"{outcome}\"}} ");
     eventually(&name, async || {
-        let text = admin.metrics().await;
+        let text = admin.get("/metrics").await.body;
         let counted = text.lines().find_map(|line| line.strip_prefix(&name));
         counted.unwrap().parse::<u32>().unwrap() >= count
     })
@@ -54,11 +54,11 @@ async fn ticks_that_were_missed_are_one_round_at_the_start_and_none_by_the_next_
         "max_two_worker_database_up 1",
         "max_two_worker_build_info{version=",
     ] {
-        assert!(metrics.text().contains(line), "{line}: {}", metrics.text());
+        assert!(metrics.body.contains(line), "{line}: {}", metrics.body);
     }
     // The second learns of the round from the fence.
     let last_round = format!("max_two_worker_last_round_timestamp_seconds {last_round}");
-    assert!(admin.metrics().await.contains(&last_round));
+    assert!(admin.get("/metrics").await.body.contains(&last_round));
     assert!(first.stop().await.success());
     assert!(second.stop().await.success());
 }
@@ -100,7 +100,7 @@ async fn a_worker_reports_the_cooldown_after_a_round_that_overran() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_waits_for_a_database_that_is_away() {
-    let database = TestDatabase::with_own_server().await;
+    let database = TestDatabase::with_own_server(&[]).await;
     database.seed(100).await;
     database.server.lock().await.stop();
     let mut program = worker(&database, &[], &[EVERY_SECOND, NO_COOLDOWN]);

@@ -21,7 +21,7 @@ async fn start_pooler(
         format!(
             "{role} = host=127.0.0.1 port={} dbname={} user={role} password={}\n",
             server.port(),
-            database.name(),
+            database.name,
             server.password()
         )
     });

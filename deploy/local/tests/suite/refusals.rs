@@ -36,42 +36,38 @@ async fn a_bad_setting_is_named_before_anything_starts() {
 }
 
 #[tokio::test]
-async fn a_second_launcher_on_the_same_folder_is_refused() {
-    let folder = folder();
-    let mut first = launcher(folder.path(), &[]);
-    ready(&mut first).await;
-    let mut second = launcher(folder.path(), &[]);
-    assert_eq!(second.wait().await.code(), Some(1));
-    let output = second.output();
-    assert!(output.contains("is in use by another max-two"), "{output}");
-    assert!(first.stop().await.success());
-}
-
-#[tokio::test]
-async fn of_two_launchers_that_start_at_once_on_a_port_one_is_refused() {
+async fn of_two_launchers_on_the_same_port_or_folder_one_is_refused() {
     let folder = folder();
     let address = free_address().to_string();
     let arguments = ["--listen", &address];
-    let mut first = launcher(&folder.path().join("first"), &arguments);
-    let mut second = launcher(&folder.path().join("second"), &arguments);
+    let folders = ["first", "second"].map(|name| folder.path().join(name));
+    // At the same moment.
+    let [mut first, mut second] = folders
+        .each_ref()
+        .map(|folder| launcher(folder, &arguments));
     let (status, is_first) = tokio::select! {
         status = first.wait() => (status, true),
         status = second.wait() => (status, false),
     };
     assert_eq!(status.code(), Some(1));
-    let (refused, mut other) = if is_first {
-        (first, second)
+    let (refused, mut other, folder) = if is_first {
+        (first, second, &folders[1])
     } else {
-        (second, first)
+        (second, first, &folders[0])
     };
     let reason = format!("LISTEN {address} can't be used");
     let output = refused.output();
     assert!(output.contains(&reason), "{output}");
     // Also once replicas share the port.
     ready(&mut other).await;
-    let mut third = launcher(&folder.path().join("third"), &arguments);
-    assert_eq!(third.wait().await.code(), Some(1));
-    assert!(third.output().contains(&reason), "{}", third.output());
+    for (arguments, reason) in [
+        (&arguments[..], &*reason),
+        (&[], "is in use by another max-two"),
+    ] {
+        let mut third = launcher(folder, arguments);
+        assert_eq!(third.wait().await.code(), Some(1));
+        assert!(third.output().contains(reason), "{}", third.output());
+    }
     assert!(other.stop().await.success());
 }
 

@@ -45,7 +45,7 @@ async fn a_round_waits_two_seconds_for_a_snapshot_older_than_the_last_round() {
     // However long this test has taken since the round.
     const ENDED_NOW: &str = "update rounds set finished_at = clock_timestamp() \
                              where finished_at = (select max(finished_at) from rounds)";
-    let database = TestDatabase::with_own_server().await;
+    let database = TestDatabase::with_own_server(&[]).await;
     database.seed(10).await;
     let mut worker = database.connect(&database.worker).await;
     let elsewhere = database.server.lock().await.url("postgres", "postgres");

@@ -134,7 +134,7 @@ async fn compare(settings: Settings) -> anyhow::Result<()> {
 /// A database with these users, on a server of its own: with `fsync`, and with all the WAL files
 /// that it keeps. It recycles them from then on, as a server does that has run for a while.
 async fn create_database(users: i64) -> TestDatabase {
-    let database = TestDatabase::with_durable_server().await;
+    let database = TestDatabase::with_own_server(&["fsync=on"]).await;
     let fill_wal = "select count(pg_logical_emit_message(false, '', repeat(' ', 1000000))) \
         from generate_series(1, pg_size_bytes(current_setting('min_wal_size')) / 1000000)";
     database.run(fill_wal).await;

@@ -1,0 +1,93 @@
+//! The checker finds nothing in a correct history, and each kind of violation in a broken one.
+
+use serde_json::Value;
+use shared::db::Session;
+
+use super::{Checker, find_violations};
+use crate::{TestDatabase, sql};
+
+/// Four rounds, the moves of the chain, and answers. The checker only compares users, so here each
+/// list of them is a letter, and nobody qualifies in the last round.
+const CORRECT_HISTORY: &str = r#"
+    insert into writes (number, transaction_id, at, table_name, users, tick_at) values
+        (1, '7', '2000-01-01 00:01:01Z', 'users', null, null),
+        (2, '7', '2000-01-01 00:01:02Z', 'settings', '["A"]', null),
+        (3, '7', '2000-01-01 00:01:03Z', 'rounds', null, '2000-01-01 00:01:00Z'),
+        (4, '8', '2000-01-01 00:02:01Z', 'users', null, null),
+        (5, '8', '2000-01-01 00:02:02Z', 'settings', '["B"]', null),
+        (6, '8', '2000-01-01 00:02:03Z', 'rounds', null, '2000-01-01 00:02:00Z'),
+        (7, '9', '2000-01-01 00:03:01Z', 'users', null, null),
+        (8, '9', '2000-01-01 00:03:02Z', 'settings', '["C"]', null),
+        (9, '9', '2000-01-01 00:03:03Z', 'rounds', null, '2000-01-01 00:03:00Z'),
+        (10, '10', '2000-01-01 00:04:01Z', 'users', null, null),
+        (11, '10', '2000-01-01 00:04:02Z', 'settings', '[]', null),
+        (12, '10', '2000-01-01 00:04:03Z', 'rounds', null, '2000-01-01 00:04:00Z');
+    insert into moves (previous_at, queried_at, choice) values
+        (null, '2000-01-01 00:00:00Z', 0),
+        ('2000-01-01 00:00:00Z', '2000-01-01 00:00:01Z', 2),
+        ('2000-01-01 00:00:01Z', '2000-01-01 00:00:02Z', 2),
+        ('2000-01-01 00:00:02Z', '2000-01-01 00:00:03Z', 5),
+        ('2000-01-01 00:00:03Z', '2000-01-01 00:00:04Z', 8);
+    create table answers (sent_at bigint, received_at bigint, users jsonb, timestamp text);
+    insert into answers values
+        (1, 2, '[]', null),
+        (3, 4, '["A"]', '2000-01-01 00:00:00'),
+        (5, 8, '["A"]', '2000-01-01 00:00:01'),
+        -- The second answer of a message whose users were read after round B was done.
+        (6, 7, '["B"]', '2000-01-01 00:00:02'),
+        (9, 10, '["B"]', '2000-01-01 00:00:02'),
+        (11, 12, '["C"]', '2000-01-01 00:00:03');"#;
+
+/// Each kind of violation, and a change of the correct history that causes it and no other.
+const VIOLATIONS: &str = r#"
+a tick was done twice
+    update writes set tick_at = '2000-01-01 00:01:00Z' where number = 6
+two rounds ran at the same time
+    update writes set at = '2000-01-01 00:02:02.5Z' where number = 7
+a round is incomplete
+    delete from writes where number = 10
+a round is incomplete
+    delete from writes where number = 11
+a round is incomplete
+    delete from writes where number = 12
+the chain has a fork or a step back
+    update moves set previous_at = '2000-01-01 00:00:02Z' where choice = 8
+the chain has a fork or a step back
+    update moves set queried_at = '2000-01-01 00:00:02Z' where choice = 8
+several answers are the very first
+    update answers set timestamp = null where sent_at = 3
+an answer has no place in the chain
+    update answers set timestamp = '2999-07-30 17:09:33' where sent_at = 11
+an answer has no place in the chain
+    update answers set users = '["D"]' where sent_at = 11
+an answer has an earlier time than one before it
+    update answers set timestamp = '2000-01-01 00:00:01' where sent_at = 9
+an answer has users of an older round than one before it
+    update answers set users = '["A"]' where sent_at = 9
+an answer has no place in the chain
+    update answers set users = '["A"]', sent_at = 5 where sent_at = 11
+an answer has no place in the chain
+    update answers set timestamp = '2000-01-01 00:00:01', sent_at = 5 where sent_at = 11"#;
+
+/// What the checker finds in the history once it is changed.
+async fn find(session: &mut Session, change: &str) -> Vec<String> {
+    sql::run(session, &format!("savepoint history; {change}")).await;
+    let answers = "select array_agg(to_jsonb(answers)) from answers";
+    let answers: Vec<Value> = sql::value(session, answers).await;
+    let found = find_violations(session, &answers).await;
+    sql::run(session, "rollback to history").await;
+    found.into_iter().map(|(violation, ..)| violation).collect()
+}
+
+#[tokio::test]
+async fn each_violation_is_found_and_none_in_a_correct_history() {
+    let database = TestDatabase::new().await;
+    Checker::install(&database).await;
+    let history = format!("set search_path to audit, public; {CORRECT_HISTORY}");
+    let mut session = database.begin(&history).await;
+    assert!(find(&mut session, "").await.is_empty());
+    let lines: Vec<_> = VIOLATIONS.trim_start().lines().collect();
+    for lines in lines.chunks(2) {
+        assert_eq!(find(&mut session, lines[1]).await, lines[..1], "{lines:?}");
+    }
+}
