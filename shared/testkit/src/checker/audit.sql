@@ -34,7 +34,8 @@ begin
         select coalesce(jsonb_agg(jsonb_build_object('id', id, 'points', points) order by id), '[]')
         into users
         from public.users
-        where id in (new.first_user_id, new.second_user_id) and points > new.min_points;
+        where new.shown_users @> jsonb_build_array(jsonb_build_object('id', id))
+          and points > new.min_points;
     elsif tg_table_name = 'rounds' then
         tick_at := new.tick_at;
     end if;
