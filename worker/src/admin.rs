@@ -12,6 +12,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tracing::warn;
 use warp::http::StatusCode;
 use warp::reject::{MethodNotAllowed, Rejection};
 use warp::{Filter, Reply, get, head, header, path, reply};
@@ -21,7 +22,7 @@ use crate::metrics::Metrics;
 /// How long a client may take to send the head of its next request, idle time included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The delay after a connection could not be accepted, as when file descriptors have run out.
-const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Serves `/livez`, `/readyz` and `/metrics` for ever.
 pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infallible {
@@ -63,7 +64,10 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infal
                 Ok((stream, _)) => {
                     connections.spawn(protocol.serve_connection(TokioIo::new(stream), service.clone()));
                 }
-                Err(_) => sleep(ACCEPT_RETRY_DELAY).await,
+                Err(error) => {
+                    warn!(event = "accept_failed", %error, "cannot accept connections");
+                    sleep(ACCEPT_RETRY_DELAY).await;
+                }
             },
             // Not looked at: the error of one client concerns no other.
             Some(_) = connections.join_next() => {}
