@@ -90,9 +90,9 @@ impl Coalescer {
     /// that ends the session; the queries without a reply are still in the batch.
     async fn answer_batches(&mut self, mut session: ChainSession) -> Error {
         let mut idle_check = interval(PING_INTERVAL);
-        // One interval for all batches. A new timer that is due before all others wakes tokio's
-        // timer driver, and a sweep timer per batch always would be. The timer of a batch's timeout
-        // is due later than this interval, so it wakes nothing.
+        // One interval for all batches: a timer per batch would always be the earliest deadline, and
+        // registering it would wake tokio's timer driver each time. The batch's own timeout is due
+        // later than the interval's next tick, so it does not.
         let mut sweep = interval(self.answer_timeout / SWEEPS_PER_TIMEOUT);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -101,6 +101,7 @@ impl Coalescer {
                     if session.is_chain_shared() {
                         self.extend_batch().await;
                     }
+                    self.connector.on_query();
                     if let Err(error) = self.answer_batch(&mut session, &mut sweep).await {
                         return error;
                     }

@@ -1,8 +1,10 @@
 //! Connects the replica's one session with the database, with backoff.
 //!
 //! It tells metrics whether the database is up, and `/readyz` that it has been up once. A session
-//! that has failed once is never used again: nothing is known of what its last message did.
+//! that has failed once is never used again: nothing is known of what its last message did. If it has
+//! failed its first query, the database counts as up once another one is answered.
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use shared::db::{Backoff, CONNECT_TIMEOUT, Database, Error, with_timeout};
@@ -16,7 +18,7 @@ use crate::query;
 
 /// The longest delay between two attempts to connect, without its jitter.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
-/// A session that is lost sooner counts as a failed attempt to connect: the backoff goes on.
+/// A session without a query that is lost sooner counts as a failed attempt to connect.
 const STABLE_DELAY: Duration = Duration::from_secs(1);
 
 /// Connects sessions, and publishes whether the database answers.
@@ -28,9 +30,12 @@ pub(crate) struct Connector {
     /// Before the next attempt to connect.
     delay: Duration,
     connected_at: Option<Instant>,
-    /// The last session was lost before it was stable, so this one is published as up only once it
-    /// has lasted for [`STABLE_DELAY`].
-    is_flapping: bool,
+    /// The session is answering a query.
+    is_querying: bool,
+    /// The session has answered a query.
+    has_answered: bool,
+    /// A session has failed its first query, and no query was answered since.
+    needs_answer: bool,
     /// The reason that was logged last; `None` while the database is up.
     logged_reason: Option<String>,
 }
@@ -48,7 +53,9 @@ impl Connector {
             backoff: Backoff::new(MAX_RECONNECT_DELAY),
             delay: Duration::ZERO,
             connected_at: None,
-            is_flapping: false,
+            is_querying: false,
+            has_answered: false,
+            needs_answer: false,
             logged_reason: None,
         }
     }
@@ -60,7 +67,8 @@ impl Connector {
             match connect_and_prepare(&self.database).await {
                 Ok(session) => {
                     self.connected_at = Some(Instant::now());
-                    if !self.is_flapping {
+                    self.has_answered = false;
+                    if !self.needs_answer {
                         self.publish_up();
                     }
                     return session;
@@ -73,10 +81,16 @@ impl Connector {
         }
     }
 
+    /// The session is about to answer a query.
+    pub(crate) fn on_query(&mut self) {
+        self.is_querying = true;
+    }
+
     /// The session has answered a query, or a check.
     pub(crate) fn on_success(&mut self) {
-        if self.is_flapping && self.is_stable() {
-            self.is_flapping = false;
+        self.has_answered |= mem::take(&mut self.is_querying);
+        if self.needs_answer && self.has_answered {
+            self.needs_answer = false;
             self.publish_up();
         }
     }
@@ -85,12 +99,13 @@ impl Connector {
     pub(crate) fn on_lost(&mut self, error: &Error) {
         self.metrics.set_database_up(false);
         self.log_once(error);
-        self.is_flapping = !self.is_stable();
-        if self.is_flapping {
-            self.delay = self.backoff.next_delay(error);
-        } else {
+        let was_querying = mem::take(&mut self.is_querying);
+        if self.has_answered || !was_querying && self.is_stable() {
             self.backoff.reset();
             self.delay = Duration::ZERO;
+        } else {
+            self.needs_answer |= was_querying;
+            self.delay = self.backoff.next_delay(error);
         }
     }
 

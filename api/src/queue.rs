@@ -7,16 +7,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
 
 use crate::problem::Problem;
 use crate::query::{Bodies, Query};
 
 /// The reply to a query: a body, or the problem that the client gets instead.
 type Reply = Result<Bytes, Problem>;
-
-/// Maximum number of trace contexts in the log line of failed queries.
-const MAX_LOGGED_TRACEPARENTS: usize = 8;
 
 /// The sending end of the queue, for handlers.
 pub(crate) struct Queue(mpsc::Sender<PendingQuery>);
@@ -25,8 +21,6 @@ pub(crate) struct Queue(mpsc::Sender<PendingQuery>);
 struct PendingQuery {
     query: Query,
     queued_at: Instant,
-    /// The caller's trace context, which is logged if the query fails.
-    traceparent: Option<String>,
     reply_to: oneshot::Sender<Reply>,
 }
 
@@ -42,16 +36,11 @@ impl Queue {
     /// # Errors
     /// [`Problem::Overloaded`] at once when the queue is full; [`Problem::Unavailable`] when the
     /// database does not answer in time.
-    pub(crate) async fn submit(
-        &self,
-        query: Query,
-        traceparent: Option<String>,
-    ) -> Result<Bytes, Problem> {
+    pub(crate) async fn submit(&self, query: Query) -> Result<Bytes, Problem> {
         let (sender, reply) = oneshot::channel();
         let pending = PendingQuery {
             query,
             queued_at: Instant::now(),
-            traceparent,
             reply_to: sender,
         };
         self.0.try_send(pending).map_err(|_| Problem::Overloaded)?;
@@ -132,21 +121,9 @@ impl Batch {
 
     /// Fails the first `count` queries.
     fn fail(&mut self, count: usize) {
-        if count == 0 {
-            return;
-        }
-        let mut traceparents = Vec::new();
         for pending in self.0.drain(..count) {
-            traceparents.extend(pending.traceparent);
             let _ = pending.reply_to.send(Err(Problem::Unavailable));
         }
-        traceparents.truncate(MAX_LOGGED_TRACEPARENTS);
-        warn!(
-            event = "queries_failed",
-            queries = count,
-            ?traceparents,
-            "queries failed: no answer from the database"
-        );
     }
 }
 
@@ -164,7 +141,6 @@ mod tests {
             queued_at: Instant::now()
                 .checked_sub(ago)
                 .expect("the machine has run for longer"),
-            traceparent: None,
             reply_to: sender,
         };
         (pending, reply)

@@ -1,7 +1,7 @@
 //! The routing tables of both listeners, and their handlers.
 //!
-//! A public endpoint is a handler, a line in the routing table, and its description in
-//! `openapi.json`. A handler that needs the database returns the [`Query`] to ask.
+//! A public endpoint is a line in the routing table, and its description in `openapi.json`. One that
+//! needs the database maps its path's parameters to a [`Query`]; any other has a handler.
 
 use std::convert::Infallible;
 use std::future::ready;
@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use warp::http::StatusCode;
 use warp::reject::{MethodNotAllowed, Rejection};
 use warp::reply::Response;
-use warp::{Filter, get, head, path};
+use warp::{Filter, get, head, header, path};
 
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -25,10 +25,6 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The OpenAPI description of the public listener.
 const OPENAPI: &[u8] = include_bytes!("../openapi.json");
-
-/// Maximum bytes of a `traceparent`; a longer one is ignored. Version 00 of W3C Trace Context has
-/// 55.
-const MAX_TRACEPARENT_LEN: usize = 64;
 
 /// What handlers share.
 pub(crate) struct AppState {
@@ -63,7 +59,8 @@ pub(crate) fn admin(
         .unify()
         .or(path!("metrics")
             .and(get_or_head())
-            .and(text_header("accept"))
+            // None if it is no text.
+            .and(header::optional("accept").or_else(|_| ready(Ok::<_, Rejection>((None,)))))
             .map(|accept: Option<String>| metrics(state, accept.as_deref())))
         .unify()
         .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
@@ -95,8 +92,8 @@ fn metrics(state: &AppState, accept: Option<&str>) -> Response {
 }
 
 /// Queues a query, and returns its JSON body or the problem.
-async fn submit(state: &AppState, query: Query, traceparent: Option<String>) -> Response {
-    match state.queue.submit(query, traceparent).await {
+async fn submit(state: &AppState, query: Query) -> Response {
+    match state.queue.submit(query).await {
         Ok(body) => ok_response(JSON, body),
         Err(problem) => problem.response(),
     }
@@ -121,8 +118,7 @@ fn database_route(
 ) -> impl Filter<Extract = (Response,), Error = Rejection> + Clone {
     query
         .and(get_or_head())
-        .and(traceparent())
-        .then(move |query, traceparent| submit(state, query, traceparent))
+        .then(move |query| submit(state, query))
 }
 
 /// A route whose handler reads the replica's own state, without the database.
@@ -137,17 +133,4 @@ fn local_route(
 /// GET, and HEAD, of which hyper leaves the body out.
 fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
     get().or(head()).unify()
-}
-
-/// A header of the request; `None` if there is none, or one that is no text.
-fn text_header(
-    name: &'static str,
-) -> impl Filter<Extract = (Option<String>,), Error = Rejection> + Copy {
-    warp::header::optional(name).or_else(|_| ready(Ok::<_, Rejection>((None,))))
-}
-
-/// The client's `traceparent` header; `None` if there is none, or one that is no text or too long.
-fn traceparent() -> impl Filter<Extract = (Option<String>,), Error = Rejection> + Copy {
-    text_header("traceparent")
-        .map(|header: Option<String>| header.filter(|text| text.len() <= MAX_TRACEPARENT_LEN))
 }

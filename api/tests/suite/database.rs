@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use shared::db::close;
 use testkit::{Client, TestDatabase, eventually};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
-use crate::raw::{assert_problem, send_raw};
+use crate::raw::{GET, assert_problem, send_raw};
 use crate::{admin, end_sessions, lock_last_query, replica, wait_until_ready};
 
 /// Waits until the replica answers a query.
@@ -33,8 +34,7 @@ async fn requests_get_503_while_the_database_is_away_and_answers_once_it_is_back
         let began = Instant::now();
         let mut requests = JoinSet::new();
         for _ in 0..50 {
-            let request = b"GET / HTTP/1.1\r\nhost: a\r\ntraceparent: 00-canary-trace\r\n\r\n";
-            requests.spawn(send_raw(address, request));
+            requests.spawn(send_raw(address, GET));
         }
         for response in requests.join_all().await {
             assert_problem(&response, 503);
@@ -57,11 +57,9 @@ async fn requests_get_503_while_the_database_is_away_and_answers_once_it_is_back
         assert_eq!(client.get("/readyz").await.status, 200);
     }
     assert!(program.stop().await.success());
-    assert!(program.count_events("queries_failed") > 0);
-    let output = program.output();
-    assert!(output.contains("00-canary-trace"), "{output}");
-    let warnings = output.matches("\"WARN\"").count();
-    assert!(warnings <= 60, "{warnings} warnings for three outages");
+    // One for each reason.
+    let warnings = program.output().matches("\"WARN\"").count();
+    assert!(warnings <= 15, "{warnings} warnings for three outages");
 }
 
 #[tokio::test]
@@ -152,7 +150,7 @@ async fn a_query_that_fails_at_once_causes_backoff_and_one_line() {
     database
         .run(
             "create function fail() returns trigger language plpgsql as \
-             'begin raise exception ''canary failure''; end'; \
+             'begin raise exception ''canary failure'' using errcode = ''40001''; end'; \
              create constraint trigger fail after update on last_query \
              deferrable initially deferred for each row execute function fail()",
         )
@@ -161,6 +159,8 @@ async fn a_query_that_fails_at_once_causes_backoff_and_one_line() {
     for _ in 0..20 {
         assert_eq!(client.get("/").await.status, 503);
     }
+    // However long a session lasts without a query.
+    sleep(Duration::from_secs(2)).await;
     assert!(!is_database_up(&admin).await);
     let output = program.output();
     let failures = output.matches("canary failure").count();

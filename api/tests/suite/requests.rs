@@ -23,7 +23,7 @@ const REST: [&str; 13] = [
     "host: a\r\ntransfer-encoding: chunked\r\n\r\nno size\r\n",
     "host: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\nabc",
     "host: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\0\u{1}",
-    "host: a\r\ntraceparent: \u{fc}\r\n: no name\r\n\r\n",
+    "host: a\r\naccept: \u{fc}\r\n: no name\r\n\r\n",
     "host: a\r\n folded: b\r\nx\0: y\r\n\r\nGET / HTTP/1.1\r\n",
 ];
 
@@ -102,7 +102,7 @@ async fn what_a_plain_get_is_answered_all_its_forms_are() {
         "GET / HTTP/1.0\r\n\r\n".to_owned(),
         "GET /?a=b&c HTTP/1.1\r\nhost: a\r\n\r\n".to_owned(),
         "GET http://a/ HTTP/1.1\r\nhost: b\r\n\r\n".to_owned(),
-        "\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\ntraceparent: \u{fc}\r\n\r\n".to_owned(),
+        "\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\naccept: \u{fc}\r\n\r\n".to_owned(),
         // With content.
         "GET / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc".to_owned(),
         format!("GET / HTTP/1.1\r\nhost: a\r\n{chunked}"),
