@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::exit;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use private_postgres::DATABASE_URL_FILE;
 use shared::db::{Database, close};
@@ -25,7 +25,7 @@ use worker::Schedule;
 use crate::database::{self, connect};
 use crate::is_for_people;
 use crate::postgres::Postgres;
-use crate::programs::{Environment, Processes};
+use crate::processes::{Environment, Processes};
 use crate::settings::Settings;
 
 /// How often to check a condition while waiting for it.
@@ -46,9 +46,12 @@ struct Running {
 pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let mut running = Running::default();
+    let refused = [&running.workers, &running.replicas].map(|processes| processes.refused.clone());
     let outcome = tokio::select! {
         result = run(&settings, &mut running) => result.map(|never| match never {}),
         _ = signals.next() => Ok(()),
+        () = refused[0].cancelled() => Err(anyhow!("the workers refuse a setting")),
+        () = refused[1].cancelled() => Err(anyhow!("the replicas refuse a setting")),
     };
     info!("stopping");
     tokio::select! {

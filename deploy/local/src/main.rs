@@ -7,7 +7,7 @@
 mod database;
 mod launch;
 mod postgres;
-mod programs;
+mod processes;
 mod settings;
 
 use std::io::IsTerminal;

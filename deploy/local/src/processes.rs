@@ -8,6 +8,7 @@ use anyhow::Context;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use private_postgres::ParentDeathGuard;
+use shared::program::cli::BAD_SETTING;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -27,6 +28,8 @@ pub(crate) type Environment = Vec<(&'static str, String)>;
 pub(crate) struct Processes {
     supervisors: JoinSet<()>,
     stop: CancellationToken,
+    /// A process has refused its settings, which no restart changes.
+    pub(crate) refused: CancellationToken,
 }
 
 impl Processes {
@@ -37,14 +40,14 @@ impl Processes {
     /// When one can't be started.
     pub(crate) fn start(
         &mut self,
-        number: u16,
+        count: u16,
         name: &str,
         subcommand: &str,
         database_url: &str,
         environment: &Environment,
     ) -> anyhow::Result<()> {
         let executable = env::current_exe().context("finding the path of this program")?;
-        for number in 1..=number {
+        for number in 1..=count {
             let name = format!("{name} {number}");
             let mut command = Command::new(&executable);
             command
@@ -58,8 +61,13 @@ impl Processes {
                 .kill_on_drop(true);
             let process =
                 Process::start(&mut command).with_context(|| format!("starting {name}"))?;
-            self.supervisors
-                .spawn(supervise(name, command, process, self.stop.clone()));
+            self.supervisors.spawn(supervise(
+                name,
+                command,
+                process,
+                self.stop.clone(),
+                self.refused.clone(),
+            ));
         }
         Ok(())
     }
@@ -71,14 +79,19 @@ impl Processes {
     }
 }
 
-/// Keeps a process running until `stop` is cancelled.
+/// Keeps a process running until `stop` is cancelled, or until it has refused its settings.
 async fn supervise(
     name: String,
     mut command: Command,
     mut process: Process,
     stop: CancellationToken,
+    refused: CancellationToken,
 ) {
     while let Some(status) = stop.run_until_cancelled(process.wait()).await {
+        let code = status.as_ref().ok().and_then(ExitStatus::code);
+        if code == Some(BAD_SETTING.into()) {
+            return refused.cancel();
+        }
         let status = status.map(|status| status.to_string());
         warn!(
             status = status.unwrap_or_default(),

@@ -71,6 +71,18 @@ async fn of_two_launchers_on_the_same_port_or_folder_one_is_refused() {
     assert!(other.stop().await.success());
 }
 
+/// They inherit the launcher's environment.
+#[tokio::test]
+async fn a_bad_setting_of_its_processes_ends_the_launcher() {
+    let folder = folder();
+    let arguments = ["REQUEST_TIMEOUT=soon", EXECUTABLE];
+    let mut program = start("env", &arguments, &folder.path().join("data"));
+    assert_eq!(program.wait().await.code(), Some(1));
+    let output = program.output();
+    assert!(output.contains("--request-timeout"), "{output}");
+    assert!(output.contains("the replicas refuse a setting"), "{output}");
+}
+
 #[tokio::test]
 async fn a_folder_of_another_account_is_named_with_its_owner() {
     let folder = folder();
