@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use chrono::{DateTime, Utc};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use shared::domain::rounds::{Outcome, Round};
+use shared::domain::rounds::Outcome;
 use shared::program::metrics;
 
 /// Upper bounds of the histogram buckets for the duration of a round, in seconds.
@@ -100,9 +101,9 @@ impl Metrics {
             Outcome::Done { round, .. } => {
                 let duration = (round.finished_at - round.started_at).as_seconds_f64();
                 self.duration.observe(duration);
-                self.record_last_round(round);
+                self.record_last_round(round.finished_at);
             }
-            Outcome::NotDue(Some(fence)) => self.record_last_round(fence),
+            Outcome::NotDue(Some(fence)) => self.record_last_round(fence.finished_at),
             _ => {}
         }
     }
@@ -129,12 +130,12 @@ impl Metrics {
         self.attempts.get_or_create(&[("outcome", outcome)]).inc();
     }
 
-    fn record_last_round(&self, round: &Round) {
+    fn record_last_round(&self, finished_at: DateTime<Utc>) {
         #[allow(
             clippy::cast_precision_loss,
             reason = "exact to the microsecond until the year 2255"
         )]
         self.last_round
-            .set(round.finished_at.timestamp_micros() as f64 / 1e6);
+            .set(finished_at.timestamp_micros() as f64 / 1e6);
     }
 }

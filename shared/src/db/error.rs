@@ -11,8 +11,8 @@ pub enum Error {
     /// The file that holds the URL can't be used any more.
     #[error("{0}")]
     Url(#[from] BadUrl),
-    /// Why there is no session with any of these servers, which are all that the URL names, in its
-    /// order: host or the folder of a socket, with the port, and the error.
+    /// No server of the URL could be used. An entry for each, in the URL's order: its name (host or
+    /// folder of the socket, with the port) and its error.
     #[error("{}", join(.0))]
     Connect(Vec<(String, Error)>),
     /// The operation took longer than this.
@@ -69,7 +69,8 @@ impl Error {
     }
 
     /// True if the server refuses a session or a statement for a reason that lasts, such as a wrong
-    /// password or a missing right; of several servers, each. Each attempt is then a line in its log.
+    /// password or a missing right. Each attempt is then a line in its log. False if one of several
+    /// servers is only down: it may be the next primary.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {

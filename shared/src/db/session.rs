@@ -55,8 +55,7 @@ pub(super) const PARAMETERS: [(&str, &str); 14] = [
 ];
 
 /// Verifies by the marker that a new session has the [`PARAMETERS`], and that its server is new
-/// enough and writable. Also sets `transaction_timeout` to 0. It is not among the parameters,
-/// because a server older than Postgres 17 would refuse a session that asks for it.
+/// enough and writable. Also sets `transaction_timeout` to 0.
 ///
 /// # Errors
 /// [`Error::Unavailable`] or [`Error::Unusable`] if the server does not fit; otherwise when the

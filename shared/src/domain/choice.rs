@@ -12,7 +12,7 @@ use crate::domain::users::{MAX_POINTS, User};
 /// The points that a user must exceed to qualify: 0 to 100, both included.
 ///
 /// It is a secret: it has no `Display`, no `Debug` and no `Serialize`.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct MinPoints(i32);
 
 impl MinPoints {
@@ -58,7 +58,7 @@ pub(crate) async fn renew(session: &mut Session, min_points: MinPoints) -> Resul
     // The replicas of the release before read a column for each value. The next release drops those
     // columns.
     let [first, second] = [shown.first(), shown.get(1)];
-    // It reads no user, so a Citus cluster runs it on the coordinator alone. Its values are
+    // The update reads no user, so a Citus cluster runs it on the coordinator alone. Its values are
     // parameters: Citus 13.2 and 14.0 crash where `set` has an element of an array (`pair.ids[1]`)
     // beside a distributed table, because they take it for an assignment to an element.
     let renewed = sqlx::query!(

@@ -50,15 +50,23 @@ pub struct Round {
     pub users_updated: u64,
 }
 
+/// The newest round that was done for a tick. It keeps that tick from being done twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The tick.
+    pub tick_at: DateTime<Utc>,
+    /// The time just before the round's commit.
+    pub finished_at: DateTime<Utc>,
+}
+
 /// What [`read_fence`] has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FenceReading {
     /// When the transaction started, by the database's clock. The due tick is the latest at this
     /// time.
     pub transaction_started_at: DateTime<Utc>,
-    /// The newest round that was done for a tick, if there is one. It keeps that tick from being
-    /// done twice.
-    pub fence: Option<Round>,
+    /// `None` before the first round of a tick.
+    pub fence: Option<Fence>,
 }
 
 /// What [`run_due`] did.
@@ -72,9 +80,8 @@ pub enum Outcome {
         /// that of the newest round that this one has deleted, or of the last query.
         clock_was_ahead: Option<TimeDelta>,
     },
-    /// No round is due: the latest tick's is done, or there has been no tick yet. Holds the newest
-    /// round that was done for a tick, if there is one.
-    NotDue(Option<Round>),
+    /// No round is due: the latest tick's is done, or there has been no tick yet.
+    NotDue(Option<Fence>),
     /// Another worker holds the lock.
     Busy,
     /// The last round was still running at the next tick, and its cooldown is not over.

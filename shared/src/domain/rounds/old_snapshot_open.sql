@@ -1,8 +1,8 @@
 -- Whether a snapshot older than the last round is open. A round that ended ahead of the clock does
 -- not count.
 --
--- This session's own `backend_xmin` counts: so a long writing transaction in another database delays
--- the round too. The check only covers the two seconds after a round, in which ordinary queries end.
+-- This session's row is included: its `backend_xmin` shows a writing transaction in another database,
+-- which holds back pruning here too. The check only covers the two seconds after a round, in which ordinary queries end.
 -- A longer snapshot, such as a dump's, makes `users` grow. So do replication slots and
 -- `hot_standby_feedback`, which are not checked: they do not end within seconds either.
 select exists (

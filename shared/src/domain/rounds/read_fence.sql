@@ -1,12 +1,10 @@
 -- Reads when the transaction started, and the fence: the newest round that was done for a tick, if
 -- there is one. If the newest is more than $1 seconds ahead of the clock, the clock was wrong: then
--- no tick ahead of it counts. The clock, and not the transaction's start, is the measure: a worker
--- that was paused must see the round that was done meanwhile.
+-- ticks ahead of the clock do not count. Compared with `clock_timestamp()`, not `now()`: a paused
+-- worker's transaction may have started before the round that it must see.
 select now() as "transaction_started_at!",
        tick_at as "tick_at?",
-       started_at as "started_at?",
-       finished_at as "finished_at?",
-       users_updated as "users_updated?"
+       finished_at as "finished_at?"
 from (values (true)) as one_row
 left join (
     select * from rounds

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{CLOCK_TOLERANCE, FenceReading, Round};
+use super::{CLOCK_TOLERANCE, Fence, FenceReading, Round};
 use crate::db::{Error, Session};
 
 /// The key of the advisory lock: the letters "max two".
@@ -28,17 +28,13 @@ pub async fn read_fence(session: &mut Session) -> Result<FenceReading, Error> {
     )
     .fetch_one(session)
     .await?;
-    let fence = || {
-        Some(Round {
-            tick_at: row.tick_at?,
-            started_at: row.started_at?,
-            finished_at: row.finished_at?,
-            users_updated: row.users_updated?.cast_unsigned(),
-        })
-    };
+    let fence = row.tick_at.zip(row.finished_at);
     Ok(FenceReading {
         transaction_started_at: row.transaction_started_at,
-        fence: fence(),
+        fence: fence.map(|(tick_at, finished_at)| Fence {
+            tick_at,
+            finished_at,
+        }),
     })
 }
 
