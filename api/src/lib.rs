@@ -22,7 +22,6 @@ pub use settings::Settings;
 use std::future::pending;
 use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use shared::db::Database;
@@ -79,7 +78,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     let (queue, coalescer_task) = coalescer::start(
         &database,
         max_waiting,
-        settings.request_timeout.into(),
+        settings.request_timeout,
         health,
         metrics,
     );
@@ -91,16 +90,16 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     }));
     let admin_server = Server {
         max_connections: MAX_ADMIN_CONNECTIONS,
-        header_timeout: settings.header_timeout.into(),
-        idle_timeout: settings.idle_timeout.into(),
+        header_timeout: settings.header_timeout,
+        idle_timeout: settings.idle_timeout,
         connections: TaskTracker::new(),
         count_response: Box::new(|_| {}),
         routes: warp::service(routes::admin(state)),
     };
     let public_server = Server {
         max_connections,
-        header_timeout: settings.header_timeout.into(),
-        idle_timeout: settings.idle_timeout.into(),
+        header_timeout: settings.header_timeout,
+        idle_timeout: settings.idle_timeout,
         connections: state.connections.clone(),
         count_response: Box::new(move |status| metrics.count_response(status)),
         routes: warp::service(routes::public(state)),
@@ -109,13 +108,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     let serve_admin = tokio::spawn(admin_server.serve(listeners.admin, pending()));
     let close = CancellationToken::new();
     let serve_public = public_server.serve(listeners.public, close.clone().cancelled_owned());
-    let stop = shut_down(
-        signals,
-        health,
-        close,
-        settings.drain_delay.into(),
-        settings.close_timeout.into(),
-    );
+    let stop = shut_down(signals, health, close, &settings);
     tokio::select! {
         // After a stop signal, the last connection has ended.
         () = serve_public => {}
@@ -143,16 +136,15 @@ async fn shut_down(
     mut signals: StopSignals,
     health: &Health,
     close: CancellationToken,
-    drain_delay: Duration,
-    close_timeout: Duration,
+    settings: &Settings,
 ) {
     let signal = signals.next().await;
     info!(event = "replica_draining", signal, "replica draining");
     health.set_draining();
     let drain = async {
-        sleep(drain_delay).await;
+        sleep(settings.drain_delay).await;
         close.cancel();
-        sleep(close_timeout).await;
+        sleep(settings.close_timeout).await;
     };
     tokio::select! {
         () = drain => {}

@@ -1,7 +1,6 @@
 //! What requests ask of the database, and the encoded bodies that answer them.
 //!
-//! One message to the database answers all queued queries that are equal. All queries share one
-//! session, so a slow query delays the others. How to add a query: `.github/CONTRIBUTING.md`, "An
+//! All queries share one session, so a slow query delays the others. How to add a query: `.github/CONTRIBUTING.md`, "An
 //! endpoint".
 
 use bytes::Bytes;
@@ -48,7 +47,7 @@ impl Query {
             Self::TwoUsers => {
                 let answer = session.answer().await?;
                 let body = |previous_at: Option<DateTime<Utc>>| {
-                    encode(&TwoUsers {
+                    encode(&TwoUsersBody {
                         users: &answer.users,
                         timestamp: previous_at.map(|at| at.format(TIME_FORMAT).to_string()),
                     })
@@ -66,7 +65,7 @@ impl Query {
 
 /// The body of an answer.
 #[derive(Serialize)]
-struct TwoUsers<'answer> {
+struct TwoUsersBody<'answer> {
     users: &'answer [User],
     timestamp: Option<String>,
 }

@@ -46,28 +46,28 @@ pub struct Settings {
 
     /// How long a request may wait for the database before it gets 503, at least 100ms.
     #[arg(long, env, default_value = "1s", value_parser = duration(MIN_REQUEST_TIMEOUT..=DAY))]
-    pub(crate) request_timeout: humantime::Duration,
+    pub(crate) request_timeout: Duration,
 
     /// How long a request may take to arrive, from the start of the connection or the request.
     #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=DAY))]
-    pub(crate) header_timeout: humantime::Duration,
+    pub(crate) header_timeout: Duration,
 
     /// How long a connection may be idle between two requests.
     #[arg(long, env, default_value = "75s", value_parser = duration(MIN_TIMEOUT..=DAY))]
-    pub(crate) idle_timeout: humantime::Duration,
+    pub(crate) idle_timeout: Duration,
 
     /// How long a client may leave a response unread (on Linux).
     #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=DAY))]
-    pub(crate) write_timeout: humantime::Duration,
+    pub(crate) write_timeout: Duration,
 
     /// How long to serve as before after a stop signal, with /readyz at 503, so that load balancers
     /// stop sending requests.
     #[arg(long, env, default_value = "5s", value_parser = duration(Duration::ZERO..=DAY))]
-    pub(crate) drain_delay: humantime::Duration,
+    pub(crate) drain_delay: Duration,
 
     /// How long open connections may take to end after that delay.
     #[arg(long, env, default_value = "10s", value_parser = duration(Duration::ZERO..=DAY))]
-    pub(crate) close_timeout: humantime::Duration,
+    pub(crate) close_timeout: Duration,
 
     /// Format of log lines; by default text on a terminal, else JSON.
     #[arg(long, env)]

@@ -23,9 +23,9 @@ pub use database_url::BadUrl;
 pub use error::Error;
 pub use session::{Session, close, ping};
 
-/// How long it may take to open a session, in a program that keeps retrying, and then to prepare it.
+/// Limits the opening of a session, and separately its preparation, in a program that keeps retrying.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the one attempt of a command may take.
+/// Limits the one attempt of a command to open a session.
 pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The address of a database, and the credentials for it. `Debug` shows the servers only.

@@ -65,7 +65,7 @@ async fn run(
         DatabaseCommand::Seed { users } => commands::until_signal(seed(&database, users)).await,
         DatabaseCommand::Round { min_points } => {
             let min_points = min_points.unwrap_or_else(MinPoints::draw);
-            let timeout = settings.round_timeout.into();
+            let timeout = settings.round_timeout;
             commands::until_signal(commands::round(&database, min_points, timeout)).await
         }
     }

@@ -33,8 +33,8 @@ impl OutcomeLog {
                     warn!(
                         event = "clock_was_ahead",
                         ahead_seconds = ahead.as_seconds_f64(),
-                        "the database's clock was ahead, or is behind now: rounds from the future \
-                         are deleted, and answers repeat a time from the future"
+                        "a recorded time is ahead of the database's clock: that of a round, which \
+                         is deleted, or of the last query, which answers repeat until then"
                     );
                 }
                 self.was_clock_ahead = clock_was_ahead.is_some();

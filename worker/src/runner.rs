@@ -31,7 +31,7 @@ pub(crate) struct RoundRunner {
 
 impl RoundRunner {
     pub(crate) fn new(settings: Settings, database: &Database, metrics: Arc<Metrics>) -> Self {
-        let round_timeout = settings.round_timeout.into();
+        let round_timeout = settings.round_timeout;
         Self {
             database: database.clone().with_statement_timeout(round_timeout),
             cooldown: settings.cooldown(),
@@ -48,7 +48,7 @@ impl RoundRunner {
     /// # Errors
     /// When the attempt failed, which has been counted and logged: retry it.
     pub(crate) async fn attempt(&mut self) -> Result<(), Error> {
-        match self.run_due().await {
+        match self.try_round().await {
             Ok(outcome) => {
                 self.metrics.record_outcome(&outcome);
                 self.log.log_outcome(&outcome);
@@ -69,7 +69,7 @@ impl RoundRunner {
         }
     }
 
-    async fn run_due(&mut self) -> Result<Outcome, Error> {
+    async fn try_round(&mut self) -> Result<Outcome, Error> {
         let (mut session, layout) = match self.connected.take() {
             Some(connected) => connected,
             None => self.connect().await?,

@@ -33,11 +33,11 @@ pub struct Settings {
 
     /// How long to wait after a round that was still running at its next tick.
     #[arg(long, env, default_value = "10s", global = true, value_parser = duration(Duration::ZERO..=DAY))]
-    pub(crate) cooldown: humantime::Duration,
+    pub(crate) cooldown: Duration,
 
     /// How long the writes of a round may take before the round is rolled back.
     #[arg(long, env, default_value = "2m", global = true, value_parser = duration(Duration::from_secs(1)..=DAY))]
-    pub(crate) round_timeout: humantime::Duration,
+    pub(crate) round_timeout: Duration,
 
     /// Format of log lines; by default text on a terminal, else JSON.
     #[arg(long, env, global = true)]
@@ -80,6 +80,6 @@ pub(crate) enum DatabaseCommand {
 
 impl Settings {
     pub(crate) fn cooldown(&self) -> TimeDelta {
-        TimeDelta::from_std(self.cooldown.into()).expect("the parser allows a day at most")
+        TimeDelta::from_std(self.cooldown).expect("the parser allows a day at most")
     }
 }

@@ -49,7 +49,7 @@ impl Listeners {
         let configure = |sockets: Vec<net::TcpListener>| -> io::Result<Vec<_>> {
             sockets
                 .into_iter()
-                .map(|socket| configure(socket, settings.write_timeout.into()))
+                .map(|socket| configure(socket, settings.write_timeout))
                 .collect()
         };
         Ok(Self {

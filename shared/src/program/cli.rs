@@ -18,7 +18,7 @@ use humantime::format_duration;
 use crate::db::Database;
 
 /// The exit status after a bad setting.
-const BAD_SETTING: u8 = 2;
+pub const BAD_SETTING: u8 = 2;
 
 /// The upper bound of the durations that have no other: a longer one is a typing error.
 pub const DAY: Duration = Duration::from_hours(24);
@@ -26,8 +26,8 @@ pub const DAY: Duration = Duration::from_hours(24);
 /// The value parser of a duration with units, such as `1m 30s`, within these bounds.
 pub fn duration(
     bounds: RangeInclusive<Duration>,
-) -> impl Fn(&str) -> Result<humantime::Duration, String> + Clone {
-    move |text| match text.parse::<humantime::Duration>() {
+) -> impl Fn(&str) -> Result<Duration, String> + Clone {
+    move |text| match humantime::parse_duration(text) {
         Ok(duration) if bounds.contains(&duration) => Ok(duration),
         Ok(_) => Err(format!(
             "it must be from {} to {}",

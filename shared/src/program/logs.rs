@@ -11,9 +11,9 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write, stderr};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{LazyLock, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,11 +30,9 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 const MAX_QUEUED_LINES: usize = 8192;
 /// How long the end of a program waits for its last lines to be written.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often it looks whether they are.
+/// How often [`flush`] checks the queue.
 const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(1);
 
-/// The queue of this process, once logging has started.
-static QUEUE: OnceLock<LogQueue> = OnceLock::new();
 /// How many lines are queued or being written.
 static QUEUED_LINES: AtomicUsize = AtomicUsize::new(0);
 /// How many lines were dropped since the start.
@@ -51,19 +49,18 @@ pub enum LogFormat {
 
 /// Starts logging with the filters of `RUST_LOG`, or `default_filters` if it is empty or not set.
 ///
-/// Without a `format`, a terminal gets text and everything else JSON. Only the first call in a
-/// process has an effect.
+/// Without a `format`, a terminal gets text and everything else JSON. For one call in a process.
 ///
 /// # Errors
 /// When `RUST_LOG` is not valid, which the error names.
 pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuard, String> {
     let is_terminal = stderr().is_terminal();
     let filter = filters(default_filters).map_err(|error| format!("RUST_LOG: {error}"))?;
-    let queue = QUEUE.get_or_init(LogQueue::start);
+    let queue = LogQueue::start();
     let lines = fmt::layer()
         // It would print its own errors, and panic where standard error can't be written.
         .log_internal_errors(false)
-        .with_writer(|| queue.clone());
+        .with_writer(move || queue.clone());
     let is_text = format.map_or(is_terminal, |format| format == LogFormat::Text);
     let lines = if is_text && is_terminal {
         // In colour, unless `NO_COLOR` is set.
@@ -73,7 +70,7 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuar
     } else {
         lines.json().flatten_event(true).boxed()
     };
-    // Fails only if logging has been started before.
+    // Fails only in a second call.
     let _ = tracing_subscriber::registry()
         .with(lines)
         .with(filter)

@@ -1,4 +1,4 @@
-//! Metrics that every program has, and the text formats of all.
+//! Metrics that every program has, and the two text formats of a registry.
 
 use prometheus_client::encoding::text;
 use prometheus_client::metrics::info::Info;
