@@ -12,7 +12,7 @@ use shared::domain::last_query::ChainSession;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::connector::Connector;
+use crate::connector::{Connector, Lost};
 use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::queue::{Batch, Queue, QueueReceiver};
@@ -66,8 +66,8 @@ impl Coalescer {
     async fn run(mut self) -> Infallible {
         loop {
             let session = self.connect().await;
-            let error = self.answer_batches(session).await;
-            self.connector.on_lost(&error);
+            let lost = self.answer_batches(session).await;
+            self.connector.on_lost(&lost);
             fail_all(&mut self.queue, &mut self.batch);
         }
     }
@@ -86,10 +86,11 @@ impl Coalescer {
         }
     }
 
-    /// Answers batch after batch, and checks the session while there is none. Returns the error
-    /// that ends the session; the queries without a reply are still in the batch.
-    async fn answer_batches(&mut self, mut session: ChainSession) -> Error {
+    /// Answers batch after batch, and checks the session while there is none. Returns when the session
+    /// is lost; the queries without a reply are still in the batch.
+    async fn answer_batches(&mut self, mut session: ChainSession) -> Lost {
         let mut idle_check = interval(PING_INTERVAL);
+        idle_check.reset();
         // One interval for all batches: a timer per batch would always be the earliest deadline, and
         // registering it would wake tokio's timer driver each time. The batch's own timeout is due
         // later than the interval's next tick, so it does not.
@@ -101,20 +102,19 @@ impl Coalescer {
                     if session.is_chain_shared() {
                         self.extend_batch().await;
                     }
-                    self.connector.on_query();
                     if let Err(error) = self.answer_batch(&mut session, &mut sweep).await {
-                        return error;
+                        return Lost { error, by_query: true };
                     }
+                    self.connector.on_answer();
                     idle_check.reset();
                 }
                 _ = idle_check.tick() => {
                     let ping = db::ping(session.session());
                     if let Err(error) = with_timeout(self.answer_timeout, ping).await {
-                        return error;
+                        return Lost { error, by_query: false };
                     }
                 },
             }
-            self.connector.on_success();
         }
     }
 

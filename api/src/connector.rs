@@ -1,8 +1,7 @@
 //! Connects the replica's one session with the database, with backoff.
 //!
 //! It tells metrics whether the database is up, and `/readyz` that it has been up once. A session
-//! that has failed once is never used again: nothing is known of what its last message did. If it has
-//! failed its first query, the database counts as up once another one is answered.
+//! that has failed once is never used again: nothing is known of what its last message did.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -21,6 +20,13 @@ const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
 /// A session without a query that is lost sooner counts as a failed attempt to connect.
 const STABLE_DELAY: Duration = Duration::from_secs(1);
 
+/// Why a session was lost.
+pub(crate) struct Lost {
+    pub(crate) error: Error,
+    /// A query met the error, and not a check of the idle session.
+    pub(crate) by_query: bool,
+}
+
 /// Connects sessions, and publishes whether the database answers.
 pub(crate) struct Connector {
     database: Database,
@@ -30,12 +36,11 @@ pub(crate) struct Connector {
     /// Before the next attempt to connect.
     delay: Duration,
     connected_at: Option<Instant>,
-    /// The session is answering a query.
-    is_querying: bool,
     /// The session has answered a query.
     has_answered: bool,
-    /// A session has failed its first query, and no query was answered since.
-    needs_answer: bool,
+    /// How many sessions in a row have failed their first query. From the second on, the database
+    /// counts as up once a query is answered.
+    useless_sessions: u32,
     /// The reason that was logged last; `None` while the database is up.
     logged_reason: Option<String>,
 }
@@ -53,9 +58,8 @@ impl Connector {
             backoff: Backoff::new(MAX_RECONNECT_DELAY),
             delay: Duration::ZERO,
             connected_at: None,
-            is_querying: false,
             has_answered: false,
-            needs_answer: false,
+            useless_sessions: 0,
             logged_reason: None,
         }
     }
@@ -68,7 +72,7 @@ impl Connector {
                 Ok(session) => {
                     self.connected_at = Some(Instant::now());
                     self.has_answered = false;
-                    if !self.needs_answer {
+                    if self.useless_sessions < 2 {
                         self.publish_up();
                     }
                     return session;
@@ -81,31 +85,24 @@ impl Connector {
         }
     }
 
-    /// The session is about to answer a query.
-    pub(crate) fn on_query(&mut self) {
-        self.is_querying = true;
-    }
-
-    /// The session has answered a query, or a check.
-    pub(crate) fn on_success(&mut self) {
-        self.has_answered |= mem::take(&mut self.is_querying);
-        if self.needs_answer && self.has_answered {
-            self.needs_answer = false;
+    /// The session has answered a query.
+    pub(crate) fn on_answer(&mut self) {
+        self.has_answered = true;
+        if mem::take(&mut self.useless_sessions) >= 2 {
             self.publish_up();
         }
     }
 
     /// The session was lost.
-    pub(crate) fn on_lost(&mut self, error: &Error) {
+    pub(crate) fn on_lost(&mut self, lost: &Lost) {
         self.metrics.set_database_up(false);
-        self.log_once(error);
-        let was_querying = mem::take(&mut self.is_querying);
-        if self.has_answered || !was_querying && self.is_stable() {
+        self.log_once(&lost.error);
+        if self.has_answered || !lost.by_query && self.is_stable() {
             self.backoff.reset();
             self.delay = Duration::ZERO;
         } else {
-            self.needs_answer |= was_querying;
-            self.delay = self.backoff.next_delay(error);
+            self.useless_sessions += u32::from(lost.by_query);
+            self.delay = self.backoff.next_delay(&lost.error);
         }
     }
 

@@ -7,11 +7,10 @@
 //! loses no request.
 
 mod listener;
-mod open_files;
+pub(crate) mod open_files;
 mod progress;
 
 pub(crate) use listener::Listeners;
-pub(crate) use open_files::possible_connections;
 
 use std::convert::Infallible;
 use std::pin::pin;

@@ -62,7 +62,7 @@ pub fn main(settings: Settings) -> ExitCode {
 
 async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
     let signals = StopSignals::listen().context("registering signal handlers")?;
-    let max_connections = edge::possible_connections(settings.max_connections as usize);
+    let max_connections = edge::open_files::raise_limit(settings.max_connections as usize);
     let max_waiting = settings.max_waiting as usize;
     let listeners = Listeners::open(&settings)?;
     info!(

@@ -1,7 +1,7 @@
 //! What requests ask of the database, and the encoded bodies that answer them.
 //!
-//! All queries share one session, so a slow query delays the others. How to add a query: `.github/CONTRIBUTING.md`, "An
-//! endpoint".
+//! All queries share one session, so a slow query delays the others. How to add a query:
+//! `.github/CONTRIBUTING.md`, "An endpoint".
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};

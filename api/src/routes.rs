@@ -59,7 +59,7 @@ pub(crate) fn admin(
         .unify()
         .or(path!("metrics")
             .and(get_or_head())
-            // None if it is no text.
+            // `None` if the header is not valid text.
             .and(header::optional("accept").or_else(|_| ready(Ok::<_, Rejection>((None,)))))
             .map(|accept: Option<String>| metrics(state, accept.as_deref())))
         .unify()

@@ -45,7 +45,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infal
         .map(|| "ok\n")
         .or(path!("readyz").map(readyz))
         .or(path!("metrics")
-            // None if it is no text.
+            // `None` if the header is not valid text.
             .and(header::optional("accept").or_else(|_| ready(Ok::<_, Rejection>((None,)))))
             .map(encode))
         // hyper leaves out the body of a response to HEAD.

@@ -40,7 +40,7 @@ const LABELS: [&str; 6] = [
 
 fn outcome_label(outcome: &Outcome) -> &'static str {
     match outcome {
-        Outcome::Done { .. } => "done",
+        Outcome::Done(_) => "done",
         Outcome::NotDue(_) => "not_due",
         Outcome::Busy => "busy",
         Outcome::CoolingDown => "cooling_down",
@@ -98,7 +98,7 @@ impl Metrics {
         self.database_up.set(1);
         self.count(outcome_label(outcome));
         match outcome {
-            Outcome::Done { round, .. } => {
+            Outcome::Done(round) => {
                 let duration = (round.finished_at - round.started_at).as_seconds_f64();
                 self.duration.observe(duration);
                 self.record_last_round(round.finished_at);

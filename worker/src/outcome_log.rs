@@ -22,22 +22,20 @@ impl OutcomeLog {
     pub(crate) fn log_outcome(&mut self, outcome: &Outcome) {
         let was_busy = mem::replace(&mut self.was_busy, *outcome == Outcome::Busy);
         match outcome {
-            Outcome::Done {
-                round,
-                clock_was_ahead,
-            } => {
+            Outcome::Done(round) => {
                 self.last_reason = None;
-                if let Some(ahead) = clock_was_ahead
+                if let Some(ahead) = round.clock_was_ahead
                     && !self.was_clock_ahead
                 {
                     warn!(
                         event = "clock_was_ahead",
                         ahead_seconds = ahead.as_seconds_f64(),
-                        "a recorded time is ahead of the database's clock: that of a round, which \
-                         is deleted, or of the last query, which answers repeat until then"
+                        "the database's clock was ahead, or is behind now: rounds recorded ahead of \
+                         it are deleted, and answers repeat the last query's time until the clock \
+                         has passed it"
                     );
                 }
-                self.was_clock_ahead = clock_was_ahead.is_some();
+                self.was_clock_ahead = round.clock_was_ahead.is_some();
                 if round.users_updated == 0 {
                     warn!(
                         event = "round_without_users",

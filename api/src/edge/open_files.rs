@@ -6,9 +6,9 @@ use tracing::warn;
 /// Open files that are not public connections: for the database, the admin listener, the runtime.
 const RESERVED_FILES: usize = 128;
 
-/// How many connections are possible: `max_connections`, or fewer if the limit on open files does
-/// not allow that many. Raises the soft limit to the hard one first.
-pub(crate) fn possible_connections(max_connections: usize) -> usize {
+/// Raises the soft limit to the hard one. Returns how many connections are possible then:
+/// `max_connections`, or fewer.
+pub(crate) fn raise_limit(max_connections: usize) -> usize {
     let limit = getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, hard)| {
         let is_raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
         usize::try_from(if is_raised { hard } else { soft }).unwrap_or(usize::MAX)

@@ -23,7 +23,7 @@ use tracing::info;
 use worker::Schedule;
 
 use crate::database::{self, connect};
-use crate::is_for_people;
+use crate::logs_to_terminal;
 use crate::postgres::Postgres;
 use crate::processes::{Environment, Processes};
 use crate::settings::Settings;
@@ -153,7 +153,7 @@ fn environment(settings: &Settings, listen: SocketAddr) -> Environment {
         // There is no load balancer that must notice the stop.
         ("DRAIN_DELAY", "0s".to_owned()),
     ];
-    if env::var_os("RUST_LOG").is_none_or(|filters| filters.is_empty()) && is_for_people() {
+    if env::var_os("RUST_LOG").is_none_or(|filters| filters.is_empty()) && logs_to_terminal() {
         environment.push(("RUST_LOG", "warn".to_owned()));
     }
     let format = settings.log_format.as_ref();

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Some(Subcommand::Worker(settings)) => return worker::main(*settings),
         None => {}
     }
-    let filters = if is_for_people() {
+    let filters = if logs_to_terminal() {
         "warn,max_two=info"
     } else {
         "info"
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
 
 /// Whether a person reads the log. Then it shows the launcher's steps, and only warnings of the
 /// processes that it starts.
-fn is_for_people() -> bool {
+fn logs_to_terminal() -> bool {
     io::stderr().is_terminal()
 }
 

@@ -62,8 +62,8 @@ impl Error {
                 // not keep its SQLSTATE. Most refusals last, so each counts as lasting. The
                 // server's own log has the reason.
                 sqlx::Error::Protocol(reason) => !reason.contains("non-UTF-8"),
-                // Not `Tls`: a server without TLS, or a bad file.
-                error => matches!(error, sqlx::Error::WorkerCrashed),
+                // Such as `Tls`: a server without TLS, or a bad file.
+                _ => false,
             },
         }
     }

@@ -48,6 +48,9 @@ pub struct Round {
     pub finished_at: DateTime<Utc>,
     /// The number of users, all of which were updated.
     pub users_updated: u64,
+    /// How far ahead of the clock a recorded time is, if it is more than [`CLOCK_TOLERANCE`]: that of
+    /// the newest round that this one has deleted, or of the last query.
+    pub clock_was_ahead: Option<TimeDelta>,
 }
 
 /// The newest round that was done for a tick. It keeps that tick from being done twice.
@@ -73,13 +76,7 @@ pub struct FenceReading {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The round is committed.
-    Done {
-        /// The round.
-        round: Round,
-        /// How far ahead of the clock a recorded time is, if it is more than [`CLOCK_TOLERANCE`]:
-        /// that of the newest round that this one has deleted, or of the last query.
-        clock_was_ahead: Option<TimeDelta>,
-    },
+    Done(Round),
     /// No round is due: the latest tick's is done, or there has been no tick yet.
     NotDue(Option<Fence>),
     /// Another worker holds the lock.
@@ -118,12 +115,9 @@ pub async fn run_due(
         }
     };
     let writes = write_round(&mut transaction, layout, Some(tick_at), MinPoints::draw());
-    let (round, clock_was_ahead) = with_timeout(round_timeout, writes).await?;
+    let round = with_timeout(round_timeout, writes).await?;
     commit(transaction).await?;
-    Ok(Outcome::Done {
-        round,
-        clock_was_ahead,
-    })
+    Ok(Outcome::Done(round))
 }
 
 /// What [`claim_tick`] has found out.
@@ -188,7 +182,7 @@ pub async fn run_now(
             };
         if with_timeout(STEP_TIMEOUT, claim).await? {
             let writes = write_round(&mut transaction, layout, None, min_points);
-            let (round, _) = with_timeout(round_timeout, writes).await?;
+            let round = with_timeout(round_timeout, writes).await?;
             commit(transaction).await?;
             return Ok(round);
         }
@@ -199,14 +193,13 @@ pub async fn run_now(
     }
 }
 
-/// All writes of a round: points, choice, and the row in `rounds`. Returns what [`record_round`]
-/// does.
+/// All writes of a round: points, choice, and the row in `rounds`.
 async fn write_round(
     transaction: &mut Session,
     layout: Layout,
     tick_at: Option<DateTime<Utc>>,
     min_points: MinPoints,
-) -> Result<(Round, Option<TimeDelta>), Error> {
+) -> Result<Round, Error> {
     let users_updated = users::renew_points(transaction, layout).await?;
     choice::renew(transaction, min_points).await?;
     record_round(transaction, tick_at, users_updated).await

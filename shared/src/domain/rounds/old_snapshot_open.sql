@@ -1,10 +1,10 @@
 -- Whether a snapshot older than the last round is open. A round that ended ahead of the clock does
 -- not count.
 --
--- This session's row is included: its `backend_xmin` shows a writing transaction in another database,
--- which holds back pruning here too. The check only covers the two seconds after a round, in which ordinary queries end.
--- A longer snapshot, such as a dump's, makes `users` grow. So do replication slots and
--- `hot_standby_feedback`, which are not checked: they do not end within seconds either.
+-- This session counts too: its `backend_xmin` is the oldest transaction that writes in any database of
+-- the server, which limits pruning here. The check only covers the two seconds after a round, in
+-- which ordinary queries end. A longer snapshot, such as a dump's, makes `users` grow. So do
+-- replication slots and `hot_standby_feedback`, which are not checked: they do not end either.
 select exists (
     select
     from (

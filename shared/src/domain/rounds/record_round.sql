@@ -10,8 +10,8 @@ with expired as (
           where scheduled and tick_at <= (select clock_timestamp())
       )
 ),
--- The round of a tick is the new fence. If a row is more than $3 seconds ahead of the clock, all that
--- are ahead are deleted: otherwise they would become the fence once the clock is near them.
+-- The round of a tick is the new fence. If the newest row is more than $3 seconds ahead of the clock,
+-- all rows that are ahead are deleted: otherwise they would be the fence once the clock is near them.
 ahead as (
     delete from rounds
     where $1::timestamptz is not null

@@ -1,6 +1,6 @@
 //! The lock, the statements over `rounds`, and the check for old snapshots.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use super::{CLOCK_TOLERANCE, Fence, FenceReading, Round};
 use crate::db::{Error, Session};
@@ -45,13 +45,12 @@ pub(super) async fn is_old_snapshot_open(transaction: &mut Session) -> Result<bo
 }
 
 /// Records the round; without a tick it is an operator's. Deletes expired rows and, for the round of
-/// a tick, those that are ahead, as [`CLOCK_TOLERANCE`] says. Also returns
-/// [`clock_was_ahead`](super::Outcome::Done::clock_was_ahead).
+/// a tick, those that are ahead, as [`CLOCK_TOLERANCE`] says.
 pub(super) async fn record_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,
     users_updated: u64,
-) -> Result<(Round, Option<TimeDelta>), Error> {
+) -> Result<Round, Error> {
     let row = sqlx::query_file!(
         "src/domain/rounds/record_round.sql",
         tick_at,
@@ -60,12 +59,11 @@ pub(super) async fn record_round(
     )
     .fetch_one(transaction)
     .await?;
-    let round = Round {
+    Ok(Round {
         tick_at: row.tick_at,
         started_at: row.started_at,
         finished_at: row.finished_at,
         users_updated,
-    };
-    let clock_was_ahead = row.newest_ahead_at.map(|newest| newest - row.finished_at);
-    Ok((round, clock_was_ahead))
+        clock_was_ahead: row.newest_ahead_at.map(|newest| newest - row.finished_at),
+    })
 }

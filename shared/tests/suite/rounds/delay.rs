@@ -79,12 +79,12 @@ async fn a_round_waits_two_seconds_for_a_snapshot_older_than_the_last_round() {
             database.run(change).await;
             let outcome = run_due(&mut worker, Some, NO_COOLDOWN).await;
             match outcome {
-                Outcome::Done { .. } => assert!(is_done, "{begin}: {change}"),
+                Outcome::Done(_) => assert!(is_done, "{begin}: {change}"),
                 other => assert_eq!((other, is_done), (Outcome::OldSnapshot, false), "{begin}"),
             }
         }
         sql::run(&mut reader, "rollback").await;
         let outcome = run_due(&mut worker, Some, NO_COOLDOWN).await;
-        assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     }
 }

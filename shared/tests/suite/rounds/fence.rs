@@ -51,15 +51,14 @@ async fn a_fence_counts_unless_it_is_more_than_a_minute_ahead_of_the_clock() {
         })
         .await;
         match outcome {
-            Outcome::Done {
-                clock_was_ahead, ..
-            } => {
+            Outcome::Done(round) => {
                 assert!(is_due, "{rounds:?}");
                 // Deleted, for it would stop rounds when the clock comes near it.
                 let is_ahead = "select count(*) from rounds where finished_at > now()";
                 assert_eq!(database.value::<i64>(is_ahead).await, 0);
                 let expected = rounds.first().map_or(0, |_| 2 * 60);
-                let minutes = clock_was_ahead
+                let minutes = round
+                    .clock_was_ahead
                     .map_or(0, |ahead| (ahead + TimeDelta::seconds(30)).num_minutes());
                 assert_eq!(minutes, expected, "{rounds:?}");
             }
@@ -96,7 +95,7 @@ async fn five_workers_do_each_of_200_ticks_once_beside_a_foreign_advisory_lock()
                     return done;
                 }
                 let tick_at = DateTime::from_timestamp(tick, 0);
-                if let Outcome::Done { .. } = run_due(&mut worker, |_| tick_at, NO_COOLDOWN).await {
+                if let Outcome::Done(_) = run_due(&mut worker, |_| tick_at, NO_COOLDOWN).await {
                     done += 1;
                     latest.fetch_max(tick + 1, Ordering::SeqCst);
                 }
@@ -194,7 +193,7 @@ async fn only_a_week_of_rounds_is_kept() {
     let mut worker = database.connect(&database.worker).await;
     let this_second = |now: DateTime<Utc>| Some(now.trunc_subsecs(0));
     let done = run_due(&mut worker, this_second, NO_COOLDOWN).await;
-    assert!(matches!(done, Outcome::Done { .. }), "{done:?}");
+    assert!(matches!(done, Outcome::Done(_)), "{done:?}");
     let is_the_last_week = "select min(finished_at) > now() - interval '7 days' and count(*) = 4 \
                             from rounds";
     assert!(database.value::<bool>(is_the_last_week).await);
