@@ -101,9 +101,9 @@ impl Database {
         }
     }
 
-    /// Opens a session with the first server that is writable, and verifies by their marker that
-    /// the session has its settings. Each server that is tried gets an equal share of the time that
-    /// is left of `limit`.
+    /// Opens a session with the first server that is writable, and checks that it has accepted the
+    /// session's settings, which a pooler drops. Each server that is tried gets an equal share of the
+    /// time that is left of `limit`.
     ///
     /// # Errors
     /// [`Error::Url`] if its file has become bad; otherwise [`Error::Connect`] with an error for

@@ -24,7 +24,7 @@ impl OutcomeLog {
         match outcome {
             Outcome::Done(round) => {
                 self.last_reason = None;
-                if let Some(ahead) = round.clock_was_ahead
+                if let Some(ahead) = round.clock_ahead_by
                     && !self.was_clock_ahead
                 {
                     warn!(
@@ -35,7 +35,7 @@ impl OutcomeLog {
                          has passed it"
                     );
                 }
-                self.was_clock_ahead = round.clock_was_ahead.is_some();
+                self.was_clock_ahead = round.clock_ahead_by.is_some();
                 if round.users_updated == 0 {
                     warn!(
                         event = "round_without_users",

@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use shared::db::{CONNECT_TIMEOUT, Database, Error, Session, close, with_timeout};
+use shared::db::{CONNECT_TIMEOUT, Database, Error, Session, close};
 use shared::domain::rounds::{self, Outcome};
-use shared::domain::users::{self, Layout};
 
 use crate::metrics::Metrics;
 use crate::outcome_log::OutcomeLog;
@@ -25,8 +24,8 @@ pub(crate) struct RoundRunner {
     round_timeout: Duration,
     metrics: Arc<Metrics>,
     log: OutcomeLog,
-    /// The session, and how `users` is stored. `None` during an attempt, and after one that failed.
-    connected: Option<(Session, Layout)>,
+    /// `None` during an attempt, and after one that failed.
+    session: Option<Session>,
 }
 
 impl RoundRunner {
@@ -39,7 +38,7 @@ impl RoundRunner {
             round_timeout,
             metrics,
             log: OutcomeLog::default(),
-            connected: None,
+            session: None,
         }
     }
 
@@ -64,32 +63,20 @@ impl RoundRunner {
 
     /// Closes the session.
     pub(crate) async fn close(self) {
-        if let Some((session, _)) = self.connected {
+        if let Some(session) = self.session {
             close(session).await;
         }
     }
 
     async fn try_round(&mut self) -> Result<Outcome, Error> {
-        let (mut session, layout) = match self.connected.take() {
-            Some(connected) => connected,
-            None => self.connect().await?,
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => self.database.connect(CONNECT_TIMEOUT).await?,
         };
         let latest_tick = |at| self.schedule.latest_tick(at);
-        let outcome = rounds::run_due(
-            &mut session,
-            layout,
-            latest_tick,
-            self.cooldown,
-            self.round_timeout,
-        )
-        .await?;
-        self.connected = Some((session, layout));
+        let outcome =
+            rounds::run_due(&mut session, latest_tick, self.cooldown, self.round_timeout).await?;
+        self.session = Some(session);
         Ok(outcome)
-    }
-
-    async fn connect(&self) -> Result<(Session, Layout), Error> {
-        let mut session = self.database.connect(CONNECT_TIMEOUT).await?;
-        let layout = with_timeout(CONNECT_TIMEOUT, users::read_layout(&mut session)).await?;
-        Ok((session, layout))
     }
 }

@@ -19,7 +19,6 @@ mod stop;
 
 use shared::db::Session;
 use shared::domain::rounds;
-use shared::domain::users::Layout;
 use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually};
 
 /// A replica under its own role, on ports of its own, and a client of it. Its request timeout is
@@ -60,7 +59,7 @@ async fn wait_until_ready(client: &Client) {
 async fn round(database: &TestDatabase, minimum: &str) {
     let mut worker = database.connect(&database.worker).await;
     let minimum = minimum.parse().unwrap();
-    rounds::run_now(&mut worker, Layout::SingleNode, minimum, TEST_TIMEOUT)
+    rounds::run_now(&mut worker, minimum, TEST_TIMEOUT)
         .await
         .unwrap();
 }

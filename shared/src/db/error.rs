@@ -121,7 +121,7 @@ impl Error {
             return Self::too_old();
         }
         let text = error.to_string();
-        // With TLS, sqlx reads nothing as a byte of zero.
+        // If the peer closes the connection during TLS negotiation, sqlx reports a byte of zero.
         if text.contains("response from SSLRequest: 0x00") || text.contains("got 0 bytes at EOF") {
             return Self::Unavailable(
                 "the connection was closed before a session began: a load balancer without a server \

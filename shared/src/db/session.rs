@@ -54,8 +54,8 @@ pub(super) const PARAMETERS: [(&str, &str); 14] = [
     ("lock_timeout", "5s"),
 ];
 
-/// Verifies by the marker that a new session has the [`PARAMETERS`], and that its server is new
-/// enough and writable. Also sets `transaction_timeout` to 0.
+/// Checks that the server has accepted the [`PARAMETERS`] of a new session, and that it is new enough
+/// and writable. Also sets `transaction_timeout` to 0.
 ///
 /// # Errors
 /// [`Error::Unavailable`] or [`Error::Unusable`] if the server does not fit; otherwise when the

@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 use crate::db::{Error, Session, with_timeout};
 use crate::domain::choice::{self, MinPoints};
-use crate::domain::users::{self, Layout};
+use crate::domain::users;
 use statements::{is_old_snapshot_open, record_round, try_lock};
 
 pub use statements::read_fence;
@@ -50,7 +50,7 @@ pub struct Round {
     pub users_updated: u64,
     /// How far ahead of the clock a recorded time is, if it is more than [`CLOCK_TOLERANCE`]: that of
     /// the newest round that this one has deleted, or of the last query.
-    pub clock_was_ahead: Option<TimeDelta>,
+    pub clock_ahead_by: Option<TimeDelta>,
 }
 
 /// The newest round that was done for a tick. It keeps that tick from being done twice.
@@ -100,7 +100,6 @@ pub enum Outcome {
 /// Drop the session.
 pub async fn run_due(
     session: &mut Session,
-    layout: Layout,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
     cooldown: TimeDelta,
     round_timeout: Duration,
@@ -114,7 +113,7 @@ pub async fn run_due(
             return Ok(outcome);
         }
     };
-    let writes = write_round(&mut transaction, layout, Some(tick_at), MinPoints::draw());
+    let writes = write_round(&mut transaction, Some(tick_at), MinPoints::draw());
     let round = with_timeout(round_timeout, writes).await?;
     commit(transaction).await?;
     Ok(Outcome::Done(round))
@@ -169,7 +168,6 @@ async fn claim_tick(
 /// As for [`run_due`].
 pub async fn run_now(
     session: &mut Session,
-    layout: Layout,
     min_points: MinPoints,
     round_timeout: Duration,
 ) -> Result<Round, Error> {
@@ -181,7 +179,7 @@ pub async fn run_now(
                     && !is_old_snapshot_open(&mut transaction).await?)
             };
         if with_timeout(STEP_TIMEOUT, claim).await? {
-            let writes = write_round(&mut transaction, layout, None, min_points);
+            let writes = write_round(&mut transaction, None, min_points);
             let round = with_timeout(round_timeout, writes).await?;
             commit(transaction).await?;
             return Ok(round);
@@ -196,11 +194,10 @@ pub async fn run_now(
 /// All writes of a round: points, choice, and the row in `rounds`.
 async fn write_round(
     transaction: &mut Session,
-    layout: Layout,
     tick_at: Option<DateTime<Utc>>,
     min_points: MinPoints,
 ) -> Result<Round, Error> {
-    let users_updated = users::renew_points(transaction, layout).await?;
+    let users_updated = users::renew_points(transaction).await?;
     choice::renew(transaction, min_points).await?;
     record_round(transaction, tick_at, users_updated).await
 }

@@ -60,65 +60,46 @@ pub async fn add_missing(session: &mut Session, ids: RangeInclusive<i64>) -> Res
     }
 }
 
-/// How the table is stored. A round renews the points accordingly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// On one server.
-    SingleNode,
-    /// Sharded by `id` over the nodes of a Citus cluster. Each node renews its own shards.
-    Distributed,
-}
-
-/// Finds out how the table is stored.
-///
-/// # Errors
-/// When a statement fails or the connection breaks.
-pub async fn read_layout(session: &mut Session) -> Result<Layout, Error> {
-    let is_citus_installed = sqlx::query_scalar!(
-        r#"select to_regclass('pg_catalog.pg_dist_partition') is not null as "is_installed!""#
-    )
-    .fetch_one(&mut *session)
-    .await?;
-    // Not checked at compile time: without Citus there is no such table.
-    let check = sqlx::query_scalar(
-        "select exists ( \
-             select from pg_catalog.pg_dist_partition \
-             where logicalrelid = 'users'::regclass and partmethod = 'h' \
-         )",
-    );
-    let is_distributed = is_citus_installed && check.fetch_one(session).await?;
-    Ok(if is_distributed {
-        Layout::Distributed
-    } else {
-        Layout::SingleNode
-    })
-}
-
 /// Gives every user new points, 0 to 100 and each value equally likely. Returns the number of
 /// users.
-pub(crate) async fn renew_points(session: &mut Session, layout: Layout) -> Result<u64, Error> {
-    let renewed = match layout {
-        Layout::SingleNode => {
-            sqlx::query!("update users set points = floor(random() * 101), updated_at = now()")
-                .execute(session)
-                .await?
-        }
+pub(crate) async fn renew_points(session: &mut Session) -> Result<u64, Error> {
+    let renewed = if is_distributed(session).await? {
         // Citus does not send volatile functions to its nodes. So this process draws one random key
         // per round, with which each node hashes its own ids. The ids are hashed as text, because
         // the hash of a bigint is the same for pairs of ids about 2^32 apart. The mask clears the
         // sign bit (`abs` fails for the lowest bigint). The remainder of 2^63 by 101 favours no
         // value by more than 1 in 10^16.
-        Layout::Distributed => {
-            let key: i64 = rand::rng().random();
-            sqlx::query!(
-                "update users \
-                 set points = (hashtextextended(id::text, $1) & 9223372036854775807) % 101, \
-                     updated_at = now()",
-                key
-            )
+        let key: i64 = rand::rng().random();
+        sqlx::query!(
+            "update users \
+             set points = (hashtextextended(id::text, $1) & 9223372036854775807) % 101, \
+                 updated_at = now()",
+            key
+        )
+        .execute(session)
+        .await?
+    } else {
+        sqlx::query!("update users set points = floor(random() * 101), updated_at = now()")
             .execute(session)
             .await?
-        }
     };
     Ok(renewed.rows_affected())
+}
+
+/// Whether the table is spread over the nodes of a Citus cluster. Each node renews its own users.
+async fn is_distributed(session: &mut Session) -> Result<bool, Error> {
+    let is_citus_installed = sqlx::query_scalar!(
+        r#"select to_regclass('pg_catalog.pg_dist_partition') is not null as "is_installed!""#
+    );
+    if !is_citus_installed.fetch_one(&mut *session).await? {
+        return Ok(false);
+    }
+    // Not checked at compile time: without Citus there is no such table.
+    let is_distributed = sqlx::query_scalar(
+        "select exists ( \
+             select from pg_catalog.pg_dist_partition \
+             where logicalrelid = 'users'::regclass and partmethod = 'h' \
+         )",
+    );
+    Ok(is_distributed.fetch_one(session).await?)
 }

@@ -13,7 +13,7 @@ const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub fn register_common(registry: &mut Registry) {
     let build = [
         ("version", env!("CARGO_PKG_VERSION")),
-        // That of git, which a build may pass.
+        // The git revision, if the build sets REVISION.
         ("revision", option_env!("REVISION").unwrap_or("unknown")),
     ];
     registry.register("build", "The running program", Info::new(build));
@@ -38,8 +38,8 @@ pub fn encode(registry: &Registry, accept: Option<&str>) -> (&'static str, Strin
     }
 }
 
-/// The older format names the samples of counters and infos as they are, suffix included. It knows
-/// no infos, units or end mark.
+/// In the older format HELP and TYPE carry a sample's full name, with `_total` or `_info`. It knows no
+/// infos, units or end mark.
 fn to_prometheus_text(open_metrics: &str) -> String {
     let mut text = String::new();
     let families = open_metrics.split("# HELP ").skip(1);

@@ -22,14 +22,11 @@ use std::time::Duration;
 use shared::db::Session;
 use shared::domain::MinPoints;
 use shared::domain::rounds::{Round, run_now};
-use shared::domain::users::Layout;
 
 /// How long the writes of a round may take in a test: far longer than on a slow machine.
 const ROUND_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Does an operator's round with this minimum.
 async fn run_round(worker: &mut Session, min_points: MinPoints) -> Round {
-    run_now(worker, Layout::SingleNode, min_points, ROUND_TIMEOUT)
-        .await
-        .unwrap()
+    run_now(worker, min_points, ROUND_TIMEOUT).await.unwrap()
 }

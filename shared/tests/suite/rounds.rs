@@ -9,7 +9,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use shared::db::Session;
 use shared::domain::MinPoints;
 use shared::domain::rounds::{self, Outcome};
-use shared::domain::users::Layout;
 
 use crate::ROUND_TIMEOUT;
 
@@ -25,15 +24,9 @@ async fn run_due(
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
     cooldown: TimeDelta,
 ) -> Outcome {
-    rounds::run_due(
-        worker,
-        Layout::SingleNode,
-        latest_tick,
-        cooldown,
-        ROUND_TIMEOUT,
-    )
-    .await
-    .unwrap()
+    rounds::run_due(worker, latest_tick, cooldown, ROUND_TIMEOUT)
+        .await
+        .unwrap()
 }
 
 /// The same by a schedule with a single tick, so that a test doesn't depend on the time.

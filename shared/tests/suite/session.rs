@@ -1,6 +1,5 @@
 //! Sessions do not depend on the defaults that the server, the database and the role bring.
 
-use shared::domain::users::Layout;
 use shared::domain::{MinPoints, rounds};
 use testkit::{TestDatabase, sql};
 
@@ -58,7 +57,7 @@ async fn a_round_fails_if_a_row_that_it_should_change_is_hidden_or_missing() {
         database.run(spoil).await;
         let mut worker = database.connect(&database.worker).await;
         let minimum = MinPoints::draw();
-        let round = rounds::run_now(&mut worker, Layout::SingleNode, minimum, ROUND_TIMEOUT).await;
+        let round = rounds::run_now(&mut worker, minimum, ROUND_TIMEOUT).await;
         let error = round.unwrap_err();
         assert!(error.to_string().contains(reason), "{error}");
         assert!(!error.is_transient());

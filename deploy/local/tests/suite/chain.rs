@@ -1,7 +1,6 @@
 //! Many queries of several replicas, while rounds follow each other without a pause.
 
 use shared::domain::rounds;
-use shared::domain::users::Layout;
 use testkit::{Checker, TEST_TIMEOUT, TestDatabase};
 use tokio::task::JoinSet;
 
@@ -35,7 +34,7 @@ async fn a_hundred_thousand_answers_around_rounds_form_one_chain_and_show_the_us
     while !requests.is_empty() {
         // With this minimum, every round chooses two users.
         let minimum = "0".parse().unwrap();
-        rounds::run_now(&mut worker, Layout::SingleNode, minimum, TEST_TIMEOUT)
+        rounds::run_now(&mut worker, minimum, TEST_TIMEOUT)
             .await
             .unwrap();
         while let Some(ended) = requests.try_join_next() {

@@ -6,6 +6,7 @@
 --
 -- A worker of the release before writes the columns of ids and points only. Where `shown_users` does
 -- not agree with them, it is older, and the columns count. This release is the last that has them.
+-- The first branch has the same result as the second, without jsonpath, which is slower.
 select
     case
         when is_current and least(first_points, second_points) > min_points then shown_users

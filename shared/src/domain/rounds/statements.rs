@@ -64,6 +64,6 @@ pub(super) async fn record_round(
         started_at: row.started_at,
         finished_at: row.finished_at,
         users_updated,
-        clock_was_ahead: row.newest_ahead_at.map(|newest| newest - row.finished_at),
+        clock_ahead_by: row.newest_ahead_at.map(|newest| newest - row.finished_at),
     })
 }

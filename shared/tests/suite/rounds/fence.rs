@@ -58,7 +58,7 @@ async fn a_fence_counts_unless_it_is_more_than_a_minute_ahead_of_the_clock() {
                 assert_eq!(database.value::<i64>(is_ahead).await, 0);
                 let expected = rounds.first().map_or(0, |_| 2 * 60);
                 let minutes = round
-                    .clock_was_ahead
+                    .clock_ahead_by
                     .map_or(0, |ahead| (ahead + TimeDelta::seconds(30)).num_minutes());
                 assert_eq!(minutes, expected, "{rounds:?}");
             }

@@ -1,7 +1,6 @@
 //! Every user gets new points.
 
 use shared::domain::rounds;
-use shared::domain::users::Layout;
 use testkit::TestDatabase;
 
 use super::min_points;
@@ -30,8 +29,14 @@ async fn assert_uniform(database: &TestDatabase, values: u32, cells: &str) {
 
 #[tokio::test]
 async fn every_user_is_renewed_and_points_are_uniform_and_independent() {
-    for layout in [Layout::SingleNode, Layout::Distributed] {
+    // Makes the worker take the table for one that Citus has distributed.
+    let distribute = "set allow_system_table_mods = on; \
+                      create table pg_catalog.pg_dist_partition as \
+                          select 'users'::regclass as logicalrelid, 'h' as partmethod; \
+                      grant select on pg_catalog.pg_dist_partition to public";
+    for prepare in ["", distribute] {
         let database = TestDatabase::with_users(300_000).await;
+        database.run(prepare).await;
         // Ids that equal another id shifted by 32 bits: a hash of the bigint would be the same.
         database
             .run(
@@ -41,7 +46,7 @@ async fn every_user_is_renewed_and_points_are_uniform_and_independent() {
             .await;
         let mut worker = database.connect(&database.worker).await;
         let mut round = async || {
-            let round = rounds::run_now(&mut worker, layout, min_points(50), ROUND_TIMEOUT)
+            let round = rounds::run_now(&mut worker, min_points(50), ROUND_TIMEOUT)
                 .await
                 .unwrap();
             assert_eq!(round.users_updated, 400_000);
