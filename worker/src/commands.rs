@@ -5,16 +5,16 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use shared::db::schema;
 use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, close};
-use shared::domain::{MinPoints, rounds, users};
+use shared::domain::{MinPoints, rounds};
 use shared::program::cli;
 use shared::program::shutdown::StopSignals;
 use tracing::info;
 
 /// Runs a one-off command. A signal ends it with an error: the connection closes, and the server
 /// rolls the open transaction back.
-pub(crate) async fn until_signal(
-    command: impl Future<Output = Result<(), Error>>,
-) -> anyhow::Result<()> {
+pub(crate) async fn until_signal<T>(
+    command: impl Future<Output = Result<T, Error>>,
+) -> anyhow::Result<T> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     tokio::select! {
         result = command => Ok(result?),
@@ -39,8 +39,7 @@ pub(crate) async fn round(
 ) -> Result<(), Error> {
     let database = database.clone().with_statement_timeout(timeout);
     let mut session = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
-    let layout = users::read_layout(&mut session).await?;
-    let round = rounds::run_now(&mut session, layout, min_points, timeout).await?;
+    let round = rounds::run_now(&mut session, min_points, timeout).await?;
     close(session).await;
     // An operator runs this command to see its result. `migrate` and `seed` also run unattended, so
     // they report to the log.

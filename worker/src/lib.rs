@@ -62,7 +62,10 @@ async fn run(
     match command {
         DatabaseCommand::Run => run_rounds(settings, database).await,
         DatabaseCommand::Migrate => commands::until_signal(commands::migrate(&database)).await,
-        DatabaseCommand::Seed { users } => commands::until_signal(seed(&database, users)).await,
+        DatabaseCommand::Seed { users } => {
+            commands::until_signal(seed(&database, users)).await?;
+            Ok(())
+        }
         DatabaseCommand::Round { min_points } => {
             let min_points = min_points.unwrap_or_else(MinPoints::draw);
             let timeout = settings.round_timeout;
@@ -74,7 +77,8 @@ async fn run(
 /// Does a round for each tick until a signal. Several missed ticks are one round.
 ///
 /// # Errors
-/// When the admin listener or the scheduler can't be started. No failed round ends it.
+/// When signal handlers, admin listener or scheduler can't be started, or the listener ends. No failed
+/// round ends it.
 async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let metrics = Arc::new(Metrics::new());

@@ -5,22 +5,26 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, Session, close};
+use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Error, Session, close, with_timeout};
 use shared::domain::users;
 use tracing::{info, warn};
 
 /// Large enough for speed, small enough to show progress.
 const USERS_PER_TRANSACTION: i64 = 20_000;
+/// How long a transaction may take, far longer than it does: the network may have gone silent.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often progress is logged where there is no terminal for the bar.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Adds the users 1 to `users` that are missing, with 0 points. Those that exist are only read.
 /// While another session locks the table, it waits.
 ///
+/// Returns how many it has added.
+///
 /// # Errors
 /// When the connection fails or the role may not insert. What was added before stays; call
 /// it again to add the rest.
-pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
+pub async fn seed(database: &Database, users: i64) -> Result<u64, Error> {
     let started_at = Instant::now();
     let mut session = database.connect(COMMAND_CONNECT_TIMEOUT).await?;
     let mut progress = Progress::new(users);
@@ -41,14 +45,15 @@ pub async fn seed(database: &Database, users: i64) -> Result<(), Error> {
         duration_seconds = started_at.elapsed().as_secs_f64(),
         "seeded"
     );
-    Ok(())
+    Ok(added)
 }
 
 /// Adds the missing users of `ids`, and waits for the locks for as long as it takes.
 async fn seed_range(session: &mut Session, ids: RangeInclusive<i64>) -> Result<u64, Error> {
     let mut is_logged = false;
     loop {
-        match users::add_missing(session, ids.clone()).await {
+        let adding = users::add_missing(session, ids.clone());
+        match with_timeout(TRANSACTION_TIMEOUT, adding).await {
             // The session's `lock_timeout` is the pause between two attempts.
             Err(error) if error.is_lock_timeout() => {
                 if !is_logged {

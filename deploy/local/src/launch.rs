@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use private_postgres::DATABASE_URL_FILE;
 use shared::db::{Database, close};
-use shared::domain::rounds;
+use shared::domain::{MinPoints, rounds};
 use shared::program::shutdown::StopSignals;
 use shared::program::{cli, healthcheck, logs};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -28,6 +28,8 @@ use crate::postgres::Postgres;
 use crate::processes::{Environment, Processes};
 use crate::settings::Settings;
 
+/// How long the round for added users may take.
+const ROUND_TIMEOUT: Duration = Duration::from_mins(2);
 /// How often to check a condition while waiting for it.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -74,10 +76,13 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<Infal
     let urls = database::prepare(settings, &mut running.postgres).await?;
     let owner = Database::parse(&urls.owner, "max-two")?;
     info!("adding users, up to {}", settings.users);
-    worker::seed(&owner, settings.users)
+    let added = worker::seed(&owner, settings.users)
         .await
         .context("seeding")?;
     info!("waiting for the first round");
+    if added > 0 {
+        renew_if_tick_is_done(&urls.worker, &settings.schedule).await?;
+    }
     let environment = environment(settings, listen);
     let Running {
         workers, replicas, ..
@@ -161,6 +166,21 @@ fn environment(settings: &Settings, listen: SocketAddr) -> Environment {
         environment.push(("LOG_FORMAT", format.get_name().to_owned()));
     }
     environment
+}
+
+/// Does a round for added users, unless the one of the latest tick is still to be done.
+async fn renew_if_tick_is_done(worker: &str, schedule: &Schedule) -> anyhow::Result<()> {
+    let mut session = connect(worker).await?;
+    let reading = rounds::read_fence(&mut session).await?;
+    let due = schedule.latest_tick(reading.transaction_started_at);
+    if reading
+        .fence
+        .is_some_and(|fence| Some(fence.tick_at) >= due)
+    {
+        rounds::run_now(&mut session, MinPoints::draw(), ROUND_TIMEOUT).await?;
+    }
+    close(session).await;
+    Ok(())
 }
 
 /// Waits until a worker has done the latest due tick. Returns at once if the schedule has had none.
