@@ -93,7 +93,7 @@ impl Coalescer {
         idle_check.reset();
         // One interval for all batches: a timer per batch would always be the earliest deadline, and
         // registering it would wake tokio's timer driver each time. The batch's own timeout is due
-        // later than the interval's next tick, so it does not.
+        // later than the interval's next tick, so registering that does not.
         let mut sweep = interval(self.answer_timeout / SWEEPS_PER_TIMEOUT);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -15,9 +15,9 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::query;
 
-/// The longest delay between two attempts to connect, without its jitter.
+/// The longest delay between two attempts to connect, without its jitter, unless they are refused.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
-/// A session without a query that is lost sooner counts as a failed attempt to connect.
+/// A session that is lost within this time, before its first query, counts as a failed attempt.
 const STABLE_DELAY: Duration = Duration::from_secs(1);
 
 /// Why a session was lost.
@@ -38,9 +38,9 @@ pub(crate) struct Connector {
     connected_at: Option<Instant>,
     /// The session has answered a query.
     has_answered: bool,
-    /// How many sessions in a row have failed their first query. From the second on, the database
-    /// counts as up once a query is answered.
-    useless_sessions: u32,
+    /// In how many sessions in a row. From the second on, the database counts as up once a query is
+    /// answered.
+    failed_first_queries: u32,
     /// The reason that was logged last; `None` while the database is up.
     logged_reason: Option<String>,
 }
@@ -59,7 +59,7 @@ impl Connector {
             delay: Duration::ZERO,
             connected_at: None,
             has_answered: false,
-            useless_sessions: 0,
+            failed_first_queries: 0,
             logged_reason: None,
         }
     }
@@ -72,7 +72,7 @@ impl Connector {
                 Ok(session) => {
                     self.connected_at = Some(Instant::now());
                     self.has_answered = false;
-                    if self.useless_sessions < 2 {
+                    if self.failed_first_queries < 2 {
                         self.publish_up();
                     }
                     return session;
@@ -88,7 +88,7 @@ impl Connector {
     /// The session has answered a query.
     pub(crate) fn on_answer(&mut self) {
         self.has_answered = true;
-        if mem::take(&mut self.useless_sessions) >= 2 {
+        if mem::take(&mut self.failed_first_queries) >= 2 {
             self.publish_up();
         }
     }
@@ -101,7 +101,7 @@ impl Connector {
             self.backoff.reset();
             self.delay = Duration::ZERO;
         } else {
-            self.useless_sessions += u32::from(lost.by_query);
+            self.failed_first_queries += u32::from(lost.by_query);
             self.delay = self.backoff.next_delay(&lost.error);
         }
     }

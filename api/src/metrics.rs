@@ -69,7 +69,11 @@ impl Metrics {
         let help =
             "MAX_CONNECTIONS, or fewer if open files are limited: further connections have to wait";
         gauge("connections_limit", help, max_connections);
-        let database_up = gauge("database_up", "Whether the database answers", 0);
+        let database_up = gauge(
+            "database_up",
+            "1 if the database answers queries, else 0",
+            0,
+        );
         metrics::register_common(&mut registry);
         // The series of 200 and 503 exist from the start, because a rate misses the first increment
         // of a new series.
