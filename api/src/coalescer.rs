@@ -90,6 +90,7 @@ impl Coalescer {
     /// is lost; the queries without a reply are still in the batch.
     async fn answer_batches(&mut self, mut session: ChainSession) -> Lost {
         let mut idle_check = interval(PING_INTERVAL);
+        // The session has just answered its trial.
         idle_check.reset();
         // One interval for all batches: a timer per batch would always be the earliest deadline, and
         // registering it would wake tokio's timer driver each time. The batch's own timeout is due

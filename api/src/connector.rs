@@ -4,7 +4,7 @@
 //! that has failed once is never used again: nothing is known of what its last message did.
 
 use std::mem;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use shared::db::{Backoff, CONNECT_TIMEOUT, Database, Error, with_timeout};
 use shared::domain::last_query::ChainSession;
@@ -17,9 +17,6 @@ use crate::query;
 
 /// The longest delay between two attempts to connect, without its jitter, unless they are refused.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
-/// A session that is lost within this time, before its first query, counts as a failed attempt.
-const STABLE_DELAY: Duration = Duration::from_secs(1);
-
 /// Why a session was lost.
 pub(crate) struct Lost {
     pub(crate) error: Error,
@@ -35,11 +32,10 @@ pub(crate) struct Connector {
     backoff: Backoff,
     /// Before the next attempt to connect.
     delay: Duration,
-    connected_at: Option<Instant>,
     /// The session has answered a query.
     has_answered: bool,
-    /// In how many sessions in a row. From the second on, the database counts as up once a query is
-    /// answered.
+    /// How many sessions in a row were lost by their first query. From two on, the database counts as
+    /// up once a query is answered.
     failed_first_queries: u32,
     /// The reason that was logged last; `None` while the database is up.
     logged_reason: Option<String>,
@@ -57,7 +53,6 @@ impl Connector {
             metrics,
             backoff: Backoff::new(MAX_RECONNECT_DELAY),
             delay: Duration::ZERO,
-            connected_at: None,
             has_answered: false,
             failed_first_queries: 0,
             logged_reason: None,
@@ -70,7 +65,6 @@ impl Connector {
             sleep(self.delay).await;
             match connect_and_prepare(&self.database).await {
                 Ok(session) => {
-                    self.connected_at = Some(Instant::now());
                     self.has_answered = false;
                     if self.failed_first_queries < 2 {
                         self.publish_up();
@@ -97,18 +91,13 @@ impl Connector {
     pub(crate) fn on_lost(&mut self, lost: &Lost) {
         self.metrics.set_database_up(false);
         self.log_once(&lost.error);
-        if self.has_answered || !lost.by_query && self.is_stable() {
+        if self.has_answered || !lost.by_query {
             self.backoff.reset();
             self.delay = Duration::ZERO;
         } else {
-            self.failed_first_queries += u32::from(lost.by_query);
+            self.failed_first_queries += 1;
             self.delay = self.backoff.next_delay(&lost.error);
         }
-    }
-
-    fn is_stable(&self) -> bool {
-        self.connected_at
-            .is_some_and(|connected_at| connected_at.elapsed() >= STABLE_DELAY)
     }
 
     /// Publishes that the database answers queries.

@@ -47,7 +47,7 @@ const EARLY_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// The server of the listeners of one kind.
+/// Serves the public listeners, or the admin listeners.
 pub(crate) struct Server<Routes> {
     pub(crate) max_connections: usize,
     /// For a request to arrive, from the start of the connection or of the request.

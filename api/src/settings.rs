@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
 use clap::{Parser, Subcommand};
-use shared::program::cli::{DAY, DatabaseArgs, address, duration};
+use shared::program::cli::{DatabaseArgs, MAX_DURATION, address, duration};
 use shared::program::logs::LogFormat;
 
 /// A shorter one would leave too little time for the database.
@@ -45,28 +45,28 @@ pub struct Settings {
     pub(crate) max_waiting: u32,
 
     /// Bounds a request's wait for the database, at least 100ms; the 503 is sent after 4/5 of it.
-    #[arg(long, env, default_value = "1s", value_parser = duration(MIN_REQUEST_TIMEOUT..=DAY))]
+    #[arg(long, env, default_value = "1s", value_parser = duration(MIN_REQUEST_TIMEOUT..=MAX_DURATION))]
     pub(crate) request_timeout: Duration,
 
     /// How long a request may take to arrive, from the start of the connection or the request.
-    #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=DAY))]
+    #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=MAX_DURATION))]
     pub(crate) header_timeout: Duration,
 
     /// How long a connection may be idle between two requests.
-    #[arg(long, env, default_value = "75s", value_parser = duration(MIN_TIMEOUT..=DAY))]
+    #[arg(long, env, default_value = "75s", value_parser = duration(MIN_TIMEOUT..=MAX_DURATION))]
     pub(crate) idle_timeout: Duration,
 
     /// How long a client may leave a response unread (on Linux).
-    #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=DAY))]
+    #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=MAX_DURATION))]
     pub(crate) write_timeout: Duration,
 
     /// How long to serve as before after a stop signal, with /readyz at 503, so that load balancers
     /// stop sending requests.
-    #[arg(long, env, default_value = "5s", value_parser = duration(Duration::ZERO..=DAY))]
+    #[arg(long, env, default_value = "5s", value_parser = duration(Duration::ZERO..=MAX_DURATION))]
     pub(crate) drain_delay: Duration,
 
     /// How long open connections may take to end after that delay.
-    #[arg(long, env, default_value = "10s", value_parser = duration(Duration::ZERO..=DAY))]
+    #[arg(long, env, default_value = "10s", value_parser = duration(Duration::ZERO..=MAX_DURATION))]
     pub(crate) close_timeout: Duration,
 
     /// Format of log lines; by default text on a terminal, else JSON.

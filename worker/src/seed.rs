@@ -1,4 +1,4 @@
-//! Adding users, some in each transaction, with a progress bar.
+//! Adds users in batches, each a transaction, with a progress bar.
 
 use std::io::{IsTerminal, stderr};
 use std::ops::RangeInclusive;

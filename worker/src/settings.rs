@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use shared::domain::MinPoints;
-use shared::program::cli::{DAY, DatabaseArgs, address, duration};
+use shared::program::cli::{DatabaseArgs, MAX_DURATION, address, duration};
 use shared::program::logs::LogFormat;
 
 use crate::schedule::Schedule;
@@ -32,11 +32,11 @@ pub struct Settings {
     pub(crate) schedule: Schedule,
 
     /// How long to wait after a round that was still running at its next tick.
-    #[arg(long, env, default_value = "10s", global = true, value_parser = duration(Duration::ZERO..=DAY))]
+    #[arg(long, env, default_value = "10s", global = true, value_parser = duration(Duration::ZERO..=MAX_DURATION))]
     pub(crate) cooldown: Duration,
 
     /// How long the writes of a round may take before the round is rolled back.
-    #[arg(long, env, default_value = "2m", global = true, value_parser = duration(Duration::from_secs(1)..=DAY))]
+    #[arg(long, env, default_value = "2m", global = true, value_parser = duration(Duration::from_secs(1)..=MAX_DURATION))]
     pub(crate) round_timeout: Duration,
 
     /// Format of log lines; by default text on a terminal, else JSON.

@@ -22,7 +22,7 @@ pub struct BadUrl(String);
 impl BadUrl {
     /// The same error, naming the setting that the URL is from.
     #[must_use]
-    pub fn of(self, setting: &str) -> Self {
+    pub fn named(self, setting: &str) -> Self {
         Self(format!("{setting}: {self}"))
     }
 }
@@ -31,7 +31,7 @@ impl BadUrl {
 pub(super) fn read(file: &Path) -> Result<Vec<PgConnectOptions>, BadUrl> {
     let read = fs::read_to_string(file).or_else(|error| bad(&error.to_string()));
     read.and_then(|text| parse(&text))
-        .map_err(|error| error.of(&format!("DATABASE_URL_FILE {}", file.display())))
+        .map_err(|error| error.named(&format!("DATABASE_URL_FILE {}", file.display())))
 }
 
 /// The servers of a URL, in its order.

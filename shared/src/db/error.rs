@@ -9,7 +9,7 @@ use super::BadUrl;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file that holds the URL can't be used any more.
-    #[error("{0}")]
+    #[error(transparent)]
     Url(#[from] BadUrl),
     /// No server of the URL could be used. An entry for each, in the URL's order: its name (host or
     /// folder of the socket, with the port) and its error.
@@ -68,14 +68,13 @@ impl Error {
         }
     }
 
-    /// True if the server refuses a session or a statement for a reason that lasts, such as a wrong
-    /// password or a missing right. Each attempt is then a line in its log. False if one of several
-    /// servers is only down: it may be the next primary.
+    /// True if the failure lasts until somebody acts, and each retry is costly: a line in the server's
+    /// log, or a whole round. False if one of several servers is only down: it may be the next primary.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Connect(errors) => errors.iter().all(|(_, error)| !error.is_transient()),
-            Self::Database(_) => !self.is_transient(),
+            Self::Database(_) | Self::RowMissing(_) => !self.is_transient(),
             _ => false,
         }
     }

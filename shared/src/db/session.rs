@@ -21,7 +21,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// These parameters stay as the operator has them: `search_path` (the tables may be in any schema),
 /// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`initialize`] rejects
 /// such a server), `default_transaction_deferrable` (without effect at our isolation level), and,
-/// except `jit`, whatever only changes how fast a plan is or how a value is printed.
+/// except `jit`, whatever only changes how fast a plan is. sqlx itself sets `DateStyle`, `TimeZone` and
+/// `client_encoding`, on which the times of an answer rely.
 pub(super) const PARAMETERS: [(&str, &str); 14] = [
     // A marker that `initialize` reads back: a pooler drops or rejects the settings of a session.
     ("max_two.session", "own"),

@@ -21,7 +21,7 @@ use crate::db::Database;
 pub const BAD_SETTING: u8 = 2;
 
 /// The upper bound of the durations that have no other: a longer one is a typing error.
-pub const DAY: Duration = Duration::from_hours(24);
+pub const MAX_DURATION: Duration = Duration::from_hours(24);
 
 /// The value parser of a duration with units, such as `1m 30s`, within these bounds.
 pub fn duration(
@@ -130,7 +130,7 @@ impl DatabaseArgs {
     pub fn parse(&self, application_name: &str) -> Result<Database, String> {
         let database = match (&self.database_url, &self.database_url_file) {
             (Some(url), _) => {
-                Database::parse(url, application_name).map_err(|error| error.of("DATABASE_URL"))
+                Database::parse(url, application_name).map_err(|error| error.named("DATABASE_URL"))
             }
             (None, Some(file)) => Database::read(file, application_name),
             (None, None) => {

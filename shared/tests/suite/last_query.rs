@@ -37,7 +37,7 @@ async fn count_pages(session: &mut Session) -> i64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_touches_few_pages_whatever_minimum_statistics_and_dead_rows_there_are() {
-    // Its own server: a long transaction in any database of a server blocks pruning in all of them.
+    // Its own server: one that writes in any database of a server blocks pruning in all.
     let database = TestDatabase::with_own_server(&[]).await;
     database.seed(200_000).await;
     // Planned while `last_query` is small.

@@ -9,7 +9,8 @@ use tokio::task::JoinSet;
 
 use crate::run_round;
 
-// These tests use their own servers: a long transaction in any database of a server blocks pruning.
+// These tests use their own servers: a transaction that writes in any database of a server blocks
+// pruning.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_updates_are_hot_and_no_table_grows_in_200_rounds_under_load() {
     let database = TestDatabase::with_own_server(&[]).await;

@@ -1,9 +1,9 @@
 -- Moves the chain of queries on by one. A concurrent query waits here for the row's lock, and then
 -- continues from the committed row.
 --
--- `where only_row`, which is true in the only row, makes the planner use the primary key, and so skip
--- the pages of dead row versions that a long transaction leaves behind. A cached plan from before
--- those pages existed lasts until the next vacuum.
+-- `where only_row` is always true. It lets the planner use the primary key, which skips the pages of
+-- dead row versions that a long transaction leaves behind. A session that planned a scan earlier keeps
+-- that plan until the next vacuum.
 update last_query
 set previous_at = queried_at,
     queried_at = greatest(clock_timestamp(), queried_at)
