@@ -86,15 +86,15 @@ impl Coalescer {
         }
     }
 
-    /// Answers batch after batch, and checks the session while there is none. Returns when the session
-    /// is lost; the queries without a reply are still in the batch.
+    /// Answers batch after batch, and checks the session while there is none. Returns when the
+    /// session is lost; the queries without a reply are still in the batch.
     async fn answer_batches(&mut self, mut session: ChainSession) -> Lost {
         let mut idle_check = interval(PING_INTERVAL);
         // The session has just answered its trial.
         idle_check.reset();
-        // One interval for all batches: a timer per batch would always be the earliest deadline, and
-        // registering it would wake tokio's timer driver each time. The batch's own timeout is due
-        // later than the interval's next tick, so registering that does not.
+        // One interval for all batches: a timer per batch would always be the earliest deadline,
+        // and registering it would wake tokio's timer driver each time. The batch's own timeout is
+        // due later than the interval's next tick, so registering that does not.
         let mut sweep = interval(self.answer_timeout / SWEEPS_PER_TIMEOUT);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -34,8 +34,8 @@ pub(crate) struct Connector {
     delay: Duration,
     /// The session has answered a query.
     has_answered: bool,
-    /// How many sessions in a row were lost by their first query. From two on, the database counts as
-    /// up once a query is answered.
+    /// How many sessions in a row were lost by their first query. From two on, the database counts
+    /// as up once a query is answered.
     failed_first_queries: u32,
     /// The reason that was logged last; `None` while the database is up.
     logged_reason: Option<String>,

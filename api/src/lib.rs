@@ -71,8 +71,8 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         admin = %addresses(&listeners.admin)?,
         "replica starting"
     );
-    // Leaked, because they live as long as the process. Routes are cloned for each request, and with
-    // an `Arc` all threads would count references in one cache line.
+    // Leaked, because they live as long as the process. Routes are cloned for each request, and
+    // with an `Arc` all threads would count references in one cache line.
     let health: &'static Health = Box::leak(Box::default());
     let metrics: &'static Metrics = Box::leak(Box::new(Metrics::new(max_waiting, max_connections)));
     let (queue, coalescer_task) = coalescer::start(

@@ -1,7 +1,7 @@
 //! The routing tables of both listeners, and their handlers.
 //!
-//! A public endpoint is a line in the routing table, and its description in `openapi.json`. One that
-//! needs the database maps its path's parameters to a [`Query`]; any other has a handler.
+//! A public endpoint is a line in the routing table, and its description in `openapi.json`. One
+//! that needs the database maps its path's parameters to a [`Query`]; any other has a handler.
 
 use std::convert::Infallible;
 use std::future::ready;

@@ -23,7 +23,8 @@ pub use database_url::BadUrl;
 pub use error::Error;
 pub use session::{Session, close, ping};
 
-/// Limits the opening of a session, and separately its preparation, in a program that keeps retrying.
+/// Limits the opening of a session, and separately its preparation, in a program that keeps
+/// retrying.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Limits the one attempt of a command to open a session.
 pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -102,8 +103,8 @@ impl Database {
     }
 
     /// Opens a session with the first server that is writable, and checks that it has accepted the
-    /// session's settings, which a pooler drops. Each server that is tried gets an equal share of the
-    /// time that is left of `limit`.
+    /// session's settings, which a pooler drops. Each server that is tried gets an equal share of
+    /// the time that is left of `limit`.
     ///
     /// # Errors
     /// [`Error::Url`] if its file has become bad; otherwise [`Error::Connect`] with an error for

@@ -40,8 +40,8 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infal
         reply::with_header(text, "content-type", content_type)
     };
     let routes = path!("livez")
-        // All tasks of the worker run in one thread, and each call to the database has a timeout. So
-        // a response shows that the process lives.
+        // All tasks of the worker run in one thread, and each call to the database has a timeout.
+        // So a response shows that the process lives.
         .map(|| "ok\n")
         .or(path!("readyz").map(readyz))
         .or(path!("metrics")

@@ -77,8 +77,8 @@ async fn run(
 /// Does a round for each tick until a signal. Several missed ticks are one round.
 ///
 /// # Errors
-/// When signal handlers, admin listener or scheduler can't be started, or the listener ends. No failed
-/// round ends it.
+/// When signal handlers, admin listener or scheduler can't be started, or the listener ends. No
+/// failed round ends it.
 async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let metrics = Arc::new(Metrics::new());

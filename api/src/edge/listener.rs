@@ -32,7 +32,8 @@ impl Listeners {
     /// Takes the sockets that systemd passes. Binds an address if there is none of its kind.
     ///
     /// # Errors
-    /// When an address can't be bound (the error names its setting), or a passed socket is not known.
+    /// When an address can't be bound (the error names its setting), or a passed socket is not
+    /// known.
     pub(crate) fn open(settings: &Settings) -> anyhow::Result<Self> {
         let (mut public, mut admin) = take_passed_sockets()?;
         if public.is_empty() {

@@ -32,8 +32,9 @@ impl Progress {
         *self.lock() = (stage, Instant::now());
     }
 
-    /// Bytes have arrived: an idle connection receives a request now. If a request's first bytes came
-    /// in the same read as the end of the one before, the connection counts as idle until more arrive.
+    /// Bytes have arrived: an idle connection receives a request now. If a request's first bytes
+    /// came in the same read as the end of the one before, the connection counts as idle until more
+    /// arrive.
     pub(super) fn on_read(&self) {
         let mut progress = self.lock();
         if progress.0 == Stage::Idle {

@@ -21,8 +21,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// These parameters stay as the operator has them: `search_path` (the tables may be in any schema),
 /// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`initialize`] rejects
 /// such a server), `default_transaction_deferrable` (without effect at our isolation level), and,
-/// except `jit`, whatever only changes how fast a plan is. sqlx itself sets `DateStyle`, `TimeZone` and
-/// `client_encoding`, on which the times of an answer rely.
+/// except `jit`, whatever only changes how fast a plan is. sqlx itself sets `DateStyle`, `TimeZone`
+/// and `client_encoding`, on which the times of an answer rely.
 pub(super) const PARAMETERS: [(&str, &str); 14] = [
     // A marker that `initialize` reads back: a pooler drops or rejects the settings of a session.
     ("max_two.session", "own"),
@@ -41,8 +41,8 @@ pub(super) const PARAMETERS: [(&str, &str); 14] = [
     ("client_min_messages", "warning"),
     // Compiling a plan costs more than it saves.
     ("jit", "off"),
-    // The following ones make the server end a session, and free its locks, when the client is gone,
-    // unreachable or stopped. The first notices a closed connection while a statement runs.
+    // The following ones make the server end a session, and free its locks, when the client is
+    // gone, unreachable or stopped. The first notices a closed connection while a statement runs.
     ("client_connection_check_interval", "2s"),
     // Notice a network that drops packets silently.
     ("tcp_keepalives_idle", "5"),
@@ -55,8 +55,8 @@ pub(super) const PARAMETERS: [(&str, &str); 14] = [
     ("lock_timeout", "5s"),
 ];
 
-/// Checks that the server has accepted the [`PARAMETERS`] of a new session, and that it is new enough
-/// and writable. Also sets `transaction_timeout` to 0.
+/// Checks that the server has accepted the [`PARAMETERS`] of a new session, and that it is new
+/// enough and writable. Also sets `transaction_timeout` to 0.
 ///
 /// # Errors
 /// [`Error::Unavailable`] or [`Error::Unusable`] if the server does not fit; otherwise when the

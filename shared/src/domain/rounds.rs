@@ -26,8 +26,8 @@ pub use statements::read_fence;
 /// synchronised clocks of two servers differ, so that after a failover the new primary does not
 /// repeat a tick. Short, because rounds wait while the fence is ahead.
 ///
-/// If the newest round is further ahead, the clock was wrong, and no round that is ahead counts. So a
-/// tick may be done again. The next round of a tick deletes them, and its [`Outcome`] says so.
+/// If the newest round is further ahead, the clock was wrong, and no round that is ahead counts. So
+/// a tick may be done again. The next round of a tick deletes them, and its [`Outcome`] says so.
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 /// How long this process waits for a begin, a claim or a rollback: none does more than read and
 /// take a free lock.
@@ -48,8 +48,8 @@ pub struct Round {
     pub finished_at: DateTime<Utc>,
     /// The number of users, all of which were updated.
     pub users_updated: u64,
-    /// How far ahead of the clock a recorded time is, if it is more than [`CLOCK_TOLERANCE`]: that of
-    /// the newest round that this one has deleted, or of the last query.
+    /// How far ahead of the clock a recorded time is, if it is more than [`CLOCK_TOLERANCE`]: that
+    /// of the newest round that this one has deleted, or of the last query.
     pub clock_ahead_by: Option<TimeDelta>,
 }
 

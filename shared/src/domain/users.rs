@@ -44,8 +44,8 @@ pub async fn add_missing(session: &mut Session, ids: RangeInclusive<i64>) -> Res
         if missing.is_empty() {
             return Ok(0);
         }
-        // Not `on conflict do nothing`: it takes twice as long, and at each user that exists it waits
-        // for a running round. Nor an anti-join, which Citus refuses.
+        // Not `on conflict do nothing`: it takes twice as long, and at each user that exists it
+        // waits for a running round. Nor an anti-join, which Citus refuses.
         let added = sqlx::query!(
             "insert into users (id) select unnest($1::bigint[])",
             &missing,

@@ -6,8 +6,8 @@
 //! does not fit into the queue, or can't be written, is dropped and counted.
 //!
 //! `tracing_appender::non_blocking` would not be shorter. It does not count lines that can't be
-//! written, so it needs a writer that does. And it prints to standard output if its queue is full at
-//! the end, so it must be dropped in a thread of its own.
+//! written, so it needs a writer that does. And it prints to standard output if its queue is full
+//! at the end, so it must be dropped in a thread of its own.
 
 use std::env;
 use std::io::{self, IsTerminal, Write, stderr};

@@ -277,8 +277,8 @@ async fn an_answer_that_could_not_be_made_durable_is_none() {
     let mut second = database.replica_session().await;
     second.answer().await.unwrap();
     first.answer().await.unwrap();
-    // From here on it releases the row early, and the commit of `settle` comes after it. Its function
-    // has another parameter since Postgres 17.
+    // From here on it releases the row early, and the commit of `settle` comes after it. Its
+    // function has another parameter since Postgres 17.
     database
         .run(
             "do $$ \

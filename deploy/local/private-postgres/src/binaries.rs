@@ -13,9 +13,9 @@ use crate::{Error, failed};
 /// The oldest major version that Max Two works with.
 const OLDEST_MAJOR: u32 = 15;
 
-/// Folders with one subfolder per version, whose programs are in `bin`: those of Debian, of the RPMs
-/// of postgresql.org (and /usr/local), of a build from source, of EDB on Linux and on macOS, of
-/// Homebrew on Apple silicon and on Intel, and of Postgres.app.
+/// Folders with one subfolder per version, whose programs are in `bin`: those of Debian, of the
+/// RPMs of postgresql.org (and /usr/local), of a build from source, of EDB on Linux and on macOS,
+/// of Homebrew on Apple silicon and on Intel, and of Postgres.app.
 const INSTALL_FOLDERS: [&str; 8] = [
     "/usr/lib/postgresql",
     "/usr",

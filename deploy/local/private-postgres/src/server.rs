@@ -41,8 +41,8 @@ const SETTINGS: [&str; 7] = [
     "autovacuum_naptime=10s",
 ];
 
-/// A server, which runs or not. Dropping it stops it in an orderly way. If this process is killed, a
-/// [`ParentDeathGuard`] stops it.
+/// A server, which runs or not. Dropping it stops it in an orderly way. If this process is killed,
+/// a [`ParentDeathGuard`] stops it.
 #[derive(Debug)]
 pub struct Server {
     cluster: Cluster,

@@ -66,8 +66,8 @@ async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
     eventually("all processes are gone", are_gone).await;
     assert!(next.stop().await.success());
 
-    // A server that was killed has left its number, which is that of another process by now. Postgres
-    // would take a process of another account for no server.
+    // A server that was killed has left its number, which is that of another process by now.
+    // Postgres would take a process of another account for no server.
     let account = cluster.metadata().unwrap().uid();
     let mut other = Command::new("sleep")
         .arg("600")

@@ -1,5 +1,5 @@
-//! The whole service under random faults and at last a failover, judged by the checker: two workers,
-//! four replicas and their clients over a primary with a synchronous standby.
+//! The whole service under random faults and at last a failover, judged by the checker: two
+//! workers, four replicas and their clients over a primary with a synchronous standby.
 //!
 //! The seed decides the faults, their order and their targets. The moment that each one hits
 //! depends on the machine. A longer run with other faults:

@@ -44,8 +44,8 @@ pub(super) async fn is_old_snapshot_open(transaction: &mut Session) -> Result<bo
     Ok(check.fetch_one(transaction).await?)
 }
 
-/// Records the round; without a tick it is an operator's. Deletes expired rows and, for the round of
-/// a tick, those that are ahead, as [`CLOCK_TOLERANCE`] says.
+/// Records the round; without a tick it is an operator's. Deletes expired rows and, for the round
+/// of a tick, those that are ahead, as [`CLOCK_TOLERANCE`] says.
 pub(super) async fn record_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,

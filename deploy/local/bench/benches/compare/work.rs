@@ -64,7 +64,7 @@ impl Work {
                 Ok(measured)
             }
             Self::Round | Self::Update | Self::UpdateDefaultTable => {
-                // The first update after a checkpoint also writes whole pages, whoever runs it.
+                // Not measured: the first update after a checkpoint also writes whole pages.
                 database.run(UPDATE).await;
                 let wal_before = wal_megabytes(database).await;
                 // Sessions and processes start and end within the measured time.
