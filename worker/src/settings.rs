@@ -65,6 +65,7 @@ pub(crate) enum DatabaseCommand {
         /// N, up to ten billion.
         #[arg(
             long,
+            value_name = "N",
             allow_negative_numbers = true,
             value_parser = clap::value_parser!(i64).range(0..=10_000_000_000)
         )]

@@ -2,9 +2,11 @@
 //! limits on threads.
 
 use std::fs;
+use std::time::Duration;
 
 use tempfile::NamedTempFile;
-use testkit::{Program, RefusingServer, TestDatabase, eventually};
+use testkit::{TestDatabase, eventually};
+use tokio::time::sleep;
 
 use crate::{end_sessions, program};
 
@@ -33,44 +35,17 @@ async fn a_rotated_url_is_used_without_a_restart() {
 }
 
 #[tokio::test]
-async fn a_refusal_that_lasts_is_an_error_in_any_language_and_is_seldom_repeated() {
-    let refuse = |code, message: &[u8]| {
-        let server = RefusingServer::new(code, message);
-        let url = server.url();
-        let replica = program(&[], &[ANY_PORT, ANY_ADMIN_PORT, ("DATABASE_URL", &url)]);
-        (server, replica)
-    };
-    let starting = "le système de bases de données se lance".as_bytes();
-    let (starting, its_replica) = refuse("57P03", starting);
-    let wrong_password = "Passwort-Authentifizierung für »r« fehlgeschlagen".as_bytes();
-    let lasting = [
-        ("28P01", wrong_password),
-        // The same in Latin-1.
-        (
-            "28P01",
-            b"Passwort-Authentifizierung f\xfcr \xbbr\xab fehlgeschlagen",
-        ),
-        ("28000", b"no pg_hba.conf entry for host \"::1\""),
-        ("3D000", b"database \"d\" does not exist"),
-        ("42501", b"permission denied for database \"d\""),
-    ]
-    .map(|(code, message)| refuse(code, message));
-    eventually("all are refused, one of them again and again", async || {
-        let is_logged = |replica: &Program| replica.count_events("database_refused") == 1;
-        starting.refusals() >= 20 && lasting.iter().all(|(_, replica)| is_logged(replica))
-    })
-    .await;
-    assert_eq!(its_replica.count_events("database_unavailable"), 1);
-    for (server, replica) in &lasting {
-        let refusals = (server.refusals(), starting.refusals());
-        assert!(refusals.0 * 5 <= refusals.1, "{refusals:?}");
-        // Without the line of Postgres' source.
-        assert!(
-            !replica.output().contains("7654321"),
-            "{}",
-            replica.output()
-        );
-    }
+async fn a_wrong_password_is_an_error_and_is_seldom_tried() {
+    let database = TestDatabase::new().await;
+    let server = database.server.lock().await;
+    let wrong = database.api.replace(server.password(), "wrong");
+    let mut replica = program(&[], &[ANY_PORT, ANY_ADMIN_PORT, ("DATABASE_URL", &wrong)]);
+    replica.wait_for_event("database_refused").await;
+    // After another failure it would have tried ten times by then.
+    sleep(Duration::from_secs(3)).await;
+    let log = fs::read_to_string(server.folder().join("postgres.log")).unwrap();
+    let refusals = log.matches("password authentication failed").count();
+    assert_eq!(refusals, 1, "{log}");
 }
 
 #[tokio::test]

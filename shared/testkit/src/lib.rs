@@ -13,7 +13,6 @@ mod client;
 mod database;
 mod program;
 mod proxy;
-mod refusing_server;
 pub mod settings;
 pub mod sql;
 
@@ -22,7 +21,6 @@ pub use client::{Client, Reply};
 pub use database::TestDatabase;
 pub use program::Program;
 pub use proxy::{NetworkFault, Proxy, url_through};
-pub use refusing_server::RefusingServer;
 
 use std::net::{SocketAddr, TcpListener};
 use std::time::{Duration, Instant};

@@ -1,12 +1,12 @@
 //! Servers that refuse a session, and the choice among several.
 
-use std::io::Read;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::thread;
 use std::time::Duration;
 
-use shared::db::{Database, Error, Session};
-use testkit::{RefusingServer, TestDatabase};
+use shared::db::{Backoff, Database, Error, Session};
+use testkit::TestDatabase;
 
 /// Long enough for several servers, of which one is silent.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -16,22 +16,65 @@ async fn connect(url: &str) -> Result<Session, Error> {
     database.connect(CONNECT_TIMEOUT).await
 }
 
-/// A SQLSTATE with the message of PgBouncer, RDS Proxy and Postgres 13, and what ours says.
-const REFUSALS: &str = "
-08P01|unsupported startup parameter in options: jit|behind a pooler
-0A000|Feature not supported: RDS Proxy currently doesn’t support command-line options.|behind a pooler
-42704|unrecognized configuration parameter \"idle_session_timeout\"|needs 15 or newer";
+/// A server that refuses every session with this SQLSTATE and message, and with a line of Postgres'
+/// source.
+fn refusing_server(code: &str, message: &[u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let fields = format!("SFATAL\0VFATAL\0L7654321\0C{code}\0M");
+    let fields = [fields.as_bytes(), message, b"\0\0"].concat();
+    let length = u32::try_from(fields.len() + 4).unwrap();
+    let response = [&b"E"[..], &length.to_be_bytes(), &fields].concat();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            // A client may have given up by now.
+            let _ = client.read(&mut [0; 4096]);
+            let _ = client.write_all(&response);
+        }
+    });
+    address
+}
 
 #[tokio::test]
-async fn a_pooler_and_an_old_server_are_recognised_by_their_refusals() {
-    for line in REFUSALS.trim_start().lines() {
-        let [code, message, expected] = *line.split('|').collect::<Vec<_>>() else {
-            panic!("{line}")
-        };
-        let server = RefusingServer::new(code, message.as_bytes());
-        let error = connect(&server.url()).await.unwrap_err();
-        assert!(error.to_string().contains(expected), "{error}");
-        assert!(!error.is_transient());
+async fn a_refusal_that_lasts_is_known_in_any_language_and_is_seldom_repeated() {
+    for (code, message, expected, lasts) in [
+        // Of PgBouncer, RDS Proxy and Postgres 13.
+        (
+            "08P01",
+            &b"unsupported startup parameter in options: jit"[..],
+            "behind a pooler",
+            true,
+        ),
+        (
+            "0A000",
+            b"RDS Proxy currently doesn't support command-line options.",
+            "behind a pooler",
+            true,
+        ),
+        (
+            "42704",
+            b"unrecognized configuration parameter \"idle_session_timeout\"",
+            "needs 15 or newer",
+            true,
+        ),
+        ("28P01", "für »r«".as_bytes(), "für »r«", true),
+        ("28P01", b"in Latin-1: f\xfcr \xbbr\xab", "non-UTF-8", true),
+        ("28000", b"no pg_hba.conf entry", "pg_hba", true),
+        ("3D000", b"no such database", "no such", true),
+        ("42501", b"permission denied", "denied", true),
+        ("57P03", "se lance".as_bytes(), "se lance", false),
+    ] {
+        let address = refusing_server(code, message);
+        let url = format!("postgres://r:p@{address}/d?sslmode=disable");
+        let error = connect(&url).await.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains(expected) && !text.contains("7654321"),
+            "{text}"
+        );
+        assert_eq!(error.is_transient(), !lasts, "{text}");
+        let delay = Backoff::new(Duration::from_millis(200)).next_delay(&error);
+        assert_eq!(delay >= Duration::from_secs(10), lasts, "{text}");
     }
 }
 
@@ -57,8 +100,8 @@ async fn of_several_servers_the_first_writable_primary_is_used_whatever_the_othe
     let primary = TestDatabase::with_own_server(&[]).await;
     let standby = primary.standby().await;
     let (primary_port, standby_port) = (primary.port().await, standby.port().await);
-    let starting = RefusingServer::new("57P03", b"the database system is starting up").address;
-    let full = RefusingServer::new("53300", b"sorry, too many clients already").address;
+    let starting = refusing_server("57P03", b"the database system is starting up");
+    let full = refusing_server("53300", b"sorry, too many clients already");
     let closed = TcpListener::bind("[::1]:0").unwrap().local_addr().unwrap();
     // Accepts, and never answers.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
