@@ -128,23 +128,7 @@ impl Error {
                  behind it does so, or the port is not that of Postgres",
             );
         }
-        // Openssl's `req -x509` makes the first kind, and Citus the last one where `ssl` is off.
-        let certificate = [
-            ("CaUsedAsEndEntity", "is an authority's own"),
-            ("is not valid for any names", "has no name"),
-            ("UnsupportedCertVersion", "is of X.509 version 1"),
-        ];
-        match certificate
-            .into_iter()
-            .find(|(part, _)| text.contains(part))
-        {
-            Some((_, problem)) => Self::Unusable(format!(
-                "the server's certificate {problem}: it must be of X.509 version 3, have the host's \
-                 name or address as subjectAltName, and be signed by an authority of sslrootcert \
-                 without being one (CA:FALSE)"
-            )),
-            None => Self::Database(error),
-        }
+        Self::Database(error)
     }
 }
 
