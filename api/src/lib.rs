@@ -54,10 +54,13 @@ pub fn main(settings: Settings) -> ExitCode {
         runtime: runtime::Builder::new_multi_thread(),
         log_format: settings.log_format,
         log_filters: "info",
-        log_failure: |error| error!(event = "replica_failed", "replica failed: {error:#}"),
         database: settings.database.clone(),
     };
-    program::run(program, |database| run(settings, database))
+    program::run(program, async |database| {
+        run(settings, database)
+            .await
+            .inspect_err(|error| error!(event = "replica_failed", "replica failed: {error:#}"))
+    })
 }
 
 async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {

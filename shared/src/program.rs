@@ -9,8 +9,6 @@ pub mod logs;
 pub mod metrics;
 pub mod shutdown;
 
-use std::fmt::Display;
-use std::io;
 use std::num::NonZero;
 use std::panic;
 use std::process::{self, ExitCode};
@@ -36,52 +34,48 @@ pub struct Program {
     pub log_format: Option<LogFormat>,
     /// The log filters that hold unless `RUST_LOG` is set.
     pub log_filters: &'static str,
-    /// Logs the error that it fails with. The program passes it, so that the line has the log
-    /// target of the program.
-    pub log_failure: fn(&dyn Display),
     /// Its database.
     pub database: DatabaseArgs,
 }
 
-/// Runs a program: starts its log and its runtime, and does its work. Returns the status to exit
-/// with: 2 after a bad setting, 1 after a failure.
-pub fn run<Work, Error>(mut program: Program, work: impl FnOnce(Database) -> Work) -> ExitCode
-where
-    Work: Future<Output = Result<(), Error>>,
-    Error: Display,
-{
-    let _log = match logs::start(program.log_format, program.log_filters) {
-        Ok(log) => log,
-        Err(error) => return bad_setting(&error),
-    };
-    let database = match program.database.parse(program.name) {
-        Ok(database) => database,
-        Err(error) => return bad_setting(&error),
-    };
-    database.warn_about_tls();
-    let fail = |error: &dyn Display| {
-        (program.log_failure)(error);
-        ExitCode::FAILURE
-    };
-    let runtime = match start_runtime(&mut program.runtime) {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format_args!("starting the runtime: {error}")),
-    };
-    let result = runtime.block_on(work(database));
-    // Without waiting for a DNS lookup that is still running.
+/// Runs a program: starts its log, and does its work. Returns the status to exit with: 2 after a
+/// bad setting, 1 after an error, which the work has logged.
+pub fn run<Error>(
+    program: Program,
+    work: impl AsyncFnOnce(Database) -> Result<(), Error>,
+) -> ExitCode {
+    if let Err(error) = logs::start(program.log_format, program.log_filters) {
+        return bad_setting(&error);
+    }
+    match program.database.parse(program.name) {
+        Ok(database) => {
+            database.warn_about_tls();
+            block_on(program.runtime, work(database))
+        }
+        Err(error) => bad_setting(&error),
+    }
+}
+
+/// Does the work of a program on a new runtime, and flushes its log. Returns the status to exit
+/// with: 1 after an error, which the work has logged.
+pub fn block_on<Error>(
+    runtime: runtime::Builder,
+    work: impl Future<Output = Result<(), Error>>,
+) -> ExitCode {
+    let runtime = start_runtime(runtime);
+    let result = runtime.block_on(work);
+    // Without waiting for its other threads: one may be in a DNS lookup, or download Postgres.
     runtime.shutdown_background();
+    logs::flush();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(_) => ExitCode::FAILURE,
     }
 }
 
 /// Starts a runtime. One with several threads gets a worker thread for each processor, up to a
-/// maximum. Ends the process with one line and status 1 where threads can't be started.
-///
-/// # Errors
-/// When the kernel refuses what else a runtime needs.
-pub fn start_runtime(builder: &mut runtime::Builder) -> io::Result<Runtime> {
+/// maximum. Where it can't start, the process ends with one line and status 1.
+fn start_runtime(mut builder: runtime::Builder) -> Runtime {
     // Tokio panics where it can't start a thread, and unwinding would wait for ever for those that
     // it has started.
     let hook = panic::take_hook();
@@ -96,11 +90,10 @@ pub fn start_runtime(builder: &mut runtime::Builder) -> io::Result<Runtime> {
         .worker_threads(processors.min(MAX_WORKER_THREADS))
         .enable_all()
         .build()
-        .and_then(|runtime| {
-            // It starts one more thread when a name is looked up.
-            runtime.block_on(runtime.spawn_blocking(|| ()))?;
-            Ok(runtime)
-        });
+        .unwrap_or_else(|error| panic!("{error}"));
+    // It starts one more thread when a name is looked up.
+    let started = runtime.block_on(runtime.spawn_blocking(|| ()));
+    started.expect("a task that does nothing ends");
     panic::set_hook(hook);
     runtime
 }

@@ -48,10 +48,13 @@ pub fn main(mut settings: Settings) -> ExitCode {
         runtime: runtime::Builder::new_current_thread(),
         log_format: settings.log_format,
         log_filters: schedule::LOG_FILTERS,
-        log_failure: |error| error!(event = "worker_failed", "worker failed: {error:#}"),
         database: settings.database.clone(),
     };
-    program::run(program, |database| run(command, settings, database))
+    program::run(program, async |database| {
+        run(command, settings, database)
+            .await
+            .inspect_err(|error| error!(event = "worker_failed", "worker failed: {error:#}"))
+    })
 }
 
 async fn run(

@@ -17,7 +17,7 @@ use std::{env, io};
 
 use private_postgres::postgres_variables;
 use settings::{Settings, Subcommand};
-use shared::program::{cli, logs, start_runtime};
+use shared::program::{self, cli, logs};
 use tokio::runtime;
 use tracing::error;
 
@@ -36,10 +36,9 @@ fn main() -> ExitCode {
     } else {
         "info"
     };
-    let _log = match logs::start(settings.log_format, filters) {
-        Ok(log) => log,
-        Err(error) => return cli::bad_setting(&error),
-    };
+    if let Err(error) = logs::start(settings.log_format, filters) {
+        return cli::bad_setting(&error);
+    }
     if let Err(error) = settings.check() {
         return cli::bad_setting(&format_args!("{error:#}"));
     }
@@ -48,23 +47,13 @@ fn main() -> ExitCode {
         && let Err(error) = restart_without_postgres_variables()
     {
         error!("max-two can't start itself again without the variables PG*: {error}");
+        logs::flush();
         return ExitCode::FAILURE;
     }
-    let launched = start_runtime(&mut runtime::Builder::new_multi_thread())
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| {
-            let launched = runtime.block_on(launch::launch(settings));
-            // All that has to be stopped has stopped. A download may still be going on.
-            runtime.shutdown_background();
-            launched
-        });
-    match launched {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            error!("max-two failed: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    program::block_on(runtime::Builder::new_multi_thread(), async {
+        let launched = launch::launch(settings).await;
+        launched.inspect_err(|error| error!("max-two failed: {error:#}"))
+    })
 }
 
 /// Whether a person reads the log. Then it shows the launcher's steps, and only warnings of the

@@ -9,6 +9,7 @@
 
 mod statements;
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -107,8 +108,8 @@ pub async fn run_due(
     let mut transaction = begin(session).await?;
     let claim = claim_tick(&mut transaction, latest_tick, cooldown);
     let tick_at = match with_timeout(STEP_TIMEOUT, claim).await? {
-        Claim::Tick(tick_at) => tick_at,
-        Claim::NoRound(outcome) => {
+        ControlFlow::Continue(tick_at) => tick_at,
+        ControlFlow::Break(outcome) => {
             roll_back(transaction).await?;
             return Ok(outcome);
         }
@@ -119,30 +120,23 @@ pub async fn run_due(
     Ok(Outcome::Done(round))
 }
 
-/// What [`claim_tick`] has found out.
-enum Claim {
-    /// The round of this tick is to be done.
-    Tick(DateTime<Utc>),
-    /// There is no round to do, for this reason.
-    NoRound(Outcome),
-}
-
-/// Takes the lock, then checks the fence, the cooldown and old snapshots.
+/// Takes the lock, then checks the fence, the cooldown and old snapshots. Breaks where there is no
+/// round to do, else continues with its tick.
 async fn claim_tick(
     transaction: &mut Session,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
     cooldown: TimeDelta,
-) -> Result<Claim, Error> {
+) -> Result<ControlFlow<Outcome, DateTime<Utc>>, Error> {
     if !try_lock(transaction).await? {
-        return Ok(Claim::NoRound(Outcome::Busy));
+        return Ok(ControlFlow::Break(Outcome::Busy));
     }
     let reading = read_fence(transaction).await?;
     let Some(tick_at) = latest_tick(reading.transaction_started_at) else {
-        return Ok(Claim::NoRound(Outcome::NotDue(reading.fence)));
+        return Ok(ControlFlow::Break(Outcome::NotDue(reading.fence)));
     };
     if let Some(fence) = reading.fence {
         if fence.tick_at >= tick_at {
-            return Ok(Claim::NoRound(Outcome::NotDue(reading.fence)));
+            return Ok(ControlFlow::Break(Outcome::NotDue(reading.fence)));
         }
         // It was still running at the next tick.
         let overran = latest_tick(fence.finished_at) > Some(fence.tick_at);
@@ -151,13 +145,13 @@ async fn claim_tick(
         // cooldown.
         let is_cooling_down = (-CLOCK_TOLERANCE..cooldown).contains(&since_its_end);
         if overran && is_cooling_down {
-            return Ok(Claim::NoRound(Outcome::CoolingDown));
+            return Ok(ControlFlow::Break(Outcome::CoolingDown));
         }
     }
     Ok(if is_old_snapshot_open(transaction).await? {
-        Claim::NoRound(Outcome::OldSnapshot)
+        ControlFlow::Break(Outcome::OldSnapshot)
     } else {
-        Claim::Tick(tick_at)
+        ControlFlow::Continue(tick_at)
     })
 }
 

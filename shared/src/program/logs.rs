@@ -53,7 +53,7 @@ pub enum LogFormat {
 ///
 /// # Errors
 /// When `RUST_LOG` is not valid, which the error names.
-pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuard, String> {
+pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<(), String> {
     let is_terminal = stderr().is_terminal();
     let filter = filters(default_filters).map_err(|error| format!("RUST_LOG: {error}"))?;
     let queue = LogQueue::start();
@@ -75,7 +75,7 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<LogGuar
         .with(lines)
         .with(filter)
         .try_init();
-    Ok(LogGuard(()))
+    Ok(())
 }
 
 /// The filters of `RUST_LOG`: a level, or `target=level`, or several of them with commas in
@@ -92,23 +92,12 @@ fn filters(default: &str) -> Result<Targets, ParseError> {
     }
 }
 
-/// Waits until everything that was logged is written, for a second at most. For a program that
-/// exits without dropping its [`LogGuard`].
+/// Waits until everything that was logged is written, for a second at most. Call it before the
+/// process ends.
 pub fn flush() {
     let started_at = Instant::now();
     while QUEUED_LINES.load(Ordering::Acquire) > 0 && started_at.elapsed() < FLUSH_TIMEOUT {
         thread::sleep(FLUSH_POLL_INTERVAL);
-    }
-}
-
-/// Flushes the log when it is dropped, so `main` holds it to the end.
-#[derive(Debug)]
-#[must_use = "without it the last lines may be lost"]
-pub struct LogGuard(());
-
-impl Drop for LogGuard {
-    fn drop(&mut self) {
-        flush();
     }
 }
 
