@@ -8,10 +8,12 @@ use std::future::ready;
 
 use bytes::Bytes;
 use tokio_util::task::TaskTracker;
+use warp::header::headers_cloned;
 use warp::http::StatusCode;
+use warp::http::header::{ACCEPT, HeaderMap};
 use warp::reject::{MethodNotAllowed, Rejection};
 use warp::reply::Response;
-use warp::{Filter, get, head, header, path};
+use warp::{Filter, get, head, path};
 
 use crate::health::Health;
 use crate::metrics::Metrics;
@@ -59,9 +61,8 @@ pub(crate) fn admin(
         .unify()
         .or(path!("metrics")
             .and(get_or_head())
-            // `None` if the header is not valid text.
-            .and(header::optional("accept").or_else(|_| ready(Ok::<_, Rejection>((None,)))))
-            .map(|accept: Option<String>| metrics(state, accept.as_deref())))
+            .and(headers_cloned())
+            .map(|headers| metrics(state, &headers)))
         .unify()
         .recover(|rejection| ready(Ok(problem_of(&rejection).response())))
         .unify()
@@ -85,7 +86,8 @@ fn openapi(_: &AppState) -> Response {
     ok_response(JSON, Bytes::from_static(OPENAPI))
 }
 
-fn metrics(state: &AppState, accept: Option<&str>) -> Response {
+fn metrics(state: &AppState, headers: &HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     let (waiting, connections) = (state.queue.len(), state.connections.len());
     let (content_type, text) = state.metrics.encode(accept, waiting, connections);
     ok_response(content_type, text.into())

@@ -2,7 +2,6 @@
 //! `edge`, it limits only the time for a request's head.
 
 use std::convert::Infallible;
-use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +12,11 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::warn;
+use warp::header::headers_cloned;
 use warp::http::StatusCode;
+use warp::http::header::{ACCEPT, HeaderMap};
 use warp::reject::{MethodNotAllowed, Rejection};
-use warp::{Filter, Reply, get, head, header, path, reply};
+use warp::{Filter, Reply, get, head, path, reply};
 
 use crate::metrics::Metrics;
 
@@ -35,8 +36,9 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infal
             reply::with_status(reason, StatusCode::SERVICE_UNAVAILABLE)
         }
     };
-    let encode = move |accept: Option<String>| {
-        let (content_type, text) = metrics.encode(accept.as_deref());
+    let encode = move |headers: HeaderMap| {
+        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        let (content_type, text) = metrics.encode(accept);
         reply::with_header(text, "content-type", content_type)
     };
     let routes = path!("livez")
@@ -44,10 +46,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infal
         // So a response shows that the process lives.
         .map(|| "ok\n")
         .or(path!("readyz").map(readyz))
-        .or(path!("metrics")
-            // `None` if the header is not valid text.
-            .and(header::optional("accept").or_else(|_| ready(Ok::<_, Rejection>((None,)))))
-            .map(encode))
+        .or(path!("metrics").and(headers_cloned()).map(encode))
         // hyper leaves out the body of a response to HEAD.
         .and(get().or(head()).unify())
         .recover(method_not_allowed);

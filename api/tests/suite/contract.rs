@@ -7,6 +7,7 @@ use shared::db::close;
 use testkit::{TestDatabase, eventually};
 use tokio::task::JoinSet;
 
+use crate::raw::send_raw;
 use crate::{admin, lock_last_query, replica, round};
 
 #[tokio::test]
@@ -156,6 +157,17 @@ async fn metrics_are_on_the_admin_listener_only() {
             .lines()
             .any(|found| found == line || line.ends_with('=') && found.starts_with(line));
         assert!(found, "{line} is not in\n{text}");
+    }
+    // As Prometheus asks.
+    let get = b"GET /metrics HTTP/1.0\r\n\
+        accept: application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3\r\n\r\n";
+    let open_metrics = send_raw(program.address("admin").await, get).await;
+    for part in [
+        "application/openmetrics-text",
+        "# TYPE max_two_api_build info\n",
+        "# EOF\n",
+    ] {
+        assert!(open_metrics.contains(part), "{open_metrics}");
     }
     assert_eq!(admin.get("/livez").await.status, 200);
     assert_eq!(admin.get("/readyz").await.status, 200);

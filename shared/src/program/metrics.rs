@@ -58,18 +58,3 @@ fn to_prometheus_text(open_metrics: &str) -> String {
     }
     text
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_scraper_that_names_open_metrics_gets_it() {
-        let mut registry = Registry::with_prefix("max_two");
-        register_common(&mut registry);
-        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;q=0.3";
-        let (content_type, text) = encode(&registry, Some(prometheus));
-        assert_eq!(content_type, OPEN_METRICS);
-        assert!(text.contains("# TYPE max_two_build info\n") && text.ends_with("# EOF\n"));
-    }
-}
