@@ -1,7 +1,7 @@
-//! Connects the replica's one session with the database, with backoff.
+//! Opens the replica's only session with the database, and retries with backoff.
 //!
-//! It tells metrics whether the database is up, and `/readyz` that it has been up once. A session
-//! that has failed once is never used again: nothing is known of what its last message did.
+//! It reports to the metrics whether the database is up, and to `/readyz` that it has been up once.
+//! A session that has failed is never reused: it is unknown what its last message did.
 
 use std::mem;
 use std::time::Duration;
@@ -15,12 +15,12 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::query;
 
-/// The longest delay between two attempts to connect, without its jitter, unless they are refused.
+/// Maximum delay between two attempts to connect, before jitter, unless the server refuses.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
 /// Why a session was lost.
 pub(crate) struct Lost {
     pub(crate) error: Error,
-    /// A query met the error, and not a check of the idle session.
+    /// True if a query met the error, false if the check of the idle session did.
     pub(crate) by_query: bool,
 }
 
@@ -30,12 +30,12 @@ pub(crate) struct Connector {
     health: &'static Health,
     metrics: &'static Metrics,
     backoff: Backoff,
-    /// Before the next attempt to connect.
+    /// The delay before the next attempt to connect.
     delay: Duration,
-    /// The session has answered a query.
+    /// True once the current session has answered a query.
     has_answered: bool,
-    /// How many sessions in a row were lost by their first query. From two on, the database counts
-    /// as up once a query is answered.
+    /// How many sessions in a row were lost at their first query. From two on, the database counts
+    /// as up only once a query is answered, not once a session is open.
     failed_first_queries: u32,
     /// The reason that was logged last; `None` while the database is up.
     logged_reason: Option<String>,
@@ -108,8 +108,8 @@ impl Connector {
         self.metrics.set_database_up(true);
     }
 
-    /// Logs why the database can't be used: a warning if that can pass by itself, else an error, on
-    /// which an operator must act. Repeated attempts with the same reason log one line.
+    /// Logs why the database can't be used: as a warning if that can pass by itself, else as an
+    /// error, because an operator must act. A reason that repeats is logged once.
     fn log_once(&mut self, error: &Error) {
         let reason = error.to_string();
         if self.logged_reason.as_ref() == Some(&reason) {

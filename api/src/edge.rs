@@ -1,10 +1,10 @@
 //! The edge serves connections with the limits and timeouts that warp's own server lacks.
 //! Connections come in, requests go to a warp service.
 //!
-//! hyper limits a request's head, and answers by itself what it can't parse. The kernel ends
-//! connections whose client does not read (`TCP_USER_TIMEOUT`, set in `listener`). What is left is
-//! here: the limit of connections, the timeouts of a client that does not send, and a shutdown that
-//! loses no request.
+//! It limits the number of connections, times out clients that do not send, and shuts down without
+//! losing a request. hyper limits the size of a request's head, and answers what it can't parse.
+//! The kernel closes connections whose client does not read (`TCP_USER_TIMEOUT`, set in
+//! `listener`).
 
 mod listener;
 pub(crate) mod open_files;
@@ -43,18 +43,17 @@ const MAX_HEADERS: usize = 64;
 const MAX_HEAD_LEN: usize = 16 * 1024;
 /// The idle timeout in a shutdown, and while no slot is free, unless the usual one is shorter.
 const EARLY_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long to wait after a connection could not be accepted, as when there are no more file
-/// descriptors.
+/// The delay after a failed accept, for example when file descriptors have run out.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// Serves the public listeners, or the admin listeners.
 pub(crate) struct Server<Routes> {
     pub(crate) max_connections: usize,
-    /// For a request to arrive, from the start of the connection or of the request.
+    /// How long a request may take to arrive, from the accept or from its first byte.
     pub(crate) header_timeout: Duration,
-    /// Between two requests.
+    /// How long a connection may be idle between two requests.
     pub(crate) idle_timeout: Duration,
-    /// The tasks of the open connections. [`Self::serve`] closes it when it stops.
+    /// The tasks of the open connections. [`Self::serve`] closes the tracker to begin a shutdown.
     pub(crate) connections: TaskTracker,
     /// Called once for each response, with its status.
     pub(crate) count_response: Box<dyn Fn(StatusCode) + Send + Sync>,
@@ -69,8 +68,8 @@ where
         + Sync
         + 'static,
 {
-    /// Serves all `listeners`. After `closing` each connection ends with its next response, or once
-    /// it has been idle for a moment; new ones are still served. Returns when none is left.
+    /// Serves all `listeners`. After `closing` each connection ends with its next response, or when
+    /// idle for [`EARLY_IDLE_TIMEOUT`]. New ones are still served. Returns when none is left.
     pub(crate) async fn serve(
         self,
         mut listeners: Vec<TcpListener>,
@@ -95,8 +94,7 @@ where
         server.connections.wait().await;
     }
 
-    /// Accepts connections for ever, as many at a time as the limit allows. The others wait in the
-    /// kernel's queue.
+    /// Accepts connections forever. At the limit, further ones wait in the kernel's queue.
     async fn accept(self: Arc<Self>, listeners: &mut [TcpListener]) -> Infallible {
         // A permit for each connection that may be open.
         let slots = Arc::new(Semaphore::new(self.max_connections));
@@ -137,8 +135,8 @@ where
         let stream = TokioIo::new(InspectReader::new(stream, |_| progress.on_read()));
         let service = service_fn(|request| self.respond(request, &progress));
         let mut connection = protocol().serve_connection(stream, service);
-        // Requests do not set the timer anew, which would cost each of them. When it fires, it
-        // looks at their progress.
+        // Resetting the timer for each request would cost each of them. Instead, the timer checks
+        // the connection's progress whenever it fires.
         let mut timer = pin!(sleep(CHECK_INTERVAL));
         loop {
             tokio::select! {
@@ -160,14 +158,14 @@ where
         mut request: Request<Incoming>,
         progress: &Progress,
     ) -> Result<Response, Infallible> {
-        // Content has no meaning here. hyper would end the connection where it has not arrived yet,
-        // and the client's next request would fail.
+        // The content is read and ignored. If some were still to arrive, hyper would close the
+        // connection, and the client's next request would fail.
         while let Some(Ok(_)) = request.body_mut().frame().await {}
         progress.set(Stage::Answering);
         let mut response = if request.uri().path().starts_with('/') {
             self.routes.clone().call(request).await?
         } else {
-            // `CONNECT host:443` or `OPTIONS *`, at which some of warp's path filters panic.
+            // Some of warp's path filters panic at these targets: `CONNECT host:443`, `OPTIONS *`.
             Problem::MethodNotAllowed.response()
         };
         // hyper's own graceful shutdown would close an idle connection at once, and lose a request
@@ -198,10 +196,9 @@ where
 }
 
 fn protocol() -> http1::Builder {
+    // hyper gets no timer, which it would set for each request: `Progress` has the timeouts.
     let mut protocol = http1::Builder::new();
     protocol
-        // It would set a timer for each request.
-        .header_read_timeout(None)
         // A client may close its side after its request and still read the response.
         .half_close(true)
         .max_headers(MAX_HEADERS)

@@ -1,8 +1,8 @@
 //! A replica of the api: HTTP comes in, one message to the database goes out.
 //!
-//! A request goes through `edge` (connections and their limits), `routes` (handlers), `queue`, and
-//! `coalescer`, which answers all queued queries that are equal with one message over the session
-//! of its `connector`. A replica keeps no state that another replica, or itself after a restart,
+//! A request passes through `edge` (connections and their limits), `routes` (handlers), `queue` and
+//! `coalescer`, which answers all equal queries of a batch with one message over the session that
+//! its `connector` has opened. Replicas are stateless: none holds what another one, or a restart,
 //! would need.
 
 mod coalescer;
@@ -133,8 +133,8 @@ fn addresses(listeners: &[TcpListener]) -> io::Result<String> {
     Ok(addresses?.join(", "))
 }
 
-/// Waits for a stop signal, then has connections closed. Returns when those that are left must be
-/// cut off: after the timeout, or at a second signal.
+/// Waits for a stop signal and the drain delay, then closes connections. Returns when the remaining
+/// ones must be cut off: after the close timeout, or at a second signal.
 async fn shut_down(
     mut signals: StopSignals,
     health: &Health,

@@ -51,7 +51,7 @@ impl Metrics {
         let batch_queries = Histogram::new(exponential_buckets(1.0, 2.0, 14));
         registry.register(
             "batch_queries",
-            "Queries of a batch, which were taken from the queue together",
+            "Number of queries in a batch, which are taken from the queue together",
             batch_queries.clone(),
         );
         let mut gauge = |name, help, value: usize| {
@@ -118,8 +118,8 @@ impl Metrics {
         self.database_up.set(up.into());
     }
 
-    /// All metrics, with their content type: see [`metrics::encode`]. Some values are counted
-    /// elsewhere, and read here.
+    /// Encodes all metrics, and returns their content type with them (see [`metrics::encode`]). The
+    /// two gauges are passed in, because their values are counted elsewhere.
     pub(crate) fn encode(
         &self,
         accept: Option<&str>,

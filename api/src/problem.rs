@@ -10,7 +10,7 @@ use crate::response;
 
 /// The methods of every path.
 const ALLOWED_METHODS: &str = "GET, HEAD";
-/// Seconds after which a request that got 503 may be sent again.
+/// The value of `Retry-After` with a 503, in seconds.
 const RETRY_SECONDS: &str = "1";
 
 /// What can be wrong with a request, or with the service.

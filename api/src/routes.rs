@@ -132,7 +132,7 @@ fn local_route(
     path.and(get_or_head()).map(move || handler(state))
 }
 
-/// GET, and HEAD, of which hyper leaves the body out.
+/// Accepts GET and HEAD. hyper omits the body of a response to HEAD.
 fn get_or_head() -> impl Filter<Extract = (), Error = Rejection> + Copy {
     get().or(head()).unify()
 }

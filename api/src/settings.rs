@@ -24,11 +24,11 @@ pub struct Settings {
     #[command(flatten)]
     pub(crate) database: DatabaseArgs,
 
-    /// Address for queries; sockets that systemd passes by the name `http` take its place.
+    /// Address for queries; sockets from systemd named `http` replace it.
     #[arg(long, env, default_value = "127.0.0.1:4000", value_parser = address)]
     pub(crate) listen: SocketAddr,
 
-    /// Address for /livez, /readyz and /metrics; sockets named `admin` take its place.
+    /// Address for /livez, /readyz and /metrics; sockets from systemd named `admin` replace it.
     #[arg(long, env, default_value = "127.0.0.1:9000", global = true, value_parser = address)]
     pub(crate) admin_listen: SocketAddr,
 
@@ -48,7 +48,7 @@ pub struct Settings {
     #[arg(long, env, default_value = "1s", value_parser = duration(MIN_REQUEST_TIMEOUT..=MAX_DURATION))]
     pub(crate) request_timeout: Duration,
 
-    /// How long a request may take to arrive, from the start of the connection or the request.
+    /// How long a request may take to arrive, from the accept or from its first byte.
     #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=MAX_DURATION))]
     pub(crate) header_timeout: Duration,
 
@@ -56,7 +56,7 @@ pub struct Settings {
     #[arg(long, env, default_value = "75s", value_parser = duration(MIN_TIMEOUT..=MAX_DURATION))]
     pub(crate) idle_timeout: Duration,
 
-    /// How long a client may leave a response unread (on Linux).
+    /// How long a client may accept none of the data that is sent to it (Linux only).
     #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=MAX_DURATION))]
     pub(crate) write_timeout: Duration,
 

@@ -1,5 +1,5 @@
-//! The worker's admin listener: health checks and metrics. Not for the public: unlike the api's
-//! `edge`, it limits only the time for a request's head.
+//! The worker's admin listener: health checks and metrics. Never make it public: unlike the api's
+//! `edge`, it bounds nothing but the time for a request's head.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -42,8 +42,8 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infal
         reply::with_header(text, "content-type", content_type)
     };
     let routes = path!("livez")
-        // All tasks of the worker run in one thread, and each call to the database has a timeout.
-        // So a response shows that the process lives.
+        // The worker's tasks share one thread, and every call to the database has a timeout. So a
+        // response shows that the worker does not hang.
         .map(|| "ok\n")
         .or(path!("readyz").map(readyz))
         .or(path!("metrics").and(headers_cloned()).map(encode))
@@ -51,7 +51,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infal
         .and(get().or(head()).unify())
         .recover(method_not_allowed);
     let service = TowerToHyperService::new(warp::service(routes));
-    // Not warp's own server, which brings HTTP/2 along and sets no timer.
+    // Not warp's own server: it adds HTTP/2, and has no timer for the header timeout.
     let mut protocol = http1::Builder::new();
     protocol
         .timer(TokioTimer::new())

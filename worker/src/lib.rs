@@ -80,8 +80,8 @@ async fn run(
 /// Does a round for each tick until a signal. Several missed ticks are one round.
 ///
 /// # Errors
-/// When signal handlers, admin listener or scheduler can't be started, or the listener ends. No
-/// failed round ends it.
+/// When the signal handlers, the admin listener or the scheduler can't be started, or the admin
+/// listener ends. A failed round is not an error here.
 async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let metrics = Arc::new(Metrics::new());

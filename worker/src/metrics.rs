@@ -114,9 +114,9 @@ impl Metrics {
         self.count(FAILED);
     }
 
-    /// The result of `/readyz`: an attempt has had an outcome, so the database has answered once.
-    /// It stays true during an outage. Only a round that is done shows that the worker has the
-    /// privileges for one.
+    /// What `/readyz` shows: an attempt has had an outcome, so the database has answered once. This
+    /// stays true during an outage. Only a completed round shows that the worker's privileges
+    /// suffice.
     pub(crate) fn had_outcome(&self) -> bool {
         self.had_outcome.load(Ordering::Relaxed)
     }

@@ -10,7 +10,7 @@ use tracing::{debug, error, info, warn};
 /// Logs outcomes and errors, and remembers why there was no round though one may be due.
 #[derive(Default)]
 pub(crate) struct OutcomeLog {
-    /// Why there was no round, as it was logged last. `None` after a round, and while none is due.
+    /// The reason for no round that was logged last. `None` after a round, and while none is due.
     last_reason: Option<String>,
     /// At the last round the clock had been ahead.
     was_clock_ahead: bool,
@@ -30,9 +30,9 @@ impl OutcomeLog {
                     warn!(
                         event = "clock_was_ahead",
                         ahead_seconds = ahead.as_seconds_f64(),
-                        "the database's clock was ahead, or is behind now: rounds recorded ahead of \
-                         it are deleted, and answers repeat the last query's time until the clock \
-                         has passed it"
+                        "the database's clock was ahead, or is behind now: rounds with later times \
+                         are deleted, and answers repeat the last query's time until the clock has \
+                         passed that time"
                     );
                 }
                 self.was_clock_ahead = round.clock_ahead_by.is_some();
@@ -51,7 +51,7 @@ impl OutcomeLog {
                     "round done"
                 );
             }
-            // The normal outcome of a check. It is news only after another outcome.
+            // The usual outcome. It is logged only if a reason for no round was logged before.
             Outcome::NotDue(_) => {
                 if self.last_reason.take().is_some() {
                     info!(
@@ -60,7 +60,7 @@ impl OutcomeLog {
                     );
                 }
             }
-            // Of several workers all but one meet the running round at each tick.
+            // At each tick all workers but one find the lock held: only a repetition is news.
             Outcome::Busy if !was_busy => {}
             Outcome::Busy => self.log_delay("round_busy", "another worker holds the round lock"),
             Outcome::CoolingDown => self.log_delay(
@@ -69,8 +69,8 @@ impl OutcomeLog {
             ),
             Outcome::OldSnapshot => self.log_delay(
                 "round_old_snapshot",
-                "a snapshot older than the last round is open: the round is tried again, because \
-                 it could not prune and users would grow",
+                "a snapshot older than the last round is open, so the next round could not prune \
+                 and users would grow; retrying",
             ),
         }
     }
@@ -93,7 +93,7 @@ impl OutcomeLog {
         }
     }
 
-    /// Whether there was no round for another reason than at the last attempt.
+    /// True if the reason differs from the last one, which it replaces.
     fn is_news(&mut self, reason: &str) -> bool {
         if self.last_reason.as_deref() == Some(reason) {
             debug!(reason, "no change since the last attempt");

@@ -10,10 +10,10 @@ use tokio::time::sleep;
 
 use crate::runner::RoundRunner;
 
-/// How long after a check the worker checks again, without a tick.
+/// How long the worker waits for a tick before it checks without one.
 const CHECK_INTERVAL: Duration = Duration::from_secs(2);
-/// The longest delay, before jitter, until a failed round is retried. Not shorter: each retry may
-/// cost a whole round's work.
+/// Maximum delay, before jitter, until a failed round is retried. A shorter one would waste work,
+/// because each retry may cost a whole round.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Attempts the due round at each wake-up, and at an interval without one.

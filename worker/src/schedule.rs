@@ -14,7 +14,7 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 /// The default filters for logs: without the scheduler's own steps.
 pub(crate) const LOG_FILTERS: &str = "info,tokio_cron_scheduler=warn";
 
-/// For croner: a search finds the time that it starts from, too.
+/// Tells croner that the start time of a search can be its result.
 const INCLUSIVE: bool = true;
 
 /// A cron pattern with seconds, read in UTC.
@@ -34,10 +34,10 @@ impl Schedule {
             .ok()
     }
 
-    /// Starts a scheduler that sends to `wakeups` at each tick of this machine's clock. That is
-    /// only a hint: if the channel is full, the wake-up is dropped, since one pending wake-up is
-    /// enough. When that clock is set back, the scheduler pauses until the old time: the worker's
-    /// checks between ticks then do the rounds.
+    /// Starts a scheduler that sends to `wakeups` at each tick by this machine's clock. A wake-up
+    /// is only a hint: if the channel is full, it is dropped, since one pending wake-up is enough.
+    /// When the clock is set back, the scheduler pauses until the old time is reached again, and
+    /// only the worker's checks between ticks find due rounds.
     pub(crate) async fn start_scheduler(
         &self,
         wakeups: mpsc::Sender<()>,
@@ -64,7 +64,7 @@ pub enum ScheduleError {
     /// It is not a cron pattern with seconds.
     #[error(transparent)]
     Pattern(#[from] CronError),
-    /// It is a pattern like `0 0 0 31 2 *`.
+    /// The pattern matches no time, as `0 0 0 31 2 *` does not.
     #[error("no such time exists")]
     Never,
 }

@@ -11,13 +11,13 @@ use tracing::{info, warn};
 
 /// Large enough for speed, small enough to show progress.
 const USERS_PER_TRANSACTION: i64 = 20_000;
-/// How long a transaction may take, far longer than it does: the network may have gone silent.
+/// Bounds a transaction, far above the time that it takes: the network may have gone silent.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_mins(1);
 /// How often progress is logged where there is no terminal for the bar.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Adds the users 1 to `users` that are missing, with 0 points. Those that exist are only read.
-/// While another session locks the table, it waits.
+/// Adds the users 1 to `users` that are missing, with 0 points. It only reads those that exist, and
+/// it waits while another session locks the table.
 ///
 /// Returns how many it has added.
 ///
@@ -54,7 +54,7 @@ async fn seed_range(session: &mut Session, ids: RangeInclusive<i64>) -> Result<u
     loop {
         let adding = users::add_missing(session, ids.clone());
         match with_timeout(TRANSACTION_TIMEOUT, adding).await {
-            // The session's `lock_timeout` is the pause between two attempts.
+            // No pause is needed: each attempt has waited for the session's `lock_timeout`.
             Err(error) if error.is_lock_timeout() => {
                 if !is_logged {
                     is_logged = true;

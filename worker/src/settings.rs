@@ -26,8 +26,8 @@ pub struct Settings {
     #[arg(long, env, default_value = "127.0.0.1:9001", global = true, value_parser = address)]
     pub(crate) admin_listen: SocketAddr,
 
-    /// When ticks are due: a cron pattern with seconds, in UTC. If it gives a day of the month and
-    /// one of the week, a day must match both (in cron: either).
+    /// When ticks are due: a cron pattern with seconds, in UTC. If both the day of the month and
+    /// the day of the week are set, both must match (in cron: either).
     #[arg(long, env, default_value = "0 * * * * *", global = true)]
     pub(crate) schedule: Schedule,
 

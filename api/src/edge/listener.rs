@@ -29,11 +29,11 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Takes the sockets that systemd passes. Binds an address if there is none of its kind.
+    /// Takes the sockets that systemd passes, and binds the address of each kind that is missing.
     ///
     /// # Errors
-    /// When an address can't be bound (the error names its setting), or a passed socket is not
-    /// known.
+    /// When an address can't be bound (the error names its setting), or a passed socket has an
+    /// unknown name or is no TCP listener.
     pub(crate) fn open(settings: &Settings) -> anyhow::Result<Self> {
         let (mut public, mut admin) = take_passed_sockets()?;
         if public.is_empty() {
@@ -73,9 +73,9 @@ fn take_passed_sockets() -> anyhow::Result<(Vec<net::TcpListener>, Vec<net::TcpL
     if unnamed && passed.len() > 0 {
         warn!(
             event = "sockets_unnamed",
-            "the sockets passed by systemd are taken by their order, which the next release will \
-             refuse: use a unit with FileDescriptorName=http, and another one with \
-             FileDescriptorName=admin"
+            "systemd passed sockets without names, so their order decides, which the next release \
+             will refuse: set FileDescriptorName=http in one unit, and FileDescriptorName=admin in \
+             another"
         );
     }
     for index in 0..passed.len() {
@@ -102,8 +102,8 @@ fn take_passed_sockets() -> anyhow::Result<(Vec<net::TcpListener>, Vec<net::TcpL
 fn configure(socket: net::TcpListener, write_timeout: Duration) -> io::Result<TcpListener> {
     let options = SockRef::from(&socket);
     options.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
-    // The kernel closes a connection whose client does not acknowledge, or make room for, what was
-    // sent. There is no such timeout elsewhere.
+    // The kernel closes a connection whose client does not acknowledge sent data, or keeps its
+    // receive window closed. Only Linux has this timeout.
     #[cfg(target_os = "linux")]
     options.set_tcp_user_timeout(Some(write_timeout))?;
     options.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
@@ -112,8 +112,8 @@ fn configure(socket: net::TcpListener, write_timeout: Duration) -> io::Result<Tc
     TcpListener::from_std(socket)
 }
 
-/// Accepts a connection from the first of the listeners that has one, and puts that one last, so
-/// that no listener waits while another is flooded. Cancel safe.
+/// Accepts a connection from the first listener that has one, then moves that listener to the end,
+/// so that a flooded listener does not starve the others. Cancel safe.
 pub(super) async fn next_connection(listeners: &mut [TcpListener]) -> io::Result<TcpStream> {
     let (index, accepted) = poll_fn(|context| {
         listeners
@@ -128,9 +128,9 @@ pub(super) async fn next_connection(listeners: &mut [TcpListener]) -> io::Result
     accepted.map(|(stream, _)| stream)
 }
 
-/// The connections that the kernel has queued for a listener, which is closed.
+/// Accepts all connections that the kernel has queued for a listener, then closes the listener.
 pub(super) fn take_queued(listener: TcpListener) -> Vec<TcpStream> {
-    // Tokio's own accept stops after some, although more are queued.
+    // tokio's own accept pauses when the task's budget is used up, although more are queued.
     let Ok(listener) = listener.into_std() else {
         return Vec::new();
     };

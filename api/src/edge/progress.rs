@@ -1,11 +1,11 @@
-//! What a connection waits for, since when, and for how long it may.
+//! Tracks what a connection waits for and since when, and decides when it has timed out.
 
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How often a connection is checked at least, and so how late it is closed at most.
+/// Maximum time between two checks of a connection, and so the maximum delay of its close.
 pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a connection waits for.
@@ -23,7 +23,7 @@ pub(super) enum Stage {
 pub(super) struct Progress(Mutex<(Stage, Instant)>);
 
 impl Progress {
-    /// That of a new connection.
+    /// The progress of a new connection.
     pub(super) fn new() -> Self {
         Self(Mutex::new((Stage::Receiving, Instant::now())))
     }
@@ -52,7 +52,7 @@ impl Progress {
         let now = Instant::now();
         let timeout = match stage {
             Stage::Receiving => header_timeout,
-            // The queue has its own.
+            // The coalescer bounds this time.
             Stage::Answering => return Some(now + CHECK_INTERVAL),
             Stage::Idle => idle_timeout,
         };

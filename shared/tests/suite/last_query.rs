@@ -83,7 +83,7 @@ async fn an_answer_shows_the_recorded_users_that_qualify_and_the_time_of_the_que
         // A user that does not exceed the minimum is left out, whatever wrote the row.
         (two, "60, 7, 60, MAX, 100", &[(MAX, 100)]),
         (two, "100, 7, 60, MAX, 100", &[]),
-        // A worker of the release before has done a round, and left `shown_users` as it was.
+        // A worker of the previous release has done a round, and left `shown_users` as it was.
         (two, "10, 7, 61, 8, 20", &[(7, 61), (8, 20)]),
         (two, "10, 7, 60, null, null", &[(7, 60)]),
         (two, "100, null, null, null, null", &[]),

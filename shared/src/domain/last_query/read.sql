@@ -4,7 +4,7 @@
 -- The points are compared again, so that no user is shown that does not qualify, whatever wrote the
 -- row: a worker of an older release, or an operator.
 --
--- A worker of the release before writes the columns of ids and points only. Where `shown_users` does
+-- A worker of the previous release writes the columns of ids and points only. Where `shown_users` does
 -- not agree with them, it is older, and the columns count. This release is the last that has them.
 -- The first branch has the same result as the second, without jsonpath, which is slower.
 select

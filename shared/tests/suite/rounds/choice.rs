@@ -59,7 +59,7 @@ async fn at_every_minimum_an_answer_shows_two_qualifying_users_if_there_are_two(
             database.value::<bool>(&are_all).await,
             "{minimum}: {users:?}"
         );
-        // A replica of the release before reads the columns.
+        // A replica of the previous release reads the columns.
         let agree: bool = database
             .value(
                 "select shown_users = ( \
