@@ -44,7 +44,7 @@ pub struct Settings {
     #[arg(long, env, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_waiting: u32,
 
-    /// Bounds a request's wait for the database, at least 100ms; the 503 is sent after 4/5 of it.
+    /// How long a request may wait for the database, at least 100ms: it gets 503 after 4/5 of that.
     #[arg(long, env, default_value = "1s", value_parser = duration(MIN_REQUEST_TIMEOUT..=MAX_DURATION))]
     pub(crate) request_timeout: Duration,
 

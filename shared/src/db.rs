@@ -1,6 +1,6 @@
 //! Database sessions: [`Database`] parses a URL, which may name several servers, and opens them.
 //!
-//! Nothing here retries but [a migration](schema::migrate): callers do, with [`Backoff`].
+//! Only [a migration](schema::migrate) retries by itself. Other callers retry with [`Backoff`].
 
 mod backoff;
 mod database_url;
@@ -23,10 +23,9 @@ pub use database_url::BadUrl;
 pub use error::Error;
 pub use session::{Session, close, ping};
 
-/// Limits the opening of a session, and separately its preparation, in a program that keeps
-/// retrying.
+/// How long opening a session may take, and separately preparing it, in a program that retries.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Limits the one attempt of a command to open a session.
+/// How long opening a session may take in a command, which tries only once.
 pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The address of a database, and the credentials for it. `Debug` shows the servers only.
@@ -107,8 +106,8 @@ impl Database {
     /// the time that is left of `limit`.
     ///
     /// # Errors
-    /// [`Error::Url`] if its file has become bad; otherwise [`Error::Connect`] with an error for
-    /// each server: [`Error::Timeout`] after its share, [`Error::Unavailable`] or
+    /// [`Error::Url`] if the URL's file can't be used any more. Otherwise [`Error::Connect`] with
+    /// each server's error: [`Error::Timeout`] after its share, [`Error::Unavailable`] or
     /// [`Error::Unusable`] if it does not fit, or the error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
         let deadline = Instant::now() + limit;
@@ -124,8 +123,8 @@ impl Database {
             let error = match timeout(share, self.connect_to(server)).await {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(error)) => error,
-                // Not the exact share, which is different in each attempt: an error that repeats
-                // is logged once only if its text stays the same. It had at least this long.
+                // The smallest share, because the exact one differs in each attempt. Callers log a
+                // repeated error once, but only while its text stays the same.
                 Err(_) => Error::Timeout(limit / count),
             };
             errors.push((name, error));

@@ -20,8 +20,8 @@ use crate::db::Database;
 use cli::{DatabaseArgs, bad_setting};
 use logs::LogFormat;
 
-/// Maximum number of a runtime's worker threads: containers limit threads, and the machine may have
-/// hundreds of processors. What needs more than this takes another replica.
+/// Maximum number of worker threads: containers limit threads, and the machine may have hundreds of
+/// processors. To use more of them, run more replicas.
 const MAX_WORKER_THREADS: usize = 8;
 
 /// A program that uses the database.
@@ -76,8 +76,8 @@ pub fn block_on<Error>(
 /// Starts a runtime. One with several threads gets a worker thread for each processor, up to a
 /// maximum. Where it can't start, the process ends with one line and status 1.
 fn start_runtime(mut builder: runtime::Builder) -> Runtime {
-    // Tokio panics where it can't start a thread, and unwinding would wait for ever for those that
-    // it has started.
+    // Tokio panics if it can't start a thread. Unwinding would then wait forever for the threads
+    // that have started. So the process exits in the panic hook.
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|panic| {
         logs::flush();
@@ -91,7 +91,7 @@ fn start_runtime(mut builder: runtime::Builder) -> Runtime {
         .enable_all()
         .build()
         .unwrap_or_else(|error| panic!("{error}"));
-    // It starts one more thread when a name is looked up.
+    // A DNS lookup needs a thread for blocking work. Start one now, to fail here and not later.
     let started = runtime.block_on(runtime.spawn_blocking(|| ()));
     started.expect("a task that does nothing ends");
     panic::set_hook(hook);

@@ -66,7 +66,7 @@ pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> any
     })
 }
 
-/// A session with the database, in which nothing else is done at the same time.
+/// Opens a session with the database.
 pub(crate) async fn connect(url: &str) -> anyhow::Result<Session> {
     let database = Database::parse(url, "max-two")?;
     database

@@ -111,9 +111,9 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<Infal
 /// Binds the address without listening on it, and returns it with the port that it got. While the
 /// socket exists, the replicas can share the address and no other process can take it.
 fn reserve(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
-    // Sockets with SO_REUSEADDR, which earlier connections in TIME_WAIT make necessary, may share
-    // an address on Linux until one listens. So this one listens, which only one process can do,
-    // until the reservation needs SO_REUSEADDR no more.
+    // SO_REUSEADDR allows binding while earlier connections are in TIME_WAIT. But on Linux several
+    // sockets with it can share an address until one of them listens. So a listener, of which there
+    // can be only one, holds the address until the reservation no longer needs SO_REUSEADDR.
     let listener = TcpListener::bind(address)?;
     let address = listener.local_addr()?;
     SockRef::from(&listener).set_reuse_port(true)?;
@@ -168,7 +168,7 @@ fn environment(settings: &Settings, listen: SocketAddr) -> Environment {
     environment
 }
 
-/// Does a round for added users, unless the one of the latest tick is still to be done.
+/// Does a round for added users if the latest tick is done. Otherwise a worker soon does its round.
 async fn renew_if_tick_is_done(worker: &str, schedule: &Schedule) -> anyhow::Result<()> {
     let mut session = connect(worker).await?;
     let reading = rounds::read_fence(&mut session).await?;

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     if let Err(error) = settings.check() {
         return cli::bad_setting(&format_args!("{error:#}"));
     }
-    // With DATABASE_URL they complete that URL, as in any other client.
+    // If DATABASE_URL is set, the variables PG* complete it, as in any other client.
     if settings.database_url.is_none()
         && let Err(error) = restart_without_postgres_variables()
     {
@@ -56,8 +56,8 @@ fn main() -> ExitCode {
     })
 }
 
-/// Whether a person reads the log. Then it shows the launcher's steps, and only warnings of the
-/// processes that it starts.
+/// Whether a person reads the log. If so, the log shows the launcher's steps, and only warnings of
+/// the processes that it starts.
 fn logs_to_terminal() -> bool {
     io::stderr().is_terminal()
 }

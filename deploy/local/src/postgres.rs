@@ -29,7 +29,7 @@ impl Postgres {
         folder: PathBuf,
         binaries: Binaries,
     ) -> anyhow::Result<&Server> {
-        // No server runs yet. If a stop does not wait for this thread, it ends with the process.
+        // This starts no server, so a stop need not wait for the thread: it ends with the process.
         let server = spawn_blocking(move || Server::prepare(&folder, &binaries)).await;
         let server = self.0.insert(server.context("preparing Postgres")??);
         until_ready(server).await?;

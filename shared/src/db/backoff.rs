@@ -11,9 +11,8 @@ const INITIAL_DELAY: Duration = Duration::from_millis(100);
 /// server's log.
 const REFUSAL_DELAY: Duration = Duration::from_secs(10);
 
-/// Delays between retries. They double from 100 ms to a maximum. Jitter adds up to the same again,
-/// so that clients that failed together do not retry together. They are ten seconds longer after a
-/// refusal ([`Error::is_refusal`]).
+/// Delays that double up to a maximum. Jitter adds up to 100 % to each, so that clients that failed
+/// together do not retry together. A refusal ([`Error::is_refusal`]) makes them longer.
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,

@@ -95,8 +95,8 @@ fn parse_server(credentials: &str, host: &str, rest: &str) -> Result<PgConnectOp
     })
 }
 
-/// Parameters of libpq that sqlx does not know, and the values with which sqlx does the same. Of
-/// several servers these programs always want one for reading and writing.
+/// Parameters of libpq that sqlx does not know, and the values for which sqlx does the same anyway.
+/// As for `target_session_attrs`: of several servers, these programs always choose a writable one.
 const WITHOUT_EFFECT: [(&str, &[&str]); 8] = [
     ("channel_binding", &["prefer", "disable"]),
     ("client_encoding", &["utf8", "UTF8"]),
@@ -127,7 +127,7 @@ fn check_parameter(name: &str, value: &str) -> Result<(), BadUrl> {
         }
         "hostaddr" => value.parse::<IpAddr>().is_ok(),
         "port" => value.parse::<u16>().is_ok(),
-        // The second has no effect: an attempt to connect has a limit anyway.
+        // `connect_timeout` has no effect: each attempt to connect has a time limit anyway.
         "statement-cache-capacity" | "connect_timeout" => value.parse::<u32>().is_ok(),
         "sslrootcert" | "ssl-root-cert" | "ssl-ca" if value == "system" => {
             return bad(&format!(

@@ -58,9 +58,9 @@ impl Error {
                 }
                 // rustls reports a certificate that it rejects in this way.
                 sqlx::Error::Io(error) => error.kind() != io::ErrorKind::InvalidData,
-                // Only a refusal to open a session comes in the server's own encoding. sqlx does
-                // not keep its SQLSTATE. Most refusals last, so each counts as lasting. The
-                // server's own log has the reason.
+                // A server uses its own encoding only when it refuses to open a session, and then
+                // sqlx loses the SQLSTATE. Most refusals last, so all of these count as lasting.
+                // The server's log has the reason.
                 sqlx::Error::Protocol(reason) => !reason.contains("non-UTF-8"),
                 // Such as `Tls`: a server without TLS, or a bad file.
                 _ => false,

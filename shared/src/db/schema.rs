@@ -1,8 +1,8 @@
 //! The database schema: migrations, forward only, embedded in the program.
 //!
-//! A migration gives way: a statement that waits for a table's lock also holds up all queries that
-//! come after it. So it waits for a moment only, rolls back, lets the queries pass and tries again.
-//! No query fails if `REQUEST_TIMEOUT` of the api is well above that moment, as its default is.
+//! A statement that waits for a table's lock holds up all later queries of the table. So a
+//! migration waits only briefly, rolls back, lets the queries pass and tries again. No query fails
+//! if the api's `REQUEST_TIMEOUT` is well above that wait, as its default is.
 
 use std::time::{Duration, Instant};
 

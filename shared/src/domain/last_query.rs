@@ -51,8 +51,8 @@ impl ChainSession {
         &mut self.session
     }
 
-    /// Whether the query right before this session's last one was another session's. So it is true
-    /// after a session's first answer, unless that answered the very first query.
+    /// True if another session answered the query right before this session's last one. So it is
+    /// true after a session's first answer, unless that query was the very first of all.
     #[must_use]
     pub fn is_chain_shared(&self) -> bool {
         self.is_chain_shared
@@ -71,8 +71,8 @@ impl ChainSession {
             message::HOLDING_ROW
         };
         let answer = message::send(&mut self.session, message).await?;
-        // Two sessions can have the same time while the clock is behind. Then this is wrong, which
-        // costs only speed.
+        // While the clock is behind, queries of two sessions can have the same time. Then this flag
+        // is wrong, which costs only speed.
         self.is_chain_shared = answer.previous_at != self.last_queried_at;
         self.last_queried_at = Some(answer.queried_at);
         Ok(answer)

@@ -1,11 +1,11 @@
-//! Rounds: each tick once, whole or not at all.
+//! Does the round of each tick once, and completely or not at all.
 //!
-//! The order inside a round's transaction keeps that promise. First it takes the lock. Then it
-//! reads the fence, in a statement of its own, so that the snapshot is younger than the lock. Then
-//! it writes. A worker that was paused or cut off in between has lost its transaction by the time
-//! another worker holds the lock. Every time is the database's.
+//! The order inside a round's transaction ensures that. First it takes the lock. Then it reads the
+//! fence, in a statement of its own, so that the snapshot is younger than the lock. Then it writes.
+//! A worker that was paused or cut off in between has lost its transaction by the time another
+//! worker holds the lock.
 //!
-//! That clock may be wrong: see [`CLOCK_TOLERANCE`].
+//! All times are of the database's clock, which may be wrong: see [`CLOCK_TOLERANCE`].
 
 mod statements;
 
@@ -23,12 +23,12 @@ use statements::{is_old_snapshot_open, record_round, try_lock};
 
 pub use statements::read_fence;
 
-/// How far a recorded time may be ahead of the database's clock and still count. Longer than
-/// synchronised clocks of two servers differ, so that after a failover the new primary does not
-/// repeat a tick. Short, because rounds wait while the fence is ahead.
+/// How far a recorded time may be ahead of the database's clock and still count. It is more than
+/// two synchronised clocks differ, so that a new primary does not repeat a tick after a failover.
+/// It is short, because rounds wait while the fence is ahead.
 ///
-/// If the newest round is further ahead, the clock was wrong, and no round that is ahead counts. So
-/// a tick may be done again. The next round of a tick deletes them, and its [`Outcome`] says so.
+/// If the newest round is further ahead, the clock was wrong. Then no round that is ahead counts,
+/// so a tick may be done again. The next round of a tick deletes them, and its [`Outcome`] says so.
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 /// How long this process waits for a begin, a claim or a rollback: none does more than read and
 /// take a free lock.
@@ -49,8 +49,8 @@ pub struct Round {
     pub finished_at: DateTime<Utc>,
     /// The number of users, all of which were updated.
     pub users_updated: u64,
-    /// How far ahead of the clock a recorded time is, if it is more than [`CLOCK_TOLERANCE`]: that
-    /// of the newest round that this one has deleted, or of the last query.
+    /// How far a recorded time was ahead of the clock, if by more than [`CLOCK_TOLERANCE`]: the end
+    /// of a round that this one has deleted, or the time of the last query, whichever is later.
     pub clock_ahead_by: Option<TimeDelta>,
 }
 
@@ -96,8 +96,8 @@ pub enum Outcome {
 /// end. The writes may take `round_timeout`.
 ///
 /// # Errors
-/// When a statement fails or exceeds its timeout, or the connection breaks. Nothing was done then,
-/// unless the commit itself failed or timed out: it may still be done, and the next call finds out.
+/// When a statement fails or exceeds its timeout, or the connection breaks. Then no round was done,
+/// except that a commit that failed or timed out may still take effect: the next call finds out.
 /// Drop the session.
 pub async fn run_due(
     session: &mut Session,

@@ -80,7 +80,7 @@ pub fn parse<Settings: Parser>() -> Result<Settings, ExitCode> {
     })
 }
 
-/// Orchestrators pass a variable that was left blank as an empty one.
+/// Ignores empty variables: orchestrators pass a variable that was left blank as an empty one.
 fn without_empty_variables(command: Command) -> Command {
     let is_empty = |name: &OsStr| env::var_os(name).is_some_and(|value| value.is_empty());
     command

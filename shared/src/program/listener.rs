@@ -9,8 +9,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 /// Connections that the kernel queues until they are accepted.
 const BACKLOG: i32 = 4096;
 
-/// Listens on this address, without blocking. `[::]` also accepts IPv4. Where the kernel has no
-/// IPv6, it listens on IPv4 alone. With `reuse_port` other processes may listen there too.
+/// Opens a nonblocking socket that listens on this address. `[::]` also accepts IPv4, and is IPv4
+/// alone where the kernel has no IPv6. With `reuse_port` other processes may listen there too.
 ///
 /// # Errors
 /// When the address can't be used.

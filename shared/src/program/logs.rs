@@ -58,7 +58,7 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<(), Str
     let filter = filters(default_filters).map_err(|error| format!("RUST_LOG: {error}"))?;
     let queue = LogQueue::start();
     let lines = fmt::layer()
-        // It would print its own errors, and panic where standard error can't be written.
+        // Otherwise it prints its own errors, and panics if it can't write to standard error.
         .log_internal_errors(false)
         .with_writer(move || queue.clone());
     let is_text = format.map_or(is_terminal, |format| format == LogFormat::Text);

@@ -38,8 +38,8 @@ pub fn encode(registry: &Registry, accept: Option<&str>) -> (&'static str, Strin
     }
 }
 
-/// In the older format HELP and TYPE carry a sample's full name, with `_total` or `_info`. It knows
-/// no infos, units or end mark.
+/// Converts OpenMetrics to Prometheus' text format. In that format HELP and TYPE carry a sample's
+/// full name, with `_total` or `_info`. It has no type `info`, no units and no end mark.
 fn to_prometheus_text(open_metrics: &str) -> String {
     let mut text = String::new();
     let families = open_metrics.split("# HELP ").skip(1);

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::debug;
 
-/// Signals that follow the first one this soon belong to the same stop: a supervisor may signal the
-/// process group and the process, or a terminal the group of a supervisor that passes it on.
+/// Signals that follow the first one this soon belong to the same stop. A supervisor may signal the
+/// process group and the process, or pass on a Ctrl-C that the whole group has received.
 const SAME_STOP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The signals that ask a program to stop.

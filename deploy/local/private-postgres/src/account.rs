@@ -11,7 +11,7 @@ use nix::unistd::{Uid, User};
 
 use crate::{Error, failed, postgres_variables};
 
-/// Whether the server's account can enter the folder that a server's folder is in, or will be.
+/// Whether the server's account can enter `folder`, or its nearest ancestor that exists.
 ///
 /// # Errors
 /// When there is no account for the server.
@@ -21,7 +21,7 @@ pub fn is_accessible(folder: &Path) -> Result<bool, Error> {
     Ok(existing.is_some_and(|folder| account.can_enter(folder)))
 }
 
-/// The account that the server runs as: an unprivileged one, or none but that of this process.
+/// The account that the server runs as; `None` for the account of this process.
 #[derive(Debug)]
 pub(crate) struct Account(Option<User>);
 

@@ -74,13 +74,13 @@ impl Binaries {
         Self::find(postgres_bin.as_deref().map(Path::new), None, || {})
     }
 
-    /// Those in `postgres_bin`, if it is given; else installed or downloaded ones. For a server's
-    /// folder with data they are of the major version that made these. `downloading` is called
+    /// Those in `postgres_bin`, if it is given; else installed or downloaded ones. If the server's
+    /// `folder` holds data, they have the major version that made the data. `downloading` is called
     /// before a download, which may take long.
     ///
     /// # Errors
-    /// As for [`Self::named`]; when data need another version than there is; and when there is none
-    /// and the download fails.
+    /// As for [`Self::named`]; when the data need a version that is not there; and when no binaries
+    /// are installed and the download fails.
     pub fn find(
         postgres_bin: Option<&Path>,
         folder: Option<&Path>,

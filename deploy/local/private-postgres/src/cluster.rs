@@ -78,8 +78,8 @@ impl Cluster {
     }
 
     /// Removes the `postmaster.pid` of a server that was killed. Postgres would refuse to start if
-    /// the number in it is that of another process by now. Two servers can't meet on the cluster:
-    /// ours lock the log, and Postgres also finds the shared memory of one that somebody started.
+    /// another process has that id by now. The cluster still can't get two servers: ours lock the
+    /// log, and Postgres finds the shared memory of a server that somebody else has started.
     pub(crate) fn remove_stale_pid_file(&self) {
         let _ = fs::remove_file(self.pgdata.join("postmaster.pid"));
     }
@@ -120,8 +120,8 @@ impl Cluster {
         Ok(password)
     }
 
-    /// Creates the cluster as a standby of `primary`, whose server is stopped, and will be at this
-    /// superuser's URL.
+    /// Creates the cluster as a standby of `primary`, whose server is stopped now. The standby will
+    /// connect to it with the superuser's `url`.
     pub(crate) fn copy(&self, primary: &Self, url: &str) -> Result<(), Error> {
         // Not with `pg_basebackup`, which a downloaded Postgres does not have.
         let mut cp = self.account.command(Path::new("cp"));

@@ -34,7 +34,7 @@ macos x86_64 darwin-x64 4tShSYWMxUQTSWoQAdLnHISvRj6L9gTch9/31ASJPg6wgyN64LDRwMcO
 macos aarch64 darwin-arm64 Kg1ZMNFzkVIJs3g4V2UYEc5X005km9rGinxFBH8R1sOU2Rblvz4pt2Uf93Pu8Rk273Ue9HIdrbMPpgUqwjUi0Q==
 ";
 
-/// A link that the archive can't hold: `target` leads to `source`, both below the package.
+/// A symbolic link, which the archive can't hold: at `target`, to `source`, both in the package.
 #[derive(Deserialize)]
 struct Link {
     source: PathBuf,

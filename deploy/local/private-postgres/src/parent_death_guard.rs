@@ -1,5 +1,4 @@
-//! Ends a process when its parent, this process, dies, even by `SIGKILL`. Not if the guard
-//! is killed too.
+//! Ends a child process when this process dies, even by `SIGKILL`, unless the guard is killed too.
 
 use std::ffi::OsStr;
 use std::io::{self, Write};
@@ -60,7 +59,7 @@ impl ParentDeathGuard {
     }
 }
 
-/// Runs a program to its end, which comes early if this process dies.
+/// Runs a program and waits for its end. If this process dies meanwhile, the program is ended.
 ///
 /// # Errors
 /// What it printed on standard error, in one line.

@@ -41,8 +41,8 @@ const SETTINGS: [&str; 7] = [
     "autovacuum_naptime=10s",
 ];
 
-/// A server, which runs or not. Dropping it stops it in an orderly way. If this process is killed,
-/// a [`ParentDeathGuard`] stops it.
+/// A server, running or stopped. Dropping it stops the server gracefully. If this process is
+/// killed, a [`ParentDeathGuard`] stops the server.
 #[derive(Debug)]
 pub struct Server {
     cluster: Cluster,
@@ -209,7 +209,7 @@ impl Server {
         start().map_err(failed("starting", &program))
     }
 
-    /// The URL of `database` for `role`. It leaves nothing to `PGSSLMODE` and its like.
+    /// The URL of `database` for `role`. Variables such as `PGSSLMODE` have nothing to add to it.
     #[must_use]
     pub fn url(&self, role: &str, database: &str) -> String {
         format!(
@@ -252,8 +252,8 @@ impl Server {
         process.is_some_and(|process| matches!(process.try_wait(), Ok(None)))
     }
 
-    /// Stops the server: ends its sessions and writes a checkpoint. One that died leaves its guard,
-    /// which this ends.
+    /// Stops the server: ends its sessions and writes a checkpoint. If it has died, this only ends
+    /// its guard.
     pub fn stop(&mut self) {
         self.end(Signal::SIGINT);
     }

@@ -1,5 +1,5 @@
--- Two users drawn from those that qualify ($1 is the minimum). Fewer if hardly any of a
--- thousand random users qualifies: then only a scan finds them.
+-- Draws two users from those that qualify ($1 is the minimum). Returns fewer if fewer than two of
+-- a thousand random ids qualify: then only a scan finds them.
 --
 -- Every CTE is materialized: on a Citus cluster, a part that reads the distributed table `users`
 -- must be a query of its own.

@@ -13,10 +13,10 @@ use crate::db::{Error, Session};
 /// which ends with the message. No lock is held across a round trip, and an error leaves no
 /// transaction open.
 ///
-/// The users are read by a statement of their own. Under READ COMMITTED, which every session must
-/// have, it sees what is committed when it begins, and by then the first statement holds the row's
-/// lock: the users are those of this place in the chain. Joined to the `update`, they would be
-/// those from before its wait for the lock, older than what queries before it have shown.
+/// A second statement reads the users. Under READ COMMITTED, which every session has, it sees what
+/// is committed when it begins. By then the first statement holds the row's lock, so the users are
+/// those of this place in the chain. Joined to the `update`, they would be from before its wait for
+/// the lock, and perhaps older than those in earlier answers of the chain.
 pub const HOLDING_ROW: &str = "execute move_chain; execute read_users";
 
 /// Answers a query with early lock release (Johnson et al., "Aether", VLDB 2010, section 4), for
@@ -26,8 +26,8 @@ pub const HOLDING_ROW: &str = "execute move_chain; execute read_users";
 ///
 /// Here the first commit does not wait, which frees the row. The second, of `settle`, waits
 /// together with the commits of all other sessions. The write-ahead log is one sequence, so the
-/// second commit makes the first durable, and with it every move that this one follows. A crash in
-/// between loses moves of which no answer has told.
+/// second commit makes the first durable, and with it all earlier moves of the chain. A crash
+/// between the two loses only moves whose answers were not sent yet.
 ///
 /// After an error the transaction stays open, without locks: drop the session.
 pub const RELEASING_EARLY: &str = "begin; set local synchronous_commit = off; \

@@ -1,12 +1,12 @@
--- Reads the users to show. A table of one row: the cost depends neither on the minimum nor on the
--- number of users. `users` is not read, so stale statistics or a lock on it cannot delay an answer.
+-- Reads the users to show. `settings` has one row, so the cost depends neither on the minimum nor on
+-- the number of users. `users` is not read, so stale statistics or a lock on it can't delay an answer.
 --
--- The points are compared again, so that no user is shown that does not qualify, whatever wrote the
--- row: a worker of an older release, or an operator.
+-- The points are compared with the minimum again. So a user that does not qualify is never shown,
+-- even if a worker of an older release or an operator wrote the row.
 --
--- A worker of the previous release writes the columns of ids and points only. Where `shown_users` does
--- not agree with them, it is older, and the columns count. This release is the last that has them.
--- The first branch has the same result as the second, without jsonpath, which is slower.
+-- A worker of the previous release writes only the columns of ids and points. If `shown_users` does
+-- not agree with them, it is older, and the columns count. The next release drops them. The first
+-- branch has the same result as the second, without jsonpath, which is slower.
 select
     case
         when is_current and least(first_points, second_points) > min_points then shown_users

@@ -1,10 +1,10 @@
--- Whether a snapshot older than the last round is open. A round that ended ahead of the clock does
--- not count.
+-- Whether a snapshot older than the last round is open. The check ends two seconds after that round:
+-- ordinary queries have ended by then, and waiting longer would delay rounds for a dump. It ignores
+-- replication slots and `hot_standby_feedback`, which do not end by themselves. It also ignores a
+-- last round that ended ahead of the clock.
 --
--- This session counts too: its `backend_xmin` is the oldest transaction that writes in any database of
--- the server, which limits pruning here. The check only covers the two seconds after a round, in
--- which ordinary queries end. A longer snapshot, such as a dump's, makes `users` grow. So do
--- replication slots and `hot_standby_feedback`, which are not checked: they do not end either.
+-- This session counts too. Its `backend_xmin` is the oldest transaction that writes in any database
+-- of the server, and that transaction limits pruning as a snapshot does.
 select exists (
     select
     from (

@@ -1,7 +1,7 @@
--- Records a round of the tick $1, or an operator's round if that is null. A volatile function cannot
--- be an index condition, but the result of a subselect can. So the clock is read in subselects.
+-- Records a round of the tick $1, or an operator's round if $1 is null. The clock is read in
+-- subselects, because a volatile function can't be an index condition.
 --
--- Rows older than a week are deleted, but never the fence.
+-- Deletes rows older than a week, but never the fence.
 with expired as (
     delete from rounds
     where finished_at < now() - interval '7 days'
@@ -10,8 +10,9 @@ with expired as (
           where scheduled and tick_at <= (select clock_timestamp())
       )
 ),
--- The round of a tick is the new fence. If the newest row is more than $3 seconds ahead of the clock,
--- all rows that are ahead are deleted: otherwise they would be the fence once the clock is near them.
+-- Deletes all rows that are ahead of the clock, if the newest is by more than $3 seconds: otherwise
+-- they would become the fence once the clock comes near them. Only the round of a tick does this,
+-- because it is the new fence.
 ahead as (
     delete from rounds
     where $1::timestamptz is not null
@@ -20,7 +21,8 @@ ahead as (
           > (select clock_timestamp()) + make_interval(secs => $3)
     returning finished_at
 ),
--- The time of the last query never goes back: answers repeat it until the clock has passed it.
+-- The time of the last query, if it is that far ahead. It stays: answers repeat it until the clock has
+-- passed it.
 last_query_ahead as (
     select queried_at from last_query
     where queried_at > (select clock_timestamp()) + make_interval(secs => $3)
