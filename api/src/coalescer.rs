@@ -155,7 +155,7 @@ impl Coalescer {
                 metrics.observe_answers(batch.queued_times(query));
                 batch.reply(query, &bodies);
             }
-            Ok(())
+            Ok::<_, Error>(())
         })
         .await
     }

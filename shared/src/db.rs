@@ -188,11 +188,12 @@ fn is_local(server: &PgConnectOptions) -> bool {
 ///
 /// # Errors
 /// [`Error::Timeout`] after `limit`, or the error of `operation`.
-pub async fn with_timeout<T>(
+pub async fn with_timeout<T, E: Into<Error>>(
     limit: Duration,
-    operation: impl Future<Output = Result<T, Error>>,
+    operation: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Error> {
-    timeout(limit, operation)
-        .await
-        .unwrap_or(Err(Error::Timeout(limit)))
+    match timeout(limit, operation).await {
+        Ok(result) => result.map_err(Into::into),
+        Err(_) => Err(Error::Timeout(limit)),
+    }
 }

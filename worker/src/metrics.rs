@@ -29,14 +29,7 @@ type OutcomeLabel = [(&'static str, &'static str); 1];
 
 /// The label of an attempt that failed. All others are those of [`outcome_label`].
 const FAILED: &str = "failed";
-const LABELS: [&str; 6] = [
-    "done",
-    "not_due",
-    "busy",
-    "cooling_down",
-    "old_snapshot",
-    FAILED,
-];
+const LABELS: [&str; 5] = ["done", "not_due", "busy", "cooling_down", FAILED];
 
 fn outcome_label(outcome: &Outcome) -> &'static str {
     match outcome {
@@ -44,7 +37,6 @@ fn outcome_label(outcome: &Outcome) -> &'static str {
         Outcome::NotDue(_) => "not_due",
         Outcome::Busy => "busy",
         Outcome::CoolingDown => "cooling_down",
-        Outcome::OldSnapshot => "old_snapshot",
     }
 }
 

@@ -67,11 +67,6 @@ impl OutcomeLog {
                 "round_cooling_down",
                 "the last round was still running at the next tick, and its cooldown is not over",
             ),
-            Outcome::OldSnapshot => self.log_delay(
-                "round_old_snapshot",
-                "a snapshot older than the last round is open, so the next round could not prune \
-                 and users would grow; retrying",
-            ),
         }
     }
 

@@ -13,13 +13,13 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sqlx::{Connection as _, Postgres, Transaction};
+use sqlx::Connection as _;
 use tokio::time::sleep;
 
 use crate::db::{Error, Session, with_timeout};
 use crate::domain::choice::{self, MinPoints};
 use crate::domain::users;
-use statements::{is_old_snapshot_open, record_round, try_lock};
+use statements::{record_round, try_lock, wait_for_old_snapshots};
 
 pub use statements::read_fence;
 
@@ -35,8 +35,8 @@ pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long this process waits for a commit: a disk that is busy with a checkpoint can delay it.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long [`run_now`] waits before it tries again.
-const RETRY_DELAY: Duration = Duration::from_millis(100);
+/// How often to check a condition while waiting for it.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A committed round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,9 +84,6 @@ pub enum Outcome {
     Busy,
     /// The last round was still running at the next tick, and its cooldown is not over.
     CoolingDown,
-    /// A snapshot older than the last round is still open: the next round could not prune, and
-    /// `users` would grow. Checked for two seconds after a round.
-    OldSnapshot,
 }
 
 /// Does the round of the latest tick, unless it is done already.
@@ -105,23 +102,23 @@ pub async fn run_due(
     cooldown: TimeDelta,
     round_timeout: Duration,
 ) -> Result<Outcome, Error> {
-    let mut transaction = begin(session).await?;
+    let mut transaction = with_timeout(STEP_TIMEOUT, session.begin()).await?;
     let claim = claim_tick(&mut transaction, latest_tick, cooldown);
     let tick_at = match with_timeout(STEP_TIMEOUT, claim).await? {
         ControlFlow::Continue(tick_at) => tick_at,
         ControlFlow::Break(outcome) => {
-            roll_back(transaction).await?;
+            with_timeout(STEP_TIMEOUT, transaction.rollback()).await?;
             return Ok(outcome);
         }
     };
     let writes = write_round(&mut transaction, Some(tick_at), MinPoints::draw());
     let round = with_timeout(round_timeout, writes).await?;
-    commit(transaction).await?;
+    with_timeout(COMMIT_TIMEOUT, transaction.commit()).await?;
     Ok(Outcome::Done(round))
 }
 
-/// Takes the lock, then checks the fence, the cooldown and old snapshots. Breaks where there is no
-/// round to do, else continues with its tick.
+/// Takes the lock, then checks the fence and the cooldown. Breaks where there is no round to do,
+/// else continues with its tick.
 async fn claim_tick(
     transaction: &mut Session,
     latest_tick: impl Fn(DateTime<Utc>) -> Option<DateTime<Utc>>,
@@ -148,15 +145,11 @@ async fn claim_tick(
             return Ok(ControlFlow::Break(Outcome::CoolingDown));
         }
     }
-    Ok(if is_old_snapshot_open(transaction).await? {
-        ControlFlow::Break(Outcome::OldSnapshot)
-    } else {
-        ControlFlow::Continue(tick_at)
-    })
+    Ok(ControlFlow::Continue(tick_at))
 }
 
-/// Does a round now, whatever the schedule and the cooldown are. Waits while another round runs and
-/// while [`Outcome::OldSnapshot`] would apply. The writes may take `round_timeout`.
+/// Does a round now, whatever the schedule and the cooldown are. Waits while another round runs. The
+/// writes may take `round_timeout`.
 ///
 /// # Errors
 /// As for [`run_due`].
@@ -166,22 +159,17 @@ pub async fn run_now(
     round_timeout: Duration,
 ) -> Result<Round, Error> {
     loop {
-        let mut transaction = begin(session).await?;
-        let claim =
-            async {
-                Ok(try_lock(&mut transaction).await?
-                    && !is_old_snapshot_open(&mut transaction).await?)
-            };
-        if with_timeout(STEP_TIMEOUT, claim).await? {
+        let mut transaction = with_timeout(STEP_TIMEOUT, session.begin()).await?;
+        if with_timeout(STEP_TIMEOUT, try_lock(&mut transaction)).await? {
             let writes = write_round(&mut transaction, None, min_points);
             let round = with_timeout(round_timeout, writes).await?;
-            commit(transaction).await?;
+            with_timeout(COMMIT_TIMEOUT, transaction.commit()).await?;
             return Ok(round);
         }
         // Waiting inside the transaction would keep its snapshot open, and the running round could
         // not prune.
-        roll_back(transaction).await?;
-        sleep(RETRY_DELAY).await;
+        with_timeout(STEP_TIMEOUT, transaction.rollback()).await?;
+        sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -191,19 +179,8 @@ async fn write_round(
     tick_at: Option<DateTime<Utc>>,
     min_points: MinPoints,
 ) -> Result<Round, Error> {
+    wait_for_old_snapshots(transaction).await?;
     let users_updated = users::renew_points(transaction).await?;
     choice::renew(transaction, min_points).await?;
     record_round(transaction, tick_at, users_updated).await
-}
-
-async fn begin(session: &mut Session) -> Result<Transaction<'_, Postgres>, Error> {
-    with_timeout(STEP_TIMEOUT, async { Ok(session.begin().await?) }).await
-}
-
-async fn commit(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
-    with_timeout(COMMIT_TIMEOUT, async { Ok(transaction.commit().await?) }).await
-}
-
-async fn roll_back(transaction: Transaction<'_, Postgres>) -> Result<(), Error> {
-    with_timeout(STEP_TIMEOUT, async { Ok(transaction.rollback().await?) }).await
 }

@@ -47,7 +47,6 @@ async fn ticks_that_were_missed_are_one_round_at_the_start_and_none_by_the_next_
         "max_two_worker_round_attempts_total{outcome=\"not_due\"} ",
         "max_two_worker_round_attempts_total{outcome=\"busy\"} 0",
         "max_two_worker_round_attempts_total{outcome=\"cooling_down\"} 0",
-        "max_two_worker_round_attempts_total{outcome=\"old_snapshot\"} ",
         "max_two_worker_round_attempts_total{outcome=\"failed\"} 0",
         "max_two_worker_round_duration_seconds_count 1",
         &format!("max_two_worker_last_round_timestamp_seconds {last_round}"),
@@ -94,7 +93,6 @@ async fn a_worker_reports_the_cooldown_after_a_round_that_overran() {
     assert!(program.stop().await.success());
     // Logged once, however long it lasts.
     assert_eq!(program.count_events("round_cooling_down"), 1);
-    assert_eq!(program.count_events("round_old_snapshot"), 0);
     assert_eq!(program.count_events("round_done"), 0);
 }
 

@@ -16,5 +16,5 @@ select exists (
     join pg_stat_activity as session
       on greatest(age(session.backend_xmin), age(session.backend_xid)) >= age(last.xmin)
     where session.datname = current_database()
-      and last.finished_at > now() - interval '2 seconds'
+      and last.finished_at > clock_timestamp() - interval '2 seconds'
 ) as "old_snapshot_open!"

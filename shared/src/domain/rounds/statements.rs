@@ -1,8 +1,9 @@
-//! The lock, the statements over `rounds`, and the check for old snapshots.
+//! The lock, the statements over `rounds`, and the wait for old snapshots.
 
 use chrono::{DateTime, Utc};
+use tokio::time::sleep;
 
-use super::{CLOCK_TOLERANCE, Fence, FenceReading, Round};
+use super::{CLOCK_TOLERANCE, Fence, FenceReading, POLL_INTERVAL, Round};
 use crate::db::{Error, Session};
 
 /// The key of the advisory lock: the letters "max two".
@@ -38,10 +39,20 @@ pub async fn read_fence(session: &mut Session) -> Result<FenceReading, Error> {
     })
 }
 
-/// Whether [`Outcome::OldSnapshot`](super::Outcome::OldSnapshot) applies.
-pub(super) async fn is_old_snapshot_open(transaction: &mut Session) -> Result<bool, Error> {
-    let check = sqlx::query_file_scalar!("src/domain/rounds/old_snapshot_open.sql");
-    Ok(check.fetch_one(transaction).await?)
+/// Waits while a snapshot older than the last round is open, for two seconds after that round at
+/// most. With such a snapshot the next round could not prune, and `users` would grow.
+pub(super) async fn wait_for_old_snapshots(transaction: &mut Session) -> Result<(), Error> {
+    loop {
+        let check = sqlx::query_file_scalar!("src/domain/rounds/old_snapshot_open.sql");
+        if !check.fetch_one(&mut *transaction).await? {
+            return Ok(());
+        }
+        sleep(POLL_INTERVAL).await;
+        // A transaction sees other sessions as they were when it first looked at them.
+        sqlx::query!("select pg_stat_clear_snapshot()")
+            .execute(&mut *transaction)
+            .await?;
+    }
 }
 
 /// Records the round; without a tick it is an operator's. Deletes expired rows and, for the round
