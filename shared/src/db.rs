@@ -19,14 +19,11 @@ use tokio::time::{Instant, timeout};
 use tracing::warn;
 
 pub use backoff::Backoff;
-pub use database_url::BadUrl;
 pub use error::Error;
 pub use session::{Session, close, ping};
 
-/// How long opening a session may take, and separately preparing it, in a program that retries.
+/// How long opening a session may take, and separately preparing it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long opening a session may take in a command, which tries only once.
-pub const COMMAND_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The address of a database, and the credentials for it. `Debug` shows the servers only.
 #[derive(Clone)]
@@ -47,7 +44,7 @@ impl Database {
     /// # Errors
     /// When the URL is not valid, or a file of certificates that it names can't be read. The error
     /// repeats no value of the URL but the file's name.
-    pub fn parse(url: &str, application_name: &str) -> Result<Self, BadUrl> {
+    pub fn parse(url: &str, application_name: &str) -> Result<Self, Error> {
         Ok(Self::new(database_url::parse(url)?, application_name))
     }
 
@@ -55,7 +52,7 @@ impl Database {
     ///
     /// # Errors
     /// As for [`Self::parse`], or when the file can't be read. The error names it.
-    pub fn read(file: &Path, application_name: &str) -> Result<Self, BadUrl> {
+    pub fn read(file: &Path, application_name: &str) -> Result<Self, Error> {
         Ok(Self {
             file: Some(file.to_owned()),
             ..Self::new(database_url::read(file)?, application_name)
@@ -106,7 +103,7 @@ impl Database {
     /// the time that is left of `limit`.
     ///
     /// # Errors
-    /// [`Error::Url`] if the URL's file can't be used any more. Otherwise [`Error::Connect`] with
+    /// [`Error::Unusable`] if the URL's file can't be used any more. Otherwise [`Error::Connect`] with
     /// each server's error: [`Error::Timeout`] after its share, [`Error::Unavailable`] or
     /// [`Error::Unusable`] if it does not fit, or the error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {

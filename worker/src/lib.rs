@@ -13,7 +13,7 @@ mod schedule;
 mod seed;
 mod settings;
 
-pub use schedule::{Schedule, ScheduleError};
+pub use schedule::Schedule;
 pub use seed::seed;
 pub use settings::Settings;
 

@@ -6,7 +6,6 @@ use std::str::FromStr;
 
 use chrono::{DateTime, SubsecRound, Utc};
 use croner::Cron;
-use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds};
 use tokio::sync::mpsc;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
@@ -58,32 +57,22 @@ impl fmt::Display for Schedule {
     }
 }
 
-/// Why a text is no schedule.
-#[derive(Debug, thiserror::Error)]
-pub enum ScheduleError {
-    /// It is not a cron pattern with seconds.
-    #[error(transparent)]
-    Pattern(#[from] CronError),
-    /// The pattern matches no time, as `0 0 0 31 2 *` does not.
-    #[error("no such time exists")]
-    Never,
-}
-
 impl FromStr for Schedule {
-    type Err = ScheduleError;
+    type Err = String;
 
-    fn from_str(pattern: &str) -> Result<Self, ScheduleError> {
+    fn from_str(pattern: &str) -> Result<Self, String> {
         let cron = CronParser::builder()
             .seconds(Seconds::Required)
             // As in the scheduler: if both day fields are given, a day must match both.
             .dom_and_dow(true)
             .build()
-            .parse(pattern)?;
+            .parse(pattern)
+            .map_err(|error| error.to_string())?;
         if cron
             .find_next_occurrence(&DateTime::UNIX_EPOCH, INCLUSIVE)
             .is_err()
         {
-            return Err(ScheduleError::Never);
+            return Err("no such time exists".to_owned());
         }
         Ok(Self {
             pattern: pattern.to_owned(),
@@ -130,10 +119,8 @@ mod tests {
     fn a_pattern_needs_a_time_that_exists() {
         for pattern in ["0 0 0 31 2 *", "0 0 0 30 2 *", "0 0 0 31 4,6,9,11 *"] {
             let result = pattern.parse::<Schedule>();
-            assert!(
-                matches!(result, Err(ScheduleError::Never)),
-                "{pattern}: {result:?}"
-            );
+            let error = result.expect_err(pattern);
+            assert_eq!(error, "no such time exists", "{pattern}");
         }
         assert!("* * * * *".parse::<Schedule>().is_err(), "without seconds");
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use private_postgres::{Binaries, is_accessible, roles};
-use shared::db::{COMMAND_CONNECT_TIMEOUT, Database, Session, close, schema};
+use shared::db::{CONNECT_TIMEOUT, Database, Session, close, schema};
 use tokio::task::spawn_blocking;
 use tracing::info;
 
@@ -70,7 +70,7 @@ pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> any
 pub(crate) async fn connect(url: &str) -> anyhow::Result<Session> {
     let database = Database::parse(url, "max-two")?;
     database
-        .connect(COMMAND_CONNECT_TIMEOUT)
+        .connect(CONNECT_TIMEOUT)
         .await
         .context("connecting to the database")
 }

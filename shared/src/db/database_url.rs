@@ -14,28 +14,17 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tracing::subscriber::{NoSubscriber, with_default};
 use url::{Host, Url};
 
-/// The URL is not valid, or a file that it names can't be used.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct BadUrl(String);
-
-impl BadUrl {
-    /// The same error, naming the setting that the URL is from.
-    #[must_use]
-    pub fn named(self, setting: &str) -> Self {
-        Self(format!("{setting}: {self}"))
-    }
-}
+use super::Error;
 
 /// The servers of the URL that a file holds.
-pub(super) fn read(file: &Path) -> Result<Vec<PgConnectOptions>, BadUrl> {
+pub(super) fn read(file: &Path) -> Result<Vec<PgConnectOptions>, Error> {
     let read = fs::read_to_string(file).or_else(|error| bad(&error.to_string()));
     read.and_then(|text| parse(&text))
-        .map_err(|error| error.named(&format!("DATABASE_URL_FILE {}", file.display())))
+        .or_else(|error| bad(&format!("DATABASE_URL_FILE {}: {error}", file.display())))
 }
 
 /// The servers of a URL, in its order.
-pub(super) fn parse(text: &str) -> Result<Vec<PgConnectOptions>, BadUrl> {
+pub(super) fn parse(text: &str) -> Result<Vec<PgConnectOptions>, Error> {
     // A file usually ends with a line break, and some editors begin it with a byte order mark.
     let text = text.trim_start_matches('\u{feff}').trim();
     if text.starts_with(['"', '\'']) {
@@ -68,7 +57,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<PgConnectOptions>, BadUrl> {
         .collect()
 }
 
-fn parse_server(credentials: &str, host: &str, rest: &str) -> Result<PgConnectOptions, BadUrl> {
+fn parse_server(credentials: &str, host: &str, rest: &str) -> Result<PgConnectOptions, Error> {
     // The url crate takes no credentials and no port without a host, which may be a parameter.
     let is_host_missing = host.is_empty() || host.starts_with(':');
     let placeholder = if is_host_missing { "localhost" } else { "" };
@@ -109,7 +98,7 @@ const WITHOUT_EFFECT: [(&str, &[&str]); 8] = [
 ];
 
 /// Checks a parameter. The other names are those that sqlx knows.
-fn check_parameter(name: &str, value: &str) -> Result<(), BadUrl> {
+fn check_parameter(name: &str, value: &str) -> Result<(), Error> {
     if let Some((_, values)) = WITHOUT_EFFECT.iter().find(|(known, _)| *known == name) {
         return if values.contains(&value) {
             Ok(())
@@ -129,16 +118,12 @@ fn check_parameter(name: &str, value: &str) -> Result<(), BadUrl> {
         "port" => value.parse::<u16>().is_ok(),
         // `connect_timeout` has no effect: each attempt to connect has a time limit anyway.
         "statement-cache-capacity" | "connect_timeout" => value.parse::<u32>().is_ok(),
-        "sslrootcert" | "ssl-root-cert" | "ssl-ca" if value == "system" => {
-            return bad(&format!(
-                "{name}=system is not supported: without {name} this machine's certificate \
-                 authorities are trusted"
-            ));
+        "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey"
+        | "ssl-key" => {
+            // Each new session reads the file again, so it may be renewed.
+            let read = fs::read(value).map(drop);
+            return read.or_else(|error| bad(&format!("{name} {value}: {error}")));
         }
-        "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" => {
-            return check_pem_file(name, value, "CERTIFICATE-----");
-        }
-        "sslkey" | "ssl-key" => return check_pem_file(name, value, "PRIVATE KEY-----"),
         "host" | "dbname" | "user" | "password" | "application_name" | "options" => true,
         _ if name.starts_with("options[") && name.ends_with(']') => true,
         _ if name
@@ -156,18 +141,6 @@ fn check_parameter(name: &str, value: &str) -> Result<(), BadUrl> {
     }
 }
 
-/// Checks that a file can be read now. Each new session reads it again, so it may be renewed.
-fn check_pem_file(name: &str, path: &str, label: &str) -> Result<(), BadUrl> {
-    match fs::read_to_string(path) {
-        Ok(text) if text.contains(label) => Ok(()),
-        Ok(_) => bad(&format!(
-            "{name} {path}: it holds no PEM {}",
-            label.trim_end_matches('-')
-        )),
-        Err(error) => bad(&format!("{name} {path}: {error}")),
-    }
-}
-
-fn bad<T>(reason: &str) -> Result<T, BadUrl> {
-    Err(BadUrl(reason.to_owned()))
+fn bad<T>(reason: &str) -> Result<T, Error> {
+    Err(Error::Unusable(reason.to_owned()))
 }

@@ -3,14 +3,9 @@
 use std::io;
 use std::time::Duration;
 
-use super::BadUrl;
-
 /// Why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file that holds the URL can't be used any more.
-    #[error(transparent)]
-    Url(#[from] BadUrl),
     /// No server of the URL could be used. An entry for each, in the URL's order: its name (host or
     /// folder of the socket, with the port) and its error.
     #[error("{}", join(.0))]
@@ -18,16 +13,10 @@ pub enum Error {
     /// The operation took longer than this.
     #[error("the database did not answer within {0:?}")]
     Timeout(Duration),
-    /// The schema does not match this program.
-    #[error("the database schema does not match this program: {0}")]
-    Schema(String),
-    /// A table that must have one row has none: somebody deleted it.
-    #[error("the only row of {0} is missing")]
-    RowMissing(&'static str),
-    /// The server can't be used now, for this reason, but may be again without any action.
+    /// The database can't be used now, for this reason, but may be again without any action.
     #[error("{0}")]
     Unavailable(&'static str),
-    /// The server can't be used, for this reason, until an operator acts.
+    /// The database, or its URL, can't be used, for this reason, until an operator acts.
     #[error("{0}")]
     Unusable(String),
     /// Any other error of the server or the driver. The message holds no values of ours: a server
@@ -51,7 +40,7 @@ impl Error {
         match self {
             Self::Connect(errors) => errors.iter().all(|(_, error)| error.is_transient()),
             Self::Timeout(_) | Self::Unavailable(_) => true,
-            Self::Url(_) | Self::Unusable(_) | Self::Schema(_) | Self::RowMissing(_) => false,
+            Self::Unusable(_) => false,
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => {
                     error.code().is_some_and(|code| is_transient_state(&code))
@@ -68,15 +57,14 @@ impl Error {
         }
     }
 
-    /// True if the failure lasts until somebody acts, and each retry is costly: a line in the
-    /// server's log, or a whole round. False if one of several servers is only down: it may be the
-    /// next primary.
+    /// True if the failure lasts until an operator acts, and a retry may cost a line in the server's
+    /// log or a whole round. False if one of several servers is only down: it may be the next
+    /// primary.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Connect(errors) => errors.iter().all(|(_, error)| !error.is_transient()),
-            Self::Database(_) | Self::RowMissing(_) => !self.is_transient(),
-            _ => false,
+            error => !error.is_transient(),
         }
     }
 
@@ -86,6 +74,11 @@ impl Error {
         const LOCK_NOT_AVAILABLE: &str = "55P03";
         matches!(self, Self::Database(sqlx::Error::Database(error))
             if error.code().as_deref() == Some(LOCK_NOT_AVAILABLE))
+    }
+
+    /// A table that must have one row has none: somebody deleted it.
+    pub(crate) fn row_missing(table: &str) -> Self {
+        Self::Unusable(format!("the only row of {table} is missing"))
     }
 
     /// A pooler between this program and the server drops or rejects the session's settings.
@@ -119,14 +112,6 @@ impl Error {
         // A parameter that Postgres 13 does not know.
         if rejects("42704", "\"idle_session_timeout\"") {
             return Self::too_old();
-        }
-        let text = error.to_string();
-        // If the peer closes the connection during TLS negotiation, sqlx reports a byte of zero.
-        if text.contains("response from SSLRequest: 0x00") || text.contains("got 0 bytes at EOF") {
-            return Self::Unavailable(
-                "the connection was closed before a session began: a load balancer without a server \
-                 behind it does so, or the port is not that of Postgres",
-            );
         }
         Self::Database(error)
     }

@@ -43,7 +43,9 @@ pub async fn migrate(session: &mut Session) -> Result<(), Error> {
             Err(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
                 error.into()
             }
-            Err(other) => Error::Schema(other.to_string()),
+            Err(other) => Error::Unusable(format!(
+                "the database schema does not match this program: {other}"
+            )),
         };
         // sqlx rolls the failed transaction back before the session's next statement, which is this
         // one. It frees the lock that sqlx keeps after an error, for a concurrent migration.

@@ -39,7 +39,7 @@ impl FromStr for MinPoints {
 /// Stores the new minimum and two users drawn from all that qualify, each pair equally likely.
 ///
 /// # Errors
-/// [`Error::RowMissing`] when there is no row to store them in, otherwise when a statement fails.
+/// When there is no row to store them in, or a statement fails.
 pub(crate) async fn renew(session: &mut Session, min_points: MinPoints) -> Result<(), Error> {
     let mut shown = sqlx::query_file_as!(User, "src/domain/choice/sample.sql", min_points.0)
         .fetch_all(&mut *session)
@@ -77,6 +77,6 @@ pub(crate) async fn renew(session: &mut Session, min_points: MinPoints) -> Resul
     .await?;
     match renewed.rows_affected() {
         1 => Ok(()),
-        _ => Err(Error::RowMissing("settings")),
+        _ => Err(Error::row_missing("settings")),
     }
 }

@@ -128,15 +128,13 @@ impl DatabaseArgs {
     /// # Errors
     /// When there is no valid URL. The error names the setting and shows no part of the URL.
     pub fn parse(&self, application_name: &str) -> Result<Database, String> {
-        let database = match (&self.database_url, &self.database_url_file) {
-            (Some(url), _) => {
-                Database::parse(url, application_name).map_err(|error| error.named("DATABASE_URL"))
+        match (&self.database_url, &self.database_url_file) {
+            (Some(url), _) => Database::parse(url, application_name)
+                .map_err(|error| format!("DATABASE_URL: {error}")),
+            (None, Some(file)) => {
+                Database::read(file, application_name).map_err(|error| error.to_string())
             }
-            (None, Some(file)) => Database::read(file, application_name),
-            (None, None) => {
-                return Err("neither DATABASE_URL nor DATABASE_URL_FILE is set".to_owned());
-            }
-        };
-        database.map_err(|error| error.to_string())
+            (None, None) => Err("neither DATABASE_URL nor DATABASE_URL_FILE is set".to_owned()),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Health checks over HTTP: one GET on this machine, for container images that hold no HTTP client.
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,21 +26,17 @@ pub fn run(admin: SocketAddr) -> ExitCode {
 }
 
 /// Sends a GET over a new connection, and checks that the status is 2xx. Only the status is read.
-/// A listener on all addresses (`0.0.0.0`, `[::]`) is checked on the loopback interface. Blocks for
-/// some seconds at most.
+/// A listener on all addresses (`0.0.0.0`, `[::]`) accepts IPv4, and is checked on 127.0.0.1. Blocks
+/// for some seconds at most.
 ///
 /// # Errors
 /// When the address is unreachable or does not respond in time, the response is not HTTP, or its
 /// status is not 2xx.
-pub fn check(address: SocketAddr, path: &str) -> io::Result<()> {
-    let connect = |ip: IpAddr| {
-        TcpStream::connect_timeout(&SocketAddr::new(ip, address.port()), CHECK_TIMEOUT)
-    };
-    let mut stream = if address.ip().is_unspecified() {
-        connect(Ipv4Addr::LOCALHOST.into()).or_else(|_| connect(Ipv6Addr::LOCALHOST.into()))?
-    } else {
-        connect(address.ip())?
-    };
+pub fn check(mut address: SocketAddr, path: &str) -> io::Result<()> {
+    if address.ip().is_unspecified() {
+        address.set_ip(Ipv4Addr::LOCALHOST.into());
+    }
+    let mut stream = TcpStream::connect_timeout(&address, CHECK_TIMEOUT)?;
     stream.set_write_timeout(Some(CHECK_TIMEOUT))?;
     stream.set_read_timeout(Some(CHECK_TIMEOUT))?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");

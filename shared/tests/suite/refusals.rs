@@ -78,23 +78,6 @@ async fn a_refusal_that_lasts_is_known_in_any_language_and_is_seldom_repeated() 
     }
 }
 
-#[tokio::test]
-async fn a_load_balancer_without_a_server_behind_it_is_named() {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    thread::spawn(move || {
-        for client in listener.incoming() {
-            let _ = client.unwrap().read(&mut [0; 4096]);
-        }
-    });
-    for mode in ["prefer", "disable"] {
-        let url = format!("postgres://r:p@{address}/d?sslmode={mode}");
-        let error = connect(&url).await.unwrap_err();
-        assert!(error.to_string().contains("load balancer"), "{error}");
-        assert!(error.is_transient());
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn of_several_servers_the_first_writable_primary_is_used_whatever_the_others_do() {
     let primary = TestDatabase::with_own_server(&[]).await;

@@ -38,7 +38,7 @@ pub const RELEASING_EARLY: &str = "begin; set local synchronous_commit = off; \
 /// row is never locked while the server waits for this program.
 ///
 /// # Errors
-/// [`Error::RowMissing`] when there is no row to answer from; otherwise when the schema or our
+/// When there is no row to answer from, the schema or our
 /// privileges do not suffice, the database is read-only, or the connection breaks. Drop the
 /// session.
 pub async fn prepare(session: &mut Session) -> Result<(), Error> {
@@ -72,7 +72,7 @@ pub async fn send(session: &mut Session, message: &'static str) -> Result<Answer
 /// Decodes the row of `move_chain` and that of `read_users`.
 fn decode(rows: &[PgRow]) -> Result<Answer, Error> {
     let [moved, shown] = rows else {
-        return Err(Error::RowMissing("settings or last_query"));
+        return Err(Error::row_missing("settings or last_query"));
     };
     let Json(users) = shown.try_get("users")?;
     Ok(Answer {
