@@ -4,7 +4,6 @@ use crate::program;
 
 /// A variable, and what the error names: of one that is understood, the next that is not.
 const SETTINGS: &str = "
-LISTEN=4000|--listen
 LISTEN=localhost:4000|such as 127.0.0.1:4000
 ADMIN_LISTEN=:9000|such as 127.0.0.1:4000
 MAX_CONNECTIONS=0|--max-connections
@@ -16,11 +15,9 @@ CLOSE_TIMEOUT=200000000000y|--close-timeout
 LOG_FORMAT=xml|--log-format
 REUSE_PORT=maybe|--reuse-port
 REUSE_PORT=1|DATABASE_URL_FILE /nowhere
-REUSE_PORT=off|DATABASE_URL_FILE /nowhere
 REUSE_PORT=|DATABASE_URL_FILE /nowhere
 LISTEN=|DATABASE_URL_FILE /nowhere
 LOG_FORMAT=|DATABASE_URL_FILE /nowhere
-REQUEST_TIMEOUT=|DATABASE_URL_FILE /nowhere
 DATABASE_URL=|DATABASE_URL_FILE /nowhere
 DATABASE_URL_FILE=|DATABASE_URL";
 

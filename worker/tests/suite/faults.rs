@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use shared::db::close;
-use testkit::{NetworkFault, Program, Proxy, TestDatabase, eventually, url_through};
+use testkit::{Client, NetworkFault, Program, Proxy, TestDatabase, eventually, url_through};
 use tokio::net::UdpSocket;
 use tokio::process::Command;
 use tokio::time::sleep;
@@ -147,8 +147,12 @@ async fn a_locked_table_delays_a_round_and_does_not_end_the_worker() {
     let blocker = database.begin("lock table users").await;
     let mut program = worker(&database, &[], &[YEARLY]);
     program.wait_for_output("lock timeout").await;
+    let admin = Client::new(program.address("admin").await);
+    assert_eq!(admin.get("/livez").await.status, 200);
+    assert_eq!(admin.get("/readyz").await.status, 503);
     close(blocker).await;
     program.wait_for_event("round_done").await;
+    assert_eq!(admin.get("/readyz").await.status, 200);
     assert!(program.stop().await.success());
     assert_whole(&database).await;
 }
