@@ -13,14 +13,14 @@ use anyhow::{Context, anyhow};
 use clap::ValueEnum;
 use private_postgres::DATABASE_URL_FILE;
 use shared::db::{Database, close};
-use shared::domain::{MinPoints, rounds};
+use shared::domain::MinPoints;
+use shared::domain::rounds::{self, FenceReading};
 use shared::program::shutdown::StopSignals;
 use shared::program::{cli, healthcheck, logs};
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 use tracing::info;
-use worker::Schedule;
 
 use crate::database::{self, connect};
 use crate::logs_to_terminal;
@@ -80,8 +80,15 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<Infal
         .await
         .context("seeding")?;
     info!("waiting for the first round");
-    if added > 0 {
-        renew_if_tick_is_done(&urls.worker, &settings.schedule).await?;
+    let mut session = connect(&urls.worker).await?;
+    let reading = rounds::read_fence(&mut session).await?;
+    let due = settings
+        .schedule
+        .latest_tick(reading.transaction_started_at);
+    let is_done = |reading: FenceReading| reading.fence.map(|fence| fence.tick_at) >= due;
+    if added > 0 && is_done(reading) {
+        // Otherwise the users would have no points until the next tick.
+        rounds::run_now(&mut session, MinPoints::draw(), ROUND_TIMEOUT).await?;
     }
     let environment = environment(settings, listen);
     let Running {
@@ -94,7 +101,10 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<Infal
         &urls.worker,
         &environment,
     )?;
-    wait_for_first_round(&urls.owner, &settings.schedule).await?;
+    while !is_done(rounds::read_fence(&mut session).await?) {
+        sleep(POLL_INTERVAL).await;
+    }
+    close(session).await;
     info!("starting the replicas");
     replicas.start(
         settings.replicas,
@@ -166,34 +176,6 @@ fn environment(settings: &Settings, listen: SocketAddr) -> Environment {
         environment.push(("LOG_FORMAT", format.get_name().to_owned()));
     }
     environment
-}
-
-/// Does a round for added users if the latest tick is done. Otherwise a worker soon does its round.
-async fn renew_if_tick_is_done(worker: &str, schedule: &Schedule) -> anyhow::Result<()> {
-    let mut session = connect(worker).await?;
-    let reading = rounds::read_fence(&mut session).await?;
-    let due = schedule.latest_tick(reading.transaction_started_at);
-    if reading
-        .fence
-        .is_some_and(|fence| Some(fence.tick_at) >= due)
-    {
-        rounds::run_now(&mut session, MinPoints::draw(), ROUND_TIMEOUT).await?;
-    }
-    close(session).await;
-    Ok(())
-}
-
-/// Waits until a worker has done the latest due tick. Returns at once if the schedule has had none.
-async fn wait_for_first_round(owner: &str, schedule: &Schedule) -> anyhow::Result<()> {
-    let mut session = connect(owner).await?;
-    let mut reading = rounds::read_fence(&mut session).await?;
-    let due = schedule.latest_tick(reading.transaction_started_at);
-    while reading.fence.map(|fence| fence.tick_at) < due {
-        sleep(POLL_INTERVAL).await;
-        reading = rounds::read_fence(&mut session).await?;
-    }
-    close(session).await;
-    Ok(())
 }
 
 /// Waits until a replica is ready. It sends no query, because the very first query gets a special
