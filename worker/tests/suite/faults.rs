@@ -128,12 +128,22 @@ async fn a_network_that_goes_silent_does_not_keep_the_lock_or_the_worker() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lost_reply_to_a_commit_causes_no_second_round() {
-    let database = TestDatabase::with_users(1_000).await;
+    let database = TestDatabase::with_own_server(&[]).await;
+    database.seed(1_000).await;
+    // A commit that is done here waits for this standby before it replies. A reload would take
+    // effect some time later.
+    let missing = "set synchronous_standby_names = 'missing'";
+    database.configure(missing).await;
+    database.crash_and_restart().await;
     let proxy = Proxy::new(database.port().await).await;
-    proxy.set_fault(NetworkFault::CutAfterCommit);
     let mut cut_off = worker_behind(&proxy, &database, &[YEARLY]);
+    database.wait_for_session("wait_event = 'SyncRep'").await;
+    proxy.set_fault(NetworkFault::Cut);
+    let reset = "reset synchronous_standby_names";
+    database.configure(reset).await;
+    proxy.set_fault(NetworkFault::None);
     cut_off.wait_for_event("round_not_due").await;
     assert!(cut_off.stop().await.success());
     assert_eq!(cut_off.count_events("round_done"), 0);
