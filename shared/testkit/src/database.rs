@@ -10,6 +10,7 @@ use shared::domain::last_query::ChainSession;
 use shared::domain::users;
 use sqlx::Connection as _;
 use tokio::sync::{Mutex, OnceCell};
+use tokio::task::block_in_place;
 
 use crate::{eventually, sql};
 
@@ -26,7 +27,7 @@ async fn start(settings: &[&str]) -> Arc<Mutex<Server>> {
         .and_then(|binaries| Server::start_temporary(&binaries, settings))
         .unwrap_or_else(|error| panic!("{error}"));
     let set_up = roles::set_up(&server, TEMPLATE).await;
-    set_up.unwrap_or_else(|error| panic!("{error}"));
+    set_up.expect("a new server is set up");
     Arc::new(Mutex::new(server))
 }
 
@@ -190,8 +191,7 @@ impl TestDatabase {
     pub async fn crash_and_restart(&self) {
         let mut server = self.server.lock().await;
         server.crash();
-        let started = tokio::task::block_in_place(|| server.start_again());
-        started.unwrap_or_else(|error| panic!("{error}"));
+        block_in_place(|| server.start_again()).expect("it starts");
     }
 
     /// Starts a synchronous standby of its server, and returns this database on the standby. From
@@ -199,8 +199,7 @@ impl TestDatabase {
     /// shared one.
     pub async fn standby(&self) -> Self {
         let mut server = self.server.lock().await;
-        let standby = tokio::task::block_in_place(|| server.start_standby())
-            .unwrap_or_else(|error| panic!("{error}"));
+        let standby = block_in_place(|| server.start_standby()).expect("it starts");
         drop(server);
         self.configure("set synchronous_standby_names = '*'").await;
         Self::on(Arc::new(Mutex::new(standby)), self.name.clone()).await

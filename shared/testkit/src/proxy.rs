@@ -23,6 +23,8 @@ pub enum NetworkFault {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
+    /// The server's.
+    port: u16,
     fault: Sender<NetworkFault>,
     _accepting: JoinSet<()>,
 }
@@ -39,6 +41,7 @@ impl Proxy {
         accepting.spawn(accept(listener, port, faults));
         Self {
             address,
+            port,
             fault,
             _accepting: accepting,
         }
@@ -50,20 +53,12 @@ impl Proxy {
     }
 }
 
-/// The same URL, but through these proxies: its host is replaced by theirs, in their order.
+/// The URL with these proxies in place of its server, which is behind the first of them.
 #[must_use]
 pub fn url_through(url: &str, proxies: &[Proxy]) -> String {
-    let (before, after) = url
-        .split_once("@127.0.0.1:")
-        .expect("a private server's URL holds this host");
-    let (_, database) = after
-        .split_once('/')
-        .expect("a private server's URL names a database");
-    let hosts: Vec<_> = proxies
-        .iter()
-        .map(|proxy| proxy.address.to_string())
-        .collect();
-    format!("{before}@{}/{database}", hosts.join(","))
+    let server = format!("127.0.0.1:{}", proxies[0].port);
+    let addresses = proxies.iter().map(|proxy| proxy.address.to_string());
+    url.replace(&server, &addresses.collect::<Vec<_>>().join(","))
 }
 
 async fn accept(listener: TcpListener, port: u16, faults: Receiver<NetworkFault>) {
