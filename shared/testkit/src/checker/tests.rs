@@ -9,19 +9,13 @@ use crate::{TestDatabase, sql};
 /// Four rounds, the moves of the chain, and answers. The checker only compares users, so here each
 /// list of them is a letter, and nobody qualifies in the last round.
 const CORRECT_HISTORY: &str = r#"
-    insert into writes (number, transaction_id, at, table_name, users, tick_at) values
-        (1, '7', '2000-01-01 00:01:01Z', 'users', null, null),
-        (2, '7', '2000-01-01 00:01:02Z', 'settings', '["A"]', null),
-        (3, '7', '2000-01-01 00:01:03Z', 'rounds', null, '2000-01-01 00:01:00Z'),
-        (4, '8', '2000-01-01 00:02:01Z', 'users', null, null),
-        (5, '8', '2000-01-01 00:02:02Z', 'settings', '["B"]', null),
-        (6, '8', '2000-01-01 00:02:03Z', 'rounds', null, '2000-01-01 00:02:00Z'),
-        (7, '9', '2000-01-01 00:03:01Z', 'users', null, null),
-        (8, '9', '2000-01-01 00:03:02Z', 'settings', '["C"]', null),
-        (9, '9', '2000-01-01 00:03:03Z', 'rounds', null, '2000-01-01 00:03:00Z'),
-        (10, '10', '2000-01-01 00:04:01Z', 'users', null, null),
-        (11, '10', '2000-01-01 00:04:02Z', 'settings', '[]', null),
-        (12, '10', '2000-01-01 00:04:03Z', 'rounds', null, '2000-01-01 00:04:00Z');
+    insert into writes (number, transaction_id, at, table_name, users, tick_at)
+    select 3 * round + step - 3, round::text::xid8, tick_at + step * interval '1 second',
+           (array['users', 'settings', 'rounds'])[step],
+           case step when 2 then users end, case step when 3 then tick_at end
+    from (values (1, '["A"]'::jsonb), (2, '["B"]'), (3, '["C"]'), (4, '[]')) as rounds (round, users),
+         generate_series(1, 3) as step,
+         lateral (select '2000-01-01 00:00:00Z'::timestamptz + round * interval '1 minute') as ticks (tick_at);
     insert into moves (previous_at, queried_at, choice) values
         (null, '2000-01-01 00:00:00Z', 0),
         ('2000-01-01 00:00:00Z', '2000-01-01 00:00:01Z', 2),
