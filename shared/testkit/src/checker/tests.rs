@@ -6,8 +6,8 @@ use shared::db::Session;
 use super::{Checker, find_violations};
 use crate::{TestDatabase, sql};
 
-/// Four rounds, the moves of the chain, and answers. The checker only compares users, so here each
-/// list of them is a letter, and nobody qualifies in the last round.
+/// Four rounds of three writes each, the moves of the chain, and answers. The checker only compares
+/// users, so here each list of them is a letter, and nobody qualifies in the last round.
 const CORRECT_HISTORY: &str = r#"
     insert into writes (number, transaction_id, at, table_name, users, tick_at)
     select 3 * round + step - 3, round::text::xid8, tick_at + step * interval '1 second',
