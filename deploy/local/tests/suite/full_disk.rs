@@ -57,7 +57,7 @@ async fn a_full_disk_stops_rounds_until_there_is_space_and_no_reader() {
     fs::write(&filler, vec![0; 16 * 1024 * 1024]).unwrap_err();
     let mut worker = worker(&database.worker, &[]);
     worker.wait_for_output("No space left on device").await;
-    let mut replica = replica(&database.api);
+    let mut replica = replica(&database.api, &[]);
     let client = Client::new(replica.address("listen").await);
     eventually("it answers", async || client.get("/").await.status == 200).await;
     let rounds: i64 = database.value("select count(*) from rounds").await;
