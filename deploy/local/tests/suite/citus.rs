@@ -9,7 +9,7 @@ use shared::domain::rounds;
 use testkit::{Program, TEST_TIMEOUT, TestDatabase};
 use tokio::sync::Mutex;
 
-use crate::service::{wait_for_next_round, worker};
+use crate::service::{start_process, wait_for_next_round};
 
 const SET_UP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../citus/set-up");
 const USERS: i64 = 100_000;
@@ -135,7 +135,7 @@ async fn with_users_spread_over_nodes_every_round_is_whole_also_when_a_node_dies
         round.await.unwrap();
         assert_one_round(&coordinator).await;
     }
-    let workers = [0; 2].map(|_| worker(&coordinator.worker, &[]));
+    let workers = [0; 2].map(|_| start_process("worker", &coordinator.worker, &[]));
     for _ in 0..3 {
         wait_for_next_round(&coordinator).await;
     }

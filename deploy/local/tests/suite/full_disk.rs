@@ -6,7 +6,7 @@ use std::process::Command;
 
 use testkit::TestDatabase;
 
-use crate::service::{connected, replica, worker};
+use crate::service::{connected, start_process};
 
 /// A small file system in memory, unmounted when it is dropped.
 struct SmallDisk(PathBuf);
@@ -55,9 +55,9 @@ async fn a_full_disk_stops_rounds_until_there_is_space_and_no_reader() {
     }
     let filler = disk.0.join("filler");
     fs::write(&filler, vec![0; 16 * 1024 * 1024]).unwrap_err();
-    let mut worker = worker(&database.worker, &[]);
+    let mut worker = start_process("worker", &database.worker, &[]);
     worker.wait_for_output("No space left on device").await;
-    let mut replica = replica(&database.api, &[]);
+    let mut replica = start_process("api", &database.api, &[]);
     let client = connected(&mut replica).await;
     assert_eq!(client.get("/").await.status, 200);
     let rounds: i64 = database.value("select count(*) from rounds").await;

@@ -83,10 +83,10 @@ impl Run {
         let servers = [primary.port().await, standby.port().await];
         let mut processes = Vec::new();
         for _ in WORKERS {
-            processes.push(Process::worker(&primary, &servers).await);
+            processes.push(Process::start("worker", &primary.worker, &servers).await);
         }
         for _ in REPLICAS {
-            processes.push(Process::replica(&primary, &servers).await);
+            processes.push(Process::start("api", &primary.api, &servers).await);
         }
         Self {
             primary,

@@ -18,30 +18,21 @@ const CLIENT_DELAY: Duration = Duration::from_millis(5);
 /// How many answers a client must get during a fault of others. One may be on its way before.
 const ANSWERS_DURING_FAULT: usize = 3;
 
-/// Starts a worker with a tick every second.
-pub(crate) fn worker(url: &str, environment: &[(&str, &str)]) -> Program {
+/// Starts a `worker` with a tick every second, or an `api` with a longer request timeout than the
+/// default, because the machine may be busy. Each takes the settings that it knows.
+pub(crate) fn start_process(subcommand: &str, url: &str, environment: &[(&str, &str)]) -> Program {
     let common = [
         ("DATABASE_URL", url),
         ("ADMIN_LISTEN", "127.0.0.1:0"),
         ("SCHEDULE", "* * * * * *"),
         ("COOLDOWN", "0s"),
         ("ROUND_TIMEOUT", "20s"),
-    ];
-    let environment = common.iter().chain(environment).copied();
-    Program::start(EXECUTABLE, &["worker"], environment)
-}
-
-/// Starts a replica. A busy machine may take longer for an answer than the default allows.
-pub(crate) fn replica(url: &str, environment: &[(&str, &str)]) -> Program {
-    let common = [
-        ("DATABASE_URL", url),
         ("LISTEN", "127.0.0.1:0"),
-        ("ADMIN_LISTEN", "127.0.0.1:0"),
         ("DRAIN_DELAY", "0s"),
         ("REQUEST_TIMEOUT", "5s"),
     ];
     let environment = common.iter().chain(environment).copied();
-    Program::start(EXECUTABLE, &["api"], environment)
+    Program::start(EXECUTABLE, &[subcommand], environment)
 }
 
 /// Waits until a replica is connected to its database, and returns a client of it.
@@ -58,44 +49,34 @@ pub(crate) async fn wait_for_next_round(database: &TestDatabase) {
 
 /// A worker's or a replica's process.
 pub(crate) struct Process {
-    start: fn(&str, &[(&str, &str)]) -> Program,
+    subcommand: &'static str,
     url: String,
+    /// A replica's address.
+    address: Option<SocketAddr>,
     /// Its connections to the servers run through these, in the order of the servers in its URL.
     proxies: Vec<Proxy>,
     pub(crate) program: Program,
-    /// A replica's address.
-    address: Option<SocketAddr>,
 }
 
 impl Process {
-    /// Starts a worker, whose URL names the servers on these ports.
-    pub(crate) async fn worker(database: &TestDatabase, servers: &[u16]) -> Self {
-        Self::start(worker, &database.worker, servers).await
-    }
-
-    /// Starts a replica, whose URL names the servers on these ports.
-    pub(crate) async fn replica(database: &TestDatabase, servers: &[u16]) -> Self {
-        let mut process = Self::start(replica, &database.api, servers).await;
-        process.address = Some(process.program.address("listen").await);
-        process
-    }
-
-    async fn start(
-        start: fn(&str, &[(&str, &str)]) -> Program,
-        url: &str,
-        servers: &[u16],
-    ) -> Self {
+    /// Starts a process, whose URL names the servers on these ports.
+    pub(crate) async fn start(subcommand: &'static str, url: &str, servers: &[u16]) -> Self {
         let mut proxies = Vec::new();
         for &port in servers {
             proxies.push(Proxy::new(port).await);
         }
         let url = url_through(url, &proxies);
+        let mut program = start_process(subcommand, &url, &[]);
+        let address = match subcommand {
+            "api" => Some(program.address("listen").await),
+            _ => None,
+        };
         Self {
-            program: start(&url, &[]),
-            start,
+            subcommand,
             url,
+            address,
             proxies,
-            address: None,
+            program,
         }
     }
 
@@ -109,7 +90,7 @@ impl Process {
         let listen = self
             .address
             .map_or_else(String::new, |address| address.to_string());
-        self.program = (self.start)(&self.url, &[("LISTEN", &listen)]);
+        self.program = start_process(self.subcommand, &self.url, &[("LISTEN", &listen)]);
         // If it can't start, this shows its output.
         self.program.address("admin").await;
     }
