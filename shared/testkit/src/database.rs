@@ -89,7 +89,7 @@ impl TestDatabase {
     }
 
     /// The database of this name on this server.
-    async fn on(server: Arc<Mutex<Server>>, name: String) -> Self {
+    pub async fn on(server: Arc<Mutex<Server>>, name: String) -> Self {
         let running = server.lock().await;
         let [owner, worker, api, superuser] = [roles::OWNER, roles::WORKER, roles::API, "postgres"]
             .map(|role| running.url(role, &name));

@@ -4,7 +4,7 @@ use shared::domain::rounds;
 use testkit::{Checker, TEST_TIMEOUT, TestDatabase};
 use tokio::task::JoinSet;
 
-use crate::service::{connected, replica};
+use crate::service::{connected, start_process};
 
 const REPLICAS: usize = 3;
 const CLIENTS_PER_REPLICA: usize = 32;
@@ -17,7 +17,7 @@ async fn a_hundred_thousand_answers_around_rounds_form_one_chain_and_show_the_us
     let database = TestDatabase::with_own_server(&["fsync=on"]).await;
     database.seed(1_000).await;
     let checker = Checker::install(&database).await;
-    let mut replicas = [0; REPLICAS].map(|_| replica(&database.api));
+    let mut replicas = [0; REPLICAS].map(|_| start_process("api", &database.api, &[]));
     let mut requests = JoinSet::new();
     for replica in &mut replicas {
         let client = connected(replica).await;

@@ -5,7 +5,7 @@ use std::fs;
 use testkit::{Checker, TestDatabase};
 
 use crate::folder;
-use crate::service::{wait_for_next_round, worker};
+use crate::service::{start_process, wait_for_next_round};
 
 #[tokio::test]
 #[ignore = "needs faketime"]
@@ -27,7 +27,7 @@ async fn workers_whose_clocks_are_an_hour_wrong_or_are_set_back_do_each_tick_onc
             ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
             ("FAKETIME_NO_CACHE", "1"),
         ];
-        worker(&database.worker, &environment)
+        start_process("worker", &database.worker, &environment)
     });
     database
         .wait_until("select count(*) >= 20 from rounds")

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use private_postgres::Binaries;
-use testkit::{Client, eventually};
+use testkit::{Client, Program, eventually};
+use tokio::process::Command;
 
 use crate::service::EXECUTABLE;
 use crate::{child, children, fake_postgres, folder, launcher, ready, start};
@@ -69,20 +68,15 @@ async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
     // A server that was killed has left its number, which is that of another process by now.
     // Postgres would take a process of another account for no server.
     let account = cluster.metadata().unwrap().uid();
-    let mut other = Command::new("sleep")
-        .arg("600")
-        .uid(account)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut sleep = Command::new("sleep");
+    sleep.arg("600").uid(account);
+    let other = Program::spawn(sleep);
     let (_, rest) = pid_file.split_once('\n').unwrap();
     let pid_file = format!("{}\n{rest}", other.id());
     fs::write(cluster.join("postmaster.pid"), pid_file).unwrap();
     let mut next = launcher(folder.path(), &[]);
     ready(&mut next).await;
     assert!(next.stop().await.success());
-    other.kill().unwrap();
-    other.wait().unwrap();
 }
 
 #[tokio::test]

@@ -4,9 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use testkit::{Client, TestDatabase, eventually};
+use testkit::TestDatabase;
 
-use crate::service::{replica, worker};
+use crate::service::{connected, start_process};
 
 /// A small file system in memory, unmounted when it is dropped.
 struct SmallDisk(PathBuf);
@@ -55,11 +55,11 @@ async fn a_full_disk_stops_rounds_until_there_is_space_and_no_reader() {
     }
     let filler = disk.0.join("filler");
     fs::write(&filler, vec![0; 16 * 1024 * 1024]).unwrap_err();
-    let mut worker = worker(&database.worker, &[]);
+    let mut worker = start_process("worker", &database.worker, &[]);
     worker.wait_for_output("No space left on device").await;
-    let mut replica = replica(&database.api);
-    let client = Client::new(replica.address("listen").await);
-    eventually("it answers", async || client.get("/").await.status == 200).await;
+    let mut replica = start_process("api", &database.api, &[]);
+    let client = connected(&mut replica).await;
+    assert_eq!(client.get("/").await.status, 200);
     let rounds: i64 = database.value("select count(*) from rounds").await;
     assert_eq!(rounds, 0);
     fs::remove_file(filler).unwrap();

@@ -83,10 +83,10 @@ impl Run {
         let servers = [primary.port().await, standby.port().await];
         let mut processes = Vec::new();
         for _ in WORKERS {
-            processes.push(Process::worker(&primary, &servers).await);
+            processes.push(Process::start("worker", &primary.worker, &servers).await);
         }
         for _ in REPLICAS {
-            processes.push(Process::replica(&primary, &servers).await);
+            processes.push(Process::start("api", &primary.api, &servers).await);
         }
         Self {
             primary,
@@ -157,10 +157,10 @@ async fn random_faults_break_no_promise() {
             let duration = Duration::from_millis(random.random_range(300..1_500));
             let at = began.elapsed().as_secs_f64();
             println!("{at:>6.1} s  {fault:?} for {duration:?}");
-            let before = run.load.counts();
+            run.load.reset();
             run.inject(fault, duration).await;
-            let is_affected = |replica| fault.affects(replica);
-            run.load.assert_others_answered(&before, is_affected);
+            run.load
+                .assert_others_answered(|replica| fault.affects(replica));
             run.wait_until_recovered().await;
             faults += 1;
         }

@@ -13,23 +13,20 @@ async fn a_bad_setting_is_named_before_anything_starts() {
     let folder = folder();
     let version = "echo 'postgres (PostgreSQL) 13.20'";
     let older = &*fake_postgres(&folder.path().join("13"), version);
-    for (arguments, parts) in [
-        (&["--replicas", "0"][..], &["--replicas"][..]),
-        (&["--schedule", "often"], &["--schedule"]),
-        (&["--listen", "4000"], &["--listen"]),
-        (&["--workers", "many"], &["--workers"]),
-        (&["--postgres-bin", "/nowhere"], &["POSTGRES_BIN: /nowhere"]),
+    for (arguments, part) in [
+        (["--replicas", "0"], "--replicas"),
+        (["--schedule", "often"], "--schedule"),
+        (["--listen", "4000"], "--listen"),
+        (["--postgres-bin", "/nowhere"], "POSTGRES_BIN: /nowhere"),
         (
-            &["--postgres-bin", older],
-            &["POSTGRES_BIN: ", "is Postgres 13", "needs 15 or newer"],
+            ["--postgres-bin", older],
+            "is Postgres 13, and Max Two needs 15 or newer",
         ),
     ] {
-        let mut program = launcher(folder.path(), arguments);
+        let mut program = launcher(folder.path(), &arguments);
         assert_eq!(program.wait().await.code(), Some(2), "{}", program.output());
         let output = program.output();
-        for part in parts {
-            assert!(output.contains(part), "{output}");
-        }
+        assert!(output.contains(part), "{output}");
         assert_eq!(output.lines().count(), 1);
     }
     assert!(!folder.path().join("data").exists());

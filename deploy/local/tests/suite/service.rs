@@ -1,48 +1,38 @@
 //! Workers and replicas as processes, with a proxy to each of the database's servers, and clients
 //! that query the replicas.
 
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use testkit::url_through;
 use testkit::{Checker, Client, NetworkFault, Program, Proxy, TestDatabase};
-use tokio::sync::watch;
+use testkit::{eventually, url_through};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 /// The launcher, which has the worker and the api as subcommands.
 pub(crate) const EXECUTABLE: &str = env!("CARGO_BIN_EXE_max-two");
-/// How long replicas may take to answer again. The promise is 3 s. A machine that runs other tests
-/// at the same time gets more.
-const MAX_OUTAGE: Duration = Duration::from_secs(15);
 /// The delay of a client between an answer and its next request.
 const CLIENT_DELAY: Duration = Duration::from_millis(5);
 /// How many answers a client must get during a fault of others. One may be on its way before.
 const ANSWERS_DURING_FAULT: usize = 3;
 
-/// Starts a worker with a tick every second.
-pub(crate) fn worker(url: &str, environment: &[(&str, &str)]) -> Program {
+/// Starts a `worker` with a tick every second, or an `api` with a longer request timeout than the
+/// default, because the machine may be busy. Each takes the settings that it knows.
+pub(crate) fn start_process(subcommand: &str, url: &str, environment: &[(&str, &str)]) -> Program {
     let common = [
         ("DATABASE_URL", url),
         ("ADMIN_LISTEN", "127.0.0.1:0"),
         ("SCHEDULE", "* * * * * *"),
         ("COOLDOWN", "0s"),
         ("ROUND_TIMEOUT", "20s"),
-    ];
-    let environment = common.iter().chain(environment).copied();
-    Program::start(EXECUTABLE, &["worker"], environment)
-}
-
-/// Starts a replica. A busy machine may take longer for an answer than the default allows.
-pub(crate) fn replica(url: &str) -> Program {
-    let environment = [
-        ("DATABASE_URL", url),
         ("LISTEN", "127.0.0.1:0"),
-        ("ADMIN_LISTEN", "127.0.0.1:0"),
         ("DRAIN_DELAY", "0s"),
         ("REQUEST_TIMEOUT", "5s"),
     ];
-    Program::start(EXECUTABLE, &["api"], environment)
+    let environment = common.iter().chain(environment).copied();
+    Program::start(EXECUTABLE, &[subcommand], environment)
 }
 
 /// Waits until a replica is connected to its database, and returns a client of it.
@@ -59,53 +49,50 @@ pub(crate) async fn wait_for_next_round(database: &TestDatabase) {
 
 /// A worker's or a replica's process.
 pub(crate) struct Process {
-    start: fn(&str) -> Program,
+    subcommand: &'static str,
     url: String,
+    /// A replica's address.
+    address: Option<SocketAddr>,
     /// Its connections to the servers run through these, in the order of the servers in its URL.
-    pub(crate) proxies: Vec<Proxy>,
+    proxies: Vec<Proxy>,
     pub(crate) program: Program,
-    /// A replica's client.
-    client: Option<watch::Sender<Client>>,
 }
 
 impl Process {
-    /// Starts a worker, whose URL names the servers on these ports.
-    pub(crate) async fn worker(database: &TestDatabase, servers: &[u16]) -> Self {
-        Self::start(|url| worker(url, &[]), &database.worker, servers).await
-    }
-
-    /// Starts a replica, whose URL names the servers on these ports.
-    pub(crate) async fn replica(database: &TestDatabase, servers: &[u16]) -> Self {
-        let mut process = Self::start(replica, &database.api, servers).await;
-        let client = connected(&mut process.program).await;
-        process.client = Some(watch::Sender::new(client));
-        process
-    }
-
-    async fn start(start: fn(&str) -> Program, url: &str, servers: &[u16]) -> Self {
+    /// Starts a process, whose URL names the servers on these ports.
+    pub(crate) async fn start(subcommand: &'static str, url: &str, servers: &[u16]) -> Self {
         let mut proxies = Vec::new();
         for &port in servers {
             proxies.push(Proxy::new(port).await);
         }
         let url = url_through(url, &proxies);
+        let mut program = start_process(subcommand, &url, &[]);
+        let address = match subcommand {
+            "api" => Some(program.address("listen").await),
+            _ => None,
+        };
         Self {
-            program: start(&url),
-            start,
+            subcommand,
             url,
+            address,
             proxies,
-            client: None,
+            program,
         }
     }
 
-    /// Kills the process, and starts another in its place after this delay.
+    /// Kills the process, and starts another in its place after this delay. A replica keeps its
+    /// address, so its clients find it again.
     pub(crate) async fn replace(&mut self, delay: Duration) {
         self.program.signal(Signal::SIGKILL);
         self.program.wait().await;
         sleep(delay).await;
-        self.program = (self.start)(&self.url);
-        if let Some(client) = &self.client {
-            client.send_replace(Client::new(self.program.address("listen").await));
-        }
+        // A worker has none, and ignores this.
+        let listen = self
+            .address
+            .map_or_else(String::new, |address| address.to_string());
+        self.program = start_process(self.subcommand, &self.url, &[("LISTEN", &listen)]);
+        // If it can't start, this shows its output.
+        self.program.address("admin").await;
     }
 
     pub(crate) fn set_network_fault(&self, fault: NetworkFault) {
@@ -115,13 +102,13 @@ impl Process {
     }
 }
 
-/// How many queries of a client were answered, and how many failed.
-type Counts = [usize; 2];
+/// Whether each query of a client was answered, since the last reset.
+type Results = Arc<Mutex<Vec<bool>>>;
 
 /// Clients that each query one replica in a loop. Dropping it ends them.
 pub(crate) struct Load {
-    /// Each client's process, and its counts.
-    clients: Vec<(usize, watch::Receiver<Counts>)>,
+    /// Each client's process, and its results.
+    clients: Vec<(usize, Results)>,
     _tasks: JoinSet<()>,
 }
 
@@ -129,18 +116,17 @@ impl Load {
     /// Starts two clients for each replica. The checker records what they get.
     pub(crate) fn start(processes: &[Process], checker: &Checker) -> Self {
         let (mut clients, mut tasks) = (Vec::new(), JoinSet::new());
-        for (process, client) in (0..).zip(processes).chain((0..).zip(processes)) {
-            let Some(client) = &client.client else {
+        for (process, replica) in (0..).zip(processes).chain((0..).zip(processes)) {
+            let Some(address) = replica.address else {
                 continue;
             };
-            let (checker, client) = (checker.clone(), client.subscribe());
-            let (counting, counts) = watch::channel([0, 0]);
-            clients.push((process, counts));
+            let (checker, client) = (checker.clone(), Client::new(address));
+            let results = Results::default();
+            clients.push((process, Arc::clone(&results)));
             tasks.spawn(async move {
                 loop {
-                    let replica = client.borrow().clone();
-                    let has_failed = checker.query(&replica).await != Some(200);
-                    counting.send_modify(|counts| counts[usize::from(has_failed)] += 1);
+                    let is_answered = checker.query(&client).await == Some(200);
+                    results.lock().unwrap().push(is_answered);
                     sleep(CLIENT_DELAY).await;
                 }
             });
@@ -151,38 +137,36 @@ impl Load {
         }
     }
 
-    /// The counts of all clients.
-    pub(crate) fn counts(&self) -> Vec<Counts> {
-        let counts = self.clients.iter().map(|(_, counts)| *counts.borrow());
-        counts.collect()
+    /// Forgets all results.
+    pub(crate) fn reset(&self) {
+        for (_, results) in &self.clients {
+            results.lock().unwrap().clear();
+        }
     }
 
     /// Asserts that clients of replicas that a fault did not affect were answered, each time.
-    pub(crate) fn assert_others_answered(
-        &self,
-        before: &[Counts],
-        is_affected: impl Fn(usize) -> bool,
-    ) {
-        for ((process, counts), [answered, failed]) in self.clients.iter().zip(before) {
-            let now = *counts.borrow();
+    pub(crate) fn assert_others_answered(&self, is_affected: impl Fn(usize) -> bool) {
+        for (process, results) in &self.clients {
+            let results = results.lock().unwrap().clone();
+            let answered = results.iter().filter(|is_answered| **is_answered).count();
+            let are_answered = answered >= ANSWERS_DURING_FAULT && answered == results.len();
             assert!(
-                is_affected(*process)
-                    || now[0] >= answered + ANSWERS_DURING_FAULT && now[1] == *failed,
-                "process {process}: {answered} and {failed}, then {now:?}"
+                is_affected(*process) || are_answered,
+                "process {process}: {answered} of {} queries were answered",
+                results.len()
             );
         }
     }
 
     /// Waits until every client is answered again.
     pub(crate) async fn wait_until_answered(&self) {
-        let (began, before) = (Instant::now(), self.counts());
-        let all_answered = async {
-            for ((_, counts), before) in self.clients.clone().iter_mut().zip(before) {
-                counts.wait_for(|now| now[0] > before[0]).await.unwrap();
-            }
+        let began = Instant::now();
+        self.reset();
+        let are_answered = async || {
+            let is_answered = |(_, results): &(_, Results)| results.lock().unwrap().contains(&true);
+            self.clients.iter().all(is_answered)
         };
-        let in_time = timeout(MAX_OUTAGE, all_answered).await;
-        in_time.expect("every replica answers again");
+        eventually("every client is answered again", are_answered).await;
         let outage = began.elapsed();
         println!("          all replicas answered after {outage:.1?}");
     }
