@@ -101,28 +101,31 @@ impl Run {
         wait_for_next_round(&self.primary).await;
     }
 
-    /// Injects the fault, and returns when it is over.
+    /// Injects the fault for this long, or until the clients of replicas that it does not affect are
+    /// answered.
     async fn inject(&mut self, fault: Fault, duration: Duration) {
+        self.load.reset();
+        let mut blocker = None;
         match fault {
-            Fault::Kill(process) => self.processes[process].replace(duration).await,
-            Fault::Pause(process) => {
-                let program = &self.processes[process].program;
-                program.signal(Signal::SIGSTOP);
-                sleep(duration).await;
-                program.signal(Signal::SIGCONT);
-            }
-            Fault::Network(process, network_fault) => {
-                let process = &self.processes[process];
-                process.set_network_fault(network_fault);
-                sleep(duration).await;
-                process.set_network_fault(NetworkFault::None);
-            }
-            Fault::LockUsers => {
-                let blocker = self.primary.begin("lock table users").await;
-                sleep(duration).await;
-                close(blocker).await;
-            }
+            Fault::Kill(process) => self.processes[process].kill().await,
+            Fault::Pause(process) => self.processes[process].program.signal(Signal::SIGSTOP),
+            Fault::Network(process, fault) => self.processes[process].set_network_fault(fault),
+            Fault::LockUsers => blocker = Some(self.primary.begin("lock table users").await),
             Fault::CrashPrimary => self.primary.crash_and_restart().await,
+        }
+        sleep(duration).await;
+        let is_affected = |replica| fault.affects(replica);
+        self.load.assert_others_answered(is_affected).await;
+        match fault {
+            Fault::Kill(process) => self.processes[process].start_again().await,
+            Fault::Pause(process) => self.processes[process].program.signal(Signal::SIGCONT),
+            Fault::Network(process, _) => {
+                self.processes[process].set_network_fault(NetworkFault::None);
+            }
+            Fault::LockUsers | Fault::CrashPrimary => {}
+        }
+        if let Some(blocker) = blocker {
+            close(blocker).await;
         }
     }
 
@@ -157,10 +160,7 @@ async fn random_faults_break_no_promise() {
             let duration = Duration::from_millis(random.random_range(300..1_500));
             let at = began.elapsed().as_secs_f64();
             println!("{at:>6.1} s  {fault:?} for {duration:?}");
-            run.load.reset();
             run.inject(fault, duration).await;
-            run.load
-                .assert_others_answered(|replica| fault.affects(replica));
             run.wait_until_recovered().await;
             faults += 1;
         }

@@ -18,8 +18,8 @@ pub(crate) const EXECUTABLE: &str = env!("CARGO_BIN_EXE_max-two");
 const MAX_OUTAGE: Duration = Duration::from_secs(15);
 /// The delay of a client between an answer and its next request.
 const CLIENT_DELAY: Duration = Duration::from_millis(5);
-/// How many answers a client must get during a fault of others. One may be on its way before.
-const ANSWERS_DURING_FAULT: usize = 3;
+/// How many queries a client must send during a fault of others. One may be on its way before.
+const QUERIES_DURING_FAULT: usize = 3;
 
 /// Starts a `worker` with a tick every second, or an `api` with a longer request timeout than the
 /// default, because the machine may be busy. Each takes the settings that it knows.
@@ -83,12 +83,14 @@ impl Process {
         }
     }
 
-    /// Kills the process, and starts another in its place after this delay. A replica keeps its
-    /// address, so its clients find it again.
-    pub(crate) async fn replace(&mut self, delay: Duration) {
+    pub(crate) async fn kill(&mut self) {
         self.program.signal(Signal::SIGKILL);
         self.program.wait().await;
-        sleep(delay).await;
+    }
+
+    /// Starts a process in place of one that was killed. A replica keeps its address, so its
+    /// clients find it again.
+    pub(crate) async fn start_again(&mut self) {
         // A worker has none, and ignores this.
         let listen = self
             .address
@@ -147,17 +149,18 @@ impl Load {
         }
     }
 
-    /// Asserts that clients of replicas that a fault did not affect were answered, each time.
-    pub(crate) fn assert_others_answered(&self, is_affected: impl Fn(usize) -> bool) {
-        for (process, results) in &self.clients {
-            let results = results.lock().unwrap().clone();
-            let answered = results.iter().filter(|is_answered| **is_answered).count();
-            let are_answered = answered >= ANSWERS_DURING_FAULT && answered == results.len();
-            assert!(
-                is_affected(*process) || are_answered,
-                "process {process}: {answered} of {} queries were answered",
-                results.len()
-            );
+    /// Waits until clients of replicas that a fault does not affect are answered, and asserts that
+    /// they were each time.
+    pub(crate) async fn assert_others_answered(&self, is_affected: impl Fn(usize) -> bool) {
+        let others = self
+            .clients
+            .iter()
+            .filter(|(process, _)| !is_affected(*process));
+        for (process, results) in others {
+            let is_queried = async || results.lock().unwrap().len() >= QUERIES_DURING_FAULT;
+            eventually("the others are queried during the fault", is_queried).await;
+            let are_answered = !results.lock().unwrap().contains(&false);
+            assert!(are_answered, "a query of process {process} failed");
         }
     }
 
