@@ -103,7 +103,7 @@ impl Database {
     /// the time that is left of `limit`.
     ///
     /// # Errors
-    /// [`Error::Unusable`] if the URL's file can't be used any more. Otherwise [`Error::Connect`] with
+    /// [`Error::Url`] if the URL's file can't be used any more. Otherwise [`Error::Connect`] with
     /// each server's error: [`Error::Timeout`] after its share, [`Error::Unavailable`] or
     /// [`Error::Unusable`] if it does not fit, or the error of the network or the server.
     pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {

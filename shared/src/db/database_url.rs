@@ -142,5 +142,5 @@ fn check_parameter(name: &str, value: &str) -> Result<(), Error> {
 }
 
 fn bad<T>(reason: &str) -> Result<T, Error> {
-    Err(Error::Unusable(reason.to_owned()))
+    Err(Error::Url(reason.to_owned()))
 }

@@ -6,6 +6,9 @@ use std::time::Duration;
 /// Why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The URL is not valid, or a file that holds it or that it names can't be used.
+    #[error("{0}")]
+    Url(String),
     /// No server of the URL could be used. An entry for each, in the URL's order: its name (host or
     /// folder of the socket, with the port) and its error.
     #[error("{}", join(.0))]
@@ -16,7 +19,7 @@ pub enum Error {
     /// The database can't be used now, for this reason, but may be again without any action.
     #[error("{0}")]
     Unavailable(&'static str),
-    /// The database, or its URL, can't be used, for this reason, until an operator acts.
+    /// The database can't be used, for this reason, until an operator acts.
     #[error("{0}")]
     Unusable(String),
     /// Any other error of the server or the driver. The message holds no values of ours: a server
@@ -40,7 +43,7 @@ impl Error {
         match self {
             Self::Connect(errors) => errors.iter().all(|(_, error)| error.is_transient()),
             Self::Timeout(_) | Self::Unavailable(_) => true,
-            Self::Unusable(_) => false,
+            Self::Url(_) | Self::Unusable(_) => false,
             Self::Database(error) => match error {
                 sqlx::Error::Database(error) => {
                     error.code().is_some_and(|code| is_transient_state(&code))
@@ -64,6 +67,7 @@ impl Error {
     pub fn is_refusal(&self) -> bool {
         match self {
             Self::Connect(errors) => errors.iter().all(|(_, error)| !error.is_transient()),
+            Self::Url(_) => false,
             error => !error.is_transient(),
         }
     }
