@@ -121,8 +121,11 @@ fn check_parameter(name: &str, value: &str) -> Result<(), Error> {
         "sslrootcert" | "ssl-root-cert" | "ssl-ca" | "sslcert" | "ssl-cert" | "sslkey"
         | "ssl-key" => {
             // Each new session reads the file again, so it may be renewed.
-            let read = fs::read(value).map(drop);
-            return read.or_else(|error| bad(&format!("{name} {value}: {error}")));
+            return match fs::read_to_string(value) {
+                Ok(text) if text.contains("-----BEGIN ") => Ok(()),
+                Ok(_) => bad(&format!("{name} {value}: it is no PEM file")),
+                Err(error) => bad(&format!("{name} {value}: {error}")),
+            };
         }
         "host" | "dbname" | "user" | "password" | "application_name" | "options" => true,
         _ if name.starts_with("options[") && name.ends_with(']') => true,

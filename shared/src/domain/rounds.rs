@@ -30,8 +30,8 @@ pub use statements::read_fence;
 /// If the newest round is further ahead, the clock was wrong. Then no round that is ahead counts,
 /// so a tick may be done again. The next round of a tick deletes them, and its [`Outcome`] says so.
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
-/// How long this process waits for a begin, a claim or a rollback: none does more than read and
-/// take a free lock.
+/// How long this process waits for a rollback, and for each step before the writes: a begin, a
+/// claim, which reads and takes a free lock, and a wait for old snapshots.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long this process waits for a commit: a disk that is busy with a checkpoint can delay it.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ const POLL_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Round {
     /// The tick that the round was done for; the start of an operator's round, which has no tick.
     pub tick_at: DateTime<Utc>,
-    /// When its transaction started.
+    /// When its transaction started. It may wait for old snapshots after that.
     pub started_at: DateTime<Utc>,
     /// The time just before its commit.
     pub finished_at: DateTime<Utc>,
@@ -111,6 +111,7 @@ pub async fn run_due(
             return Ok(outcome);
         }
     };
+    with_timeout(STEP_TIMEOUT, wait_for_old_snapshots(&mut transaction)).await?;
     let writes = write_round(&mut transaction, Some(tick_at), MinPoints::draw());
     let round = with_timeout(round_timeout, writes).await?;
     with_timeout(COMMIT_TIMEOUT, transaction.commit()).await?;
@@ -161,13 +162,13 @@ pub async fn run_now(
     loop {
         let mut transaction = with_timeout(STEP_TIMEOUT, session.begin()).await?;
         if with_timeout(STEP_TIMEOUT, try_lock(&mut transaction)).await? {
+            with_timeout(STEP_TIMEOUT, wait_for_old_snapshots(&mut transaction)).await?;
             let writes = write_round(&mut transaction, None, min_points);
             let round = with_timeout(round_timeout, writes).await?;
             with_timeout(COMMIT_TIMEOUT, transaction.commit()).await?;
             return Ok(round);
         }
-        // Waiting inside the transaction would keep its snapshot open, and the running round could
-        // not prune.
+        // In a new transaction: the time of this one may be from before the running round's end.
         with_timeout(STEP_TIMEOUT, transaction.rollback()).await?;
         sleep(POLL_INTERVAL).await;
     }
@@ -179,7 +180,6 @@ async fn write_round(
     tick_at: Option<DateTime<Utc>>,
     min_points: MinPoints,
 ) -> Result<Round, Error> {
-    wait_for_old_snapshots(transaction).await?;
     let users_updated = users::renew_points(transaction).await?;
     choice::renew(transaction, min_points).await?;
     record_round(transaction, tick_at, users_updated).await

@@ -82,9 +82,13 @@ pub fn start(format: Option<LogFormat>, default_filters: &str) -> Result<(), Str
 /// between.
 fn filters(default: &str) -> Result<Targets, ParseError> {
     // An empty filter would mean `error`, and orchestrators pass a blank variable as an empty one.
-    match env::var("RUST_LOG") {
-        Ok(filters) if !filters.trim().is_empty() => filters.parse(),
-        _ => default.parse(),
+    let filters = env::var("RUST_LOG").unwrap_or_default();
+    let filters = filters.split(',').map(str::trim);
+    let filters: Vec<_> = filters.filter(|filter| !filter.is_empty()).collect();
+    if filters.is_empty() {
+        default.parse()
+    } else {
+        filters.join(",").parse()
     }
 }
 

@@ -111,7 +111,14 @@ async fn the_scripts_work_without_a_superuser_and_where_public_has_no_rights() {
     // It keeps the rights that others have granted.
     let not_ours = "create table not_ours (); grant select on not_ours to max_two_api";
     sql::run(&mut owner, not_ours).await;
-    sql::run(&mut connect("administrator", "max_two").await, GRANTS).await;
+    for role in [
+        "administrator",
+        "max_two_owner",
+        "postgres",
+        "max_two_owner",
+    ] {
+        sql::run(&mut connect(role, "max_two").await, GRANTS).await;
+    }
     for (role, table) in [
         ("max_two_worker", "users"),
         ("max_two_api", "settings"),

@@ -73,7 +73,7 @@ fn what_psql_takes_is_taken() {
 
 #[test]
 fn a_file_of_certificates_that_cannot_be_used_is_named_at_once() {
-    for file in ["/nowhere/ca.crt", "system"] {
+    for file in ["/nowhere/ca.crt", "system", "/dev/null"] {
         for parameter in ["sslrootcert", "sslcert", "sslkey"] {
             let url = format!("postgres://r:p@h/d?sslmode=verify-full&{parameter}={file}");
             let rejection = rejection(&url);

@@ -23,6 +23,14 @@ const SETTINGS: [&str; 3] = [
     "citus.node_conninfo=sslmode=disable",
 ];
 
+/// True if rounds were done one after the other, each over all users.
+const ARE_ROUNDS_WHOLE: &str = "
+    select bool_and(users_updated = 100000) and not bool_or(started_at < before_finished)
+    from (
+        select *, lag(finished_at) over (order by started_at) as before_finished from rounds
+        where scheduled
+    ) as rounds";
+
 /// Starts a server that preloads Citus. Its database of this name may not exist yet.
 async fn start_server(database: &str) -> TestDatabase {
     let server = Binaries::of_environment()
@@ -146,6 +154,7 @@ async fn with_users_spread_over_nodes_every_round_is_whole_also_when_a_node_dies
     kill_between_phases(&coordinator, &nodes[1]).await;
     wait_for_next_round(&coordinator).await;
     assert_one_round(&coordinator).await;
+    assert!(coordinator.value::<bool>(ARE_ROUNDS_WHOLE).await);
     for mut worker in workers {
         assert!(worker.stop().await.success(), "{}", worker.output());
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
 use testkit::{Checker, Client, NetworkFault, Program, Proxy, TestDatabase};
 use testkit::{eventually, url_through};
 use tokio::task::JoinSet;
@@ -38,6 +39,12 @@ pub(crate) fn start_process(subcommand: &str, url: &str, environment: &[(&str, &
     Program::start(EXECUTABLE, &[subcommand], environment)
 }
 
+fn start_at(address: SocketAddr, subcommand: &str, url: &str) -> Program {
+    let listen = address.to_string();
+    let environment = [("LISTEN", &*listen), ("REUSE_PORT", "true")];
+    start_process(subcommand, url, &environment)
+}
+
 /// Waits until a replica is connected to its database, and returns a client of it.
 pub(crate) async fn connected(replica: &mut Program) -> Client {
     replica.wait_for_event("database_connected").await;
@@ -54,8 +61,10 @@ pub(crate) async fn wait_for_next_round(database: &TestDatabase) {
 pub(crate) struct Process {
     subcommand: &'static str,
     url: String,
-    /// A replica's address.
-    address: Option<SocketAddr>,
+    /// Where a replica listens, and what keeps the port from all others while it is restarted. A
+    /// worker does not use it.
+    address: SocketAddr,
+    _reservation: Socket,
     /// Its connections to the servers run through these, in the order of the servers in its URL.
     proxies: Vec<Proxy>,
     pub(crate) program: Program,
@@ -68,19 +77,23 @@ impl Process {
         for &port in servers {
             proxies.push(Proxy::new(port).await);
         }
+        let reservation = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        reservation.set_reuse_port(true).unwrap();
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        reservation.bind(&any_port.into()).unwrap();
+        let address = reservation.local_addr().unwrap().as_socket().unwrap();
         let url = url_through(url, &proxies);
-        let mut program = start_process(subcommand, &url, &[]);
-        let address = match subcommand {
-            "api" => Some(program.address("listen").await),
-            _ => None,
-        };
-        Self {
+        let mut process = Self {
+            program: start_at(address, subcommand, &url),
             subcommand,
             url,
             address,
+            _reservation: reservation,
             proxies,
-            program,
-        }
+        };
+        // Once it logs this, a replica listens. If it can't start, this shows its output.
+        process.program.address("admin").await;
+        process
     }
 
     pub(crate) async fn kill(&mut self) {
@@ -88,15 +101,9 @@ impl Process {
         self.program.wait().await;
     }
 
-    /// Starts a process in place of one that was killed. A replica keeps its address, so its
-    /// clients find it again.
+    /// Starts a process in place of one that was killed. Clients find a replica again.
     pub(crate) async fn start_again(&mut self) {
-        // A worker has none, and ignores this.
-        let listen = self
-            .address
-            .map_or_else(String::new, |address| address.to_string());
-        self.program = start_process(self.subcommand, &self.url, &[("LISTEN", &listen)]);
-        // If it can't start, this shows its output.
+        self.program = start_at(self.address, self.subcommand, &self.url);
         self.program.address("admin").await;
     }
 
@@ -122,10 +129,10 @@ impl Load {
     pub(crate) fn start(processes: &[Process], checker: &Checker) -> Self {
         let (mut clients, mut tasks) = (Vec::new(), JoinSet::new());
         for (process, replica) in (0..).zip(processes).chain((0..).zip(processes)) {
-            let Some(address) = replica.address else {
+            if replica.subcommand != "api" {
                 continue;
-            };
-            let (checker, client) = (checker.clone(), Client::new(address));
+            }
+            let (checker, client) = (checker.clone(), Client::new(replica.address));
             let results = Results::default();
             clients.push((process, Arc::clone(&results)));
             tasks.spawn(async move {

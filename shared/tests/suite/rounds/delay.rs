@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use shared::domain::rounds::Outcome;
-use testkit::{TestDatabase, sql};
+use testkit::{TestDatabase, eventually, sql};
 
 use super::{min_points, run_due};
 use crate::run_round;
@@ -66,6 +66,15 @@ async fn a_round_waits_two_seconds_for_a_snapshot_older_than_the_last_round() {
             .run("update rounds set finished_at = finished_at + interval '2 h'")
             .await;
         run_round(&mut worker, min_points(0)).await;
+        sql::run(&mut reader, "rollback").await;
+        database.run("delete from rounds").await;
+        let mut last = run_round(&mut worker, min_points(0)).await;
+        eventually("without such a snapshot it does not wait", async || {
+            let before = last.finished_at;
+            last = run_round(&mut worker, min_points(0)).await;
+            last.finished_at - before < TimeDelta::seconds(2)
+        })
+        .await;
         database.run("delete from rounds").await;
     }
 }
