@@ -36,7 +36,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long this process waits for a commit: a disk that is busy with a checkpoint can delay it.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often to check a condition while waiting for it.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A committed round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -67,7 +67,7 @@ async fn the_space_that_a_snapshot_kept_from_being_pruned_is_reused() {
     // So many that those who move leave less than 2 % of all pages: without
     // `vacuum_index_cleanup`, a vacuum would not record the space there.
     const USERS: i64 = 100_000;
-    let database = TestDatabase::with_own_server(&[]).await;
+    let database = TestDatabase::with_own_server(&["autovacuum_naptime=1s"]).await;
     database
         .run("alter table users set (autovacuum_enabled = off)")
         .await;
