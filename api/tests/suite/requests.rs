@@ -93,7 +93,7 @@ async fn a_request_that_is_refused_gets_a_problem() {
 }
 
 #[tokio::test]
-async fn what_a_plain_get_is_answered_all_its_forms_are() {
+async fn every_form_of_a_get_is_answered_like_a_plain_one() {
     let database = TestDatabase::new().await;
     let (mut program, _client) = replica(&database, &[]).await;
     let address = program.address("listen").await;

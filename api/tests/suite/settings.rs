@@ -2,7 +2,7 @@
 
 use crate::program;
 
-/// A variable, and what the error names: of one that is understood, the next that is not.
+/// A variable, and what the error names. If its value is valid, that is the missing database.
 const SETTINGS: &str = "
 LISTEN=localhost:4000|such as 127.0.0.1:4000
 ADMIN_LISTEN=:9000|such as 127.0.0.1:4000
