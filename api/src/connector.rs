@@ -17,6 +17,7 @@ use crate::query;
 
 /// Maximum delay between two attempts to connect, before jitter, unless the server refuses.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
+
 /// Why a session was lost.
 pub(crate) struct Lost {
     pub(crate) error: Error,

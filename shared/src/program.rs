@@ -40,10 +40,7 @@ pub struct Program {
 
 /// Runs a program: starts its log, and does its work. Returns the status to exit with: 2 after a
 /// bad setting, 1 after an error, which the work has logged.
-pub fn run<Error>(
-    program: Program,
-    work: impl AsyncFnOnce(Database) -> Result<(), Error>,
-) -> ExitCode {
+pub fn run<E>(program: Program, work: impl AsyncFnOnce(Database) -> Result<(), E>) -> ExitCode {
     if let Err(error) = logs::start(program.log_format, program.log_filters) {
         return bad_setting(&error);
     }
@@ -58,9 +55,9 @@ pub fn run<Error>(
 
 /// Does the work of a program on a new runtime, and flushes its log. Returns the status to exit
 /// with: 1 after an error, which the work has logged.
-pub fn block_on<Error>(
+pub fn block_on<E>(
     runtime: runtime::Builder,
-    work: impl Future<Output = Result<(), Error>>,
+    work: impl Future<Output = Result<(), E>>,
 ) -> ExitCode {
     let runtime = start_runtime(runtime);
     let result = runtime.block_on(work);

@@ -72,7 +72,7 @@ impl OutcomeLog {
 
     /// Logs an error: as a warning if it can pass by itself.
     pub(crate) fn log_error(&mut self, error: &Error) {
-        if !self.is_news(&error.to_string()) {
+        if !self.replace_reason(&error.to_string()) {
             return;
         }
         if error.is_transient() {
@@ -83,13 +83,13 @@ impl OutcomeLog {
     }
 
     fn log_delay(&mut self, event: &str, reason: &str) {
-        if self.is_news(reason) {
+        if self.replace_reason(reason) {
             info!(event, "{reason}");
         }
     }
 
-    /// True if the reason differs from the last one, which it replaces.
-    fn is_news(&mut self, reason: &str) -> bool {
+    /// Records the reason. True if it differs from the last one.
+    fn replace_reason(&mut self, reason: &str) -> bool {
         if self.last_reason.as_deref() == Some(reason) {
             debug!(reason, "no change since the last attempt");
             return false;

@@ -16,7 +16,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(2);
 /// because each retry may cost a whole round.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Attempts the due round at each wake-up, and at an interval without one.
+/// Attempts the due round at each wake-up, and every [`CHECK_INTERVAL`] if none comes.
 pub(crate) async fn attempt_forever(
     runner: &mut RoundRunner,
     wakeups: &mut mpsc::Receiver<()>,

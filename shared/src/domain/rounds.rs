@@ -30,8 +30,8 @@ pub use statements::read_fence;
 /// If the newest round is further ahead, the clock was wrong. Then no round that is ahead counts,
 /// so a tick may be done again. The next round of a tick deletes them, and its [`Outcome`] says so.
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
-/// How long this process waits for a rollback, and for each step before the writes: a begin, a
-/// claim, which reads and takes a free lock, and a wait for old snapshots.
+/// Bounds each step other than the writes and the commit: begin, claim (lock and fence), the wait
+/// for old snapshots, rollback.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long this process waits for a commit: a disk that is busy with a checkpoint can delay it.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,7 +47,7 @@ pub struct Round {
     pub started_at: DateTime<Utc>,
     /// The time just before its commit.
     pub finished_at: DateTime<Utc>,
-    /// The number of users, all of which were updated.
+    /// How many users were updated.
     pub users_updated: u64,
     /// How far a recorded time was ahead of the clock, if by more than [`CLOCK_TOLERANCE`]: the end
     /// of a round that this one has deleted, or the time of the last query, whichever is later.

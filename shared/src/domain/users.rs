@@ -60,8 +60,8 @@ pub async fn add_missing(session: &mut Session, ids: RangeInclusive<i64>) -> Res
     }
 }
 
-/// Gives every user new points, 0 to 100 and each value equally likely. Returns the number of
-/// users.
+/// Gives every user new points, 0 to 100 and each value equally likely. Returns how many it
+/// updated.
 pub(crate) async fn renew_points(session: &mut Session) -> Result<u64, Error> {
     let renewed = if is_distributed(session).await? {
         // Citus does not send volatile functions to its nodes. So this process draws one random key

@@ -15,7 +15,7 @@ const BACKLOG: i32 = 4096;
 /// # Errors
 /// When the address can't be used.
 pub fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> {
-    let listen = |address: SocketAddr| -> io::Result<TcpListener> {
+    let bind = |address: SocketAddr| -> io::Result<TcpListener> {
         let domain = Domain::for_address(address);
         let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
         if address.is_ipv6() {
@@ -29,9 +29,9 @@ pub fn listen(address: SocketAddr, reuse_port: bool) -> io::Result<TcpListener> 
         Ok(socket.into())
     };
     let no_ipv6 = Some(Errno::EAFNOSUPPORT as i32);
-    listen(address).or_else(|error| {
+    bind(address).or_else(|error| {
         if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == no_ipv6 {
-            listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
+            bind((Ipv4Addr::UNSPECIFIED, address.port()).into())
         } else {
             Err(error)
         }

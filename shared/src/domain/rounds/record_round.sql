@@ -10,9 +10,9 @@ with expired as (
           where scheduled and tick_at <= (select clock_timestamp())
       )
 ),
--- Deletes all rows that are ahead of the clock, if the newest is by more than $3 seconds: otherwise
--- they would become the fence once the clock comes near them. Only the round of a tick does this,
--- because it is the new fence.
+-- If the newest row is more than $3 seconds ahead of the clock, deletes every row that is ahead. Left
+-- alone, such a row would become the fence when the clock approaches it, and stop rounds. Only the
+-- round of a tick does this, because it is the new fence.
 ahead as (
     delete from rounds
     where $1::timestamptz is not null

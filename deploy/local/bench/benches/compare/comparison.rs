@@ -1,4 +1,4 @@
-//! Who is compared with whom in which figures, and the table of what was measured.
+//! The comparisons, and the table of their results.
 
 use std::path::{Path, PathBuf};
 
