@@ -20,7 +20,7 @@ pub(crate) enum Problem {
     NotFound,
     /// The path does not have the method.
     MethodNotAllowed,
-    /// The database did not answer in time, or the replica is not ready.
+    /// The database did not answer in time or was lost, or the replica is not ready.
     Unavailable,
     /// Too many requests are waiting.
     Overloaded,

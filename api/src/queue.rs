@@ -35,7 +35,7 @@ impl Queue {
     ///
     /// # Errors
     /// [`Problem::Overloaded`] at once when the queue is full; [`Problem::Unavailable`] when the
-    /// database does not answer in time.
+    /// database does not answer in time, or its session is lost.
     pub(crate) async fn submit(&self, query: Query) -> Result<Bytes, Problem> {
         let (sender, reply) = oneshot::channel();
         let pending = PendingQuery {

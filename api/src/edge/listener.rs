@@ -47,15 +47,15 @@ impl Listeners {
             let named = || format!("ADMIN_LISTEN {} can't be used", settings.admin_listen);
             admin.push(bound.with_context(named)?);
         }
-        let configure = |sockets: Vec<net::TcpListener>| -> io::Result<Vec<_>> {
+        let configure_all = |sockets: Vec<net::TcpListener>| -> io::Result<Vec<_>> {
             sockets
                 .into_iter()
                 .map(|socket| configure(socket, settings.write_timeout))
                 .collect()
         };
         Ok(Self {
-            public: configure(public)?,
-            admin: configure(admin)?,
+            public: configure_all(public)?,
+            admin: configure_all(admin)?,
         })
     }
 }

@@ -22,8 +22,8 @@ pub enum Error {
     /// The database can't be used, for this reason, until an operator acts.
     #[error("{0}")]
     Unusable(String),
-    /// Any other error of the server or the driver. The message holds no values of ours: a server
-    /// puts those into the detail, which `Display` leaves out.
+    /// Any other error of the server or the driver. Our statements bind typed parameters, whose
+    /// values Postgres puts only into the detail, which `Display` leaves out.
     // Not a `source`: sqlx's message already includes its causes.
     #[error("{}", message(.0))]
     Database(sqlx::Error),

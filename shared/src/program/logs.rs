@@ -49,7 +49,7 @@ pub enum LogFormat {
 
 /// Starts logging with the filters of `RUST_LOG`, or `default_filters` if it is empty or not set.
 ///
-/// Without a `format`, a terminal gets text and everything else JSON. For one call in a process.
+/// Without a `format`, a terminal gets text and everything else JSON. Call it once in a process.
 ///
 /// # Errors
 /// When `RUST_LOG` is not valid, which the error names.
