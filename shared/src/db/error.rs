@@ -60,9 +60,9 @@ impl Error {
         }
     }
 
-    /// True if the failure lasts until an operator acts, and a retry may cost a line in the server's
-    /// log or a whole round. False if one of several servers is only down: it may be the next
-    /// primary.
+    /// True if the failure lasts until an operator acts, and a retry may cost a line in the
+    /// server's log or a whole round. False if one of several servers is only down: it may be the
+    /// next primary.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         match self {

@@ -55,8 +55,8 @@ pub(crate) async fn renew(session: &mut Session, min_points: MinPoints) -> Resul
         .await?;
     }
     shown.sort_by_key(|user| user.id);
-    // The replicas of the previous release read a column for each value. The next release drops those
-    // columns.
+    // The replicas of the previous release read a column for each value. The next release drops
+    // those columns.
     let [first, second] = [shown.first(), shown.get(1)];
     // The update reads no user, so a Citus cluster runs it on the coordinator alone. Its values are
     // parameters: Citus 13.2 and 14.0 crash where `set` has an element of an array (`pair.ids[1]`)

@@ -149,8 +149,8 @@ async fn claim_tick(
     Ok(ControlFlow::Continue(tick_at))
 }
 
-/// Does a round now, whatever the schedule and the cooldown are. Waits while another round runs. The
-/// writes may take `round_timeout`.
+/// Does a round now, whatever the schedule and the cooldown are. Waits while another round runs.
+/// The writes may take `round_timeout`.
 ///
 /// # Errors
 /// As for [`run_due`].

@@ -25,8 +25,8 @@ pub fn run(admin: SocketAddr) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Sends a GET over a new connection, and checks that the status is 2xx. Only the status is read.
-/// A listener on all addresses (`0.0.0.0`, `[::]`) accepts IPv4, and is checked on 127.0.0.1. Blocks
+/// Sends a GET over a new connection, and checks that the status is 2xx. Only the status is read. A
+/// listener on all addresses (`0.0.0.0`, `[::]`) accepts IPv4, and is checked on 127.0.0.1. Blocks
 /// for some seconds at most.
 ///
 /// # Errors

@@ -1,5 +1,5 @@
-//! What the roles of `deploy/postgres` may do. That they may do all that they need is seen wherever a
-//! test uses their sessions.
+//! What the roles of `deploy/postgres` may do. That they may do all that they need is seen wherever
+//! a test uses their sessions.
 
 use shared::db::Session;
 use shared::db::schema::migrate;

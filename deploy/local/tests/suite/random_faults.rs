@@ -101,8 +101,8 @@ impl Run {
         wait_for_next_round(&self.primary).await;
     }
 
-    /// Injects the fault for this long, and until the clients of replicas that it does not affect are
-    /// answered.
+    /// Injects the fault for this long, and until the clients of replicas that it does not affect
+    /// are answered.
     async fn inject(&mut self, fault: Fault, duration: Duration) {
         self.load.reset();
         let mut blocker = None;

@@ -38,8 +38,8 @@ pub const RELEASING_EARLY: &str = "begin; set local synchronous_commit = off; \
 /// row is never locked while the server waits for this program.
 ///
 /// # Errors
-/// When there is no row to answer from, the schema or our privileges do not suffice, the database is
-/// read-only, or the connection breaks. Drop the session.
+/// When there is no row to answer from, the schema or our privileges do not suffice, the database
+/// is read-only, or the connection breaks. Drop the session.
 pub async fn prepare(session: &mut Session) -> Result<(), Error> {
     // sqlx checks no message of several statements. So their texts are checked here against the
     // schema, at compile time; the types of their rows are checked by the trial below.
