@@ -55,23 +55,11 @@ pub(crate) async fn renew(session: &mut Session, min_points: MinPoints) -> Resul
         .await?;
     }
     shown.sort_by_key(|user| user.id);
-    // The replicas of the previous release read a column for each value. The next release drops
-    // those columns.
-    let [first, second] = [shown.first(), shown.get(1)];
-    // The update reads no user, so a Citus cluster runs it on the coordinator alone. Its values are
-    // parameters: Citus 13.2 and 14.0 crash where `set` has an element of an array (`pair.ids[1]`)
-    // beside a distributed table, because they take it for an assignment to an element.
+    // The update reads no user, so a Citus cluster runs it on the coordinator alone.
     let renewed = sqlx::query!(
-        "update settings \
-         set min_points = $1, shown_users = $2, \
-             first_user_id = $3, first_points = $4, \
-             second_user_id = $5, second_points = $6",
+        "update settings set min_points = $1, shown_users = $2",
         min_points.0,
         Json(&shown) as _,
-        first.map(|user| user.id),
-        first.map(|user| user.points),
-        second.map(|user| user.id),
-        second.map(|user| user.points),
     )
     .execute(session)
     .await?;

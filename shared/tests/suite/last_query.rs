@@ -76,34 +76,23 @@ async fn an_answer_shows_the_recorded_users_that_qualify_and_the_time_of_the_que
     let mut api = database.replica_session().await;
     let one = r#"[{"id": 7, "points": 60}]"#;
     let two = r#"[{"id": 7, "points": 60}, {"id": MAX, "points": 100}]"#;
-    for (shown, columns, expected) in [
-        ("[]", "100, null, null, null, null", &[][..]),
-        (one, "0, 7, 60, null, null", &[(7, 60)]),
-        (two, "59, 7, 60, MAX, 100", &[(7, 60), (MAX, 100)]),
+    for (shown, minimum, expected) in [
+        ("[]", 100, &[][..]),
+        (one, 0, &[(7, 60)]),
+        (two, 59, &[(7, 60), (MAX, 100)]),
         // A user that does not exceed the minimum is left out, whatever wrote the row.
-        (two, "60, 7, 60, MAX, 100", &[(MAX, 100)]),
-        (two, "100, 7, 60, MAX, 100", &[]),
-        // A worker of the previous release has done a round, and left `shown_users` as it was.
-        (two, "10, 7, 61, 8, 20", &[(7, 61), (8, 20)]),
-        (two, "10, 7, 60, null, null", &[(7, 60)]),
-        (two, "100, null, null, null, null", &[]),
-        ("[]", "10, 7, 60, 8, 61", &[(7, 60), (8, 61)]),
+        (two, 60, &[(MAX, 100)]),
+        (two, 100, &[]),
     ] {
-        database
-            .run(
-                &format!(
-                    "update settings set (shown_users, min_points, first_user_id, first_points, \
-                 second_user_id, second_points) = ('{shown}', {columns})"
-                )
-                .replace("MAX", &MAX.to_string()),
-            )
-            .await;
+        let shown = shown.replace("MAX", &MAX.to_string());
+        let update = format!("update settings set shown_users = '{shown}', min_points = {minimum}");
+        database.run(&update).await;
         for message in [HOLDING_ROW, RELEASING_EARLY] {
             let answer = send(api.session(), message).await.unwrap();
             let users: Vec<_> = (answer.users.iter())
                 .map(|user| (user.id, user.points))
                 .collect();
-            assert_eq!(users, expected, "{shown} {columns}");
+            assert_eq!(users, expected, "{update}");
             let queried_at = database.value("select queried_at from last_query").await;
             let previous_at = database.value("select previous_at from last_query").await;
             assert_eq!(
@@ -170,14 +159,14 @@ async fn the_users_are_read_while_the_row_is_held_and_not_from_before() {
     let database = TestDatabase::new().await;
     for message in [HOLDING_ROW, RELEASING_EARLY] {
         database
-            .run("update settings set first_user_id = null, first_points = null")
+            .run("update settings set shown_users = '[]', min_points = 0")
             .await;
         let api = database.replica_session().await;
         let hold_row = "update last_query set queried_at = clock_timestamp()";
         let mut other = database.begin(hold_row).await;
         let answer = send_and_wait(&database, api, message, "transactionid").await;
         database
-            .run("update settings set min_points = 0, first_user_id = 7, first_points = 1")
+            .run(r#"update settings set shown_users = '[{"id": 7, "points": 1}]'"#)
             .await;
         sql::run(&mut other, "commit").await;
         let users = answer.await.unwrap().unwrap().users;

@@ -1,4 +1,4 @@
-//! A migration while a long transaction reads its table: queries pass, and it tries again.
+//! Migrations: while a long transaction reads their table, and beside the previous release.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -68,4 +68,30 @@ async fn a_migration_lets_queries_pass_while_a_long_transaction_reads_its_table(
     let end = queries.await.unwrap_err();
     assert!(end.is_cancelled(), "{end}");
     assert!(database.value::<bool>(is_migrated).await);
+}
+
+/// Until the columns are dropped, a release that uses them and one that uses `shown_users` agree.
+#[tokio::test]
+async fn shown_users_and_the_columns_of_the_previous_release_follow_each_other() {
+    let database = TestDatabase::new().await;
+    for (update, expected) in [
+        (
+            r#"shown_users = '[{"id": 7, "points": 60}, {"id": 8, "points": 61}]'"#,
+            r#"7 60 8 61 [{"id": 7, "points": 60}, {"id": 8, "points": 61}]"#,
+        ),
+        // By a worker of that release.
+        (
+            "(first_user_id, first_points, second_user_id, second_points) = (8, 20, null, null)",
+            r#"8 20 [{"id": 8, "points": 20}]"#,
+        ),
+        ("min_points = 0", r#"8 20 [{"id": 8, "points": 20}]"#),
+        ("shown_users = '[]'", "[]"),
+    ] {
+        let update = format!("update settings set {update}");
+        database.run(&update).await;
+        let all = "concat_ws(' ', first_user_id, first_points, second_user_id, second_points, \
+                              shown_users)";
+        let all: String = database.value(&format!("select {all} from settings")).await;
+        assert_eq!(all, expected, "{update}");
+    }
 }

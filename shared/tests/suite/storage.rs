@@ -120,10 +120,6 @@ settings_min_points_is_0_to_100: update settings set min_points = 101
 settings_min_points_is_0_to_100: update settings set min_points = -1
 settings_pkey: insert into settings (min_points) values (1)
 settings_has_one_row: insert into settings (only_row, min_points) values (false, 1)
-settings_users_are_in_order: update settings set first_user_id = 2, second_user_id = 1
-settings_second_user_follows_a_first: update settings set second_user_id = 1
-settings_first_points_are_0_to_100: update settings set first_points = 101
-settings_second_points_are_0_to_100: update settings set second_points = -1
 settings_shown_users_are_at_most_two: update settings set shown_users = jsonb_build_array(U1, U2, U3)
 settings_shown_users_are_in_order: update settings set shown_users = jsonb_build_array(U2, U1)
 settings_shown_users_are_in_order: update settings set shown_users = jsonb_build_array(U1, U1)

@@ -59,21 +59,5 @@ async fn at_every_minimum_an_answer_shows_two_qualifying_users_if_there_are_two(
             database.value::<bool>(&are_all).await,
             "{minimum}: {users:?}"
         );
-        // A replica of the previous release reads the columns.
-        let agree: bool = database
-            .value(
-                "select shown_users = ( \
-                     select coalesce(jsonb_agg(to_jsonb(shown)), '[]') \
-                     from ( \
-                         select id, points from users \
-                         where (id, points) in ((first_user_id, first_points), \
-                                                (second_user_id, second_points)) \
-                         order by id \
-                     ) as shown \
-                 ) \
-                 from settings",
-            )
-            .await;
-        assert!(agree, "minimum {minimum}");
     }
 }
