@@ -34,6 +34,3 @@ alter role max_two_worker set tcp_keepalives_count = 3;
 alter role max_two_worker set tcp_user_timeout = '10s';
 alter role max_two_worker set lock_timeout = '5s';
 alter role max_two_worker set jit = off;
--- Former releases set it. A node that has renewed its users waits inside the transaction for the
--- slowest one.
-alter role max_two_worker reset idle_in_transaction_session_timeout;
