@@ -6,8 +6,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use serde_json::Value;
 use shared::db::Session;
@@ -17,7 +17,8 @@ use crate::{Client, TestDatabase};
 /// Records the answers of a database's clients; triggers record the database's changes.
 #[derive(Clone, Debug)]
 pub struct Checker {
-    began: Instant,
+    /// How often a request was sent or an answer received.
+    moments: Arc<AtomicU64>,
     /// In the format of `checker/findings.sql`.
     answers: Arc<Mutex<Vec<Value>>>,
 }
@@ -27,7 +28,7 @@ impl Checker {
     pub async fn install(database: &TestDatabase) -> Self {
         database.run(include_str!("checker/audit.sql")).await;
         Self {
-            began: Instant::now(),
+            moments: Arc::default(),
             answers: Arc::default(),
         }
     }
@@ -35,22 +36,17 @@ impl Checker {
     /// Sends a query to a replica, records the answer, and returns its status. `None` when no whole
     /// response arrived, as from a replica that was killed.
     pub async fn query(&self, client: &Client) -> Option<u16> {
-        let sent_at = self.nanoseconds();
+        let next_moment = || self.moments.fetch_add(1, Ordering::SeqCst);
+        let sent_at = next_moment();
         let reply = client.try_get("/").await?;
         if reply.status == 200 {
             let mut answer = reply.json();
             answer["sent_at"] = sent_at.into();
-            answer["received_at"] = self.nanoseconds().into();
+            answer["received_at"] = next_moment().into();
             let mut answers = self.answers.lock().expect("a push does not panic");
             answers.push(answer);
         }
         Some(reply.status.as_u16())
-    }
-
-    /// The time since the checker was installed.
-    fn nanoseconds(&self) -> u64 {
-        let since = self.began.elapsed().as_nanos();
-        u64::try_from(since).expect("a test takes less than 584 years")
     }
 
     /// Asserts that no promise was broken. Returns how many rounds were committed and how many

@@ -1,8 +1,8 @@
 -- Compares the audit, and the clients' answers, with the promises. Returns each kind of violation
 -- that there is, how often, and an example.
 --
--- $1 are the bodies of all answers, each with when its request was sent and when it was received,
--- in nanoseconds of the clients' clock.
+-- $1 are the bodies of all answers, each with the moments at which its request was sent and at which
+-- it was received. Moments are numbered in their order.
 with answers as materialized (
     select (body ->> 'sent_at')::bigint as sent_at, (body ->> 'received_at')::bigint as received_at,
            body -> 'users' as users, coalesce(body ->> 'timestamp', '') as timestamp, answer
