@@ -130,6 +130,6 @@ impl Connector {
 
 /// Connects, and prepares the session for every kind of query.
 async fn connect_and_prepare(database: &Database) -> Result<ChainSession, Error> {
-    let session = database.connect(CONNECT_TIMEOUT).await?;
+    let session = database.connect().await?;
     with_timeout(CONNECT_TIMEOUT, query::prepare(session)).await
 }

@@ -16,13 +16,12 @@ use std::time::Duration;
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use tokio::time::{Instant, timeout};
-use tracing::warn;
 
 pub use backoff::Backoff;
 pub use error::Error;
 pub use session::{Session, close, ping};
 
-/// How long opening a session may take, and separately preparing it.
+/// How long opening a session may take ([`Database::connect`]), and separately preparing it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The address of a database, and the credentials for it. `Debug` shows the servers only.
@@ -86,28 +85,16 @@ impl Database {
         })
     }
 
-    /// Logs a warning unless the database [is secure](Self::is_secure).
-    pub fn warn_about_tls(&self) {
-        if !self.is_secure() {
-            warn!(
-                event = "tls_insecure",
-                "the database connection is not secure: passwords may be sent in the clear, or to \
-                 any server; set sslmode=verify-full, and sslrootcert to the server's certificate \
-                 authority"
-            );
-        }
-    }
-
     /// Opens a session with the first server that is writable, and checks that it has accepted the
     /// session's settings, which a pooler drops. Each server that is tried gets an equal share of
-    /// the time that is left of `limit`.
+    /// the time that is left of [`CONNECT_TIMEOUT`].
     ///
     /// # Errors
     /// [`Error::Url`] if the URL's file can't be used any more. Otherwise [`Error::Connect`] with
     /// each server's error: [`Error::Timeout`] after its share, [`Error::Unavailable`] or
     /// [`Error::Unusable`] if it does not fit, or the error of the network or the server.
-    pub async fn connect(&self, limit: Duration) -> Result<Session, Error> {
-        let deadline = Instant::now() + limit;
+    pub async fn connect(&self) -> Result<Session, Error> {
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
         let servers = match &self.file {
             Some(file) => database_url::read(file)?,
             None => self.servers.clone(),
@@ -122,7 +109,7 @@ impl Database {
                 Ok(Err(error)) => error,
                 // The smallest share, because the exact one differs in each attempt. Callers log a
                 // repeated error once, but only while its text stays the same.
-                Err(_) => Error::Timeout(limit / count),
+                Err(_) => Error::Timeout(CONNECT_TIMEOUT / count),
             };
             errors.push((name, error));
         }

@@ -15,6 +15,7 @@ use std::process::{self, ExitCode};
 use std::thread::available_parallelism;
 
 use tokio::runtime::{self, Runtime};
+use tracing::warn;
 
 use crate::db::Database;
 use cli::{DatabaseArgs, bad_setting};
@@ -46,7 +47,14 @@ pub fn run<E>(program: Program, work: impl AsyncFnOnce(Database) -> Result<(), E
     }
     match program.database.parse(program.name) {
         Ok(database) => {
-            database.warn_about_tls();
+            if !database.is_secure() {
+                warn!(
+                    event = "tls_insecure",
+                    "the database connection is not secure: passwords may be sent in the clear, or \
+                     to any server; set sslmode=verify-full, and sslrootcert to the server's \
+                     certificate authority"
+                );
+            }
             block_on(program.runtime, work(database))
         }
         Err(error) => bad_setting(&error),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use shared::db::schema;
-use shared::db::{CONNECT_TIMEOUT, Database, Error, close};
+use shared::db::{Database, Error, close};
 use shared::domain::{MinPoints, rounds};
 use shared::program::cli;
 use shared::program::shutdown::StopSignals;
@@ -24,7 +24,7 @@ pub(crate) async fn until_signal<T>(
 
 /// Brings the schema up to date.
 pub(crate) async fn migrate(database: &Database) -> Result<(), Error> {
-    let mut session = database.connect(CONNECT_TIMEOUT).await?;
+    let mut session = database.connect().await?;
     schema::migrate(&mut session).await?;
     close(session).await;
     info!(event = "migrated", "the schema is up to date");
@@ -38,7 +38,7 @@ pub(crate) async fn round(
     timeout: Duration,
 ) -> Result<(), Error> {
     let database = database.clone().with_statement_timeout(timeout);
-    let mut session = database.connect(CONNECT_TIMEOUT).await?;
+    let mut session = database.connect().await?;
     let round = rounds::run_now(&mut session, min_points, timeout).await?;
     close(session).await;
     // An operator runs this command to see its result. `migrate` and `seed` also run unattended, so

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use shared::db::{CONNECT_TIMEOUT, Database, Error, Session, close};
+use shared::db::{Database, Error, Session, close};
 use shared::domain::rounds::{self, Outcome};
 
 use crate::metrics::Metrics;
@@ -71,7 +71,7 @@ impl RoundRunner {
     async fn try_round(&mut self) -> Result<Outcome, Error> {
         let mut session = match self.session.take() {
             Some(session) => session,
-            None => self.database.connect(CONNECT_TIMEOUT).await?,
+            None => self.database.connect().await?,
         };
         let latest_tick = |at| self.schedule.latest_tick(at);
         let outcome =

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use shared::db::{CONNECT_TIMEOUT, Database, Error, Session, close, with_timeout};
+use shared::db::{Database, Error, Session, close, with_timeout};
 use shared::domain::users;
 use tracing::{info, warn};
 
@@ -26,7 +26,7 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(2);
 /// it again to add the rest.
 pub async fn seed(database: &Database, users: i64) -> Result<u64, Error> {
     let started_at = Instant::now();
-    let mut session = database.connect(CONNECT_TIMEOUT).await?;
+    let mut session = database.connect().await?;
     let mut progress = Progress::new(users);
     let mut added = 0;
     let mut first = 1;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use private_postgres::{Binaries, is_accessible, roles};
-use shared::db::{CONNECT_TIMEOUT, Database, Session, close, schema};
+use shared::db::{Database, Session, close, schema};
 use tokio::task::spawn_blocking;
 use tracing::info;
 
@@ -69,10 +69,8 @@ pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> any
 /// Opens a session with the database.
 pub(crate) async fn connect(url: &str) -> anyhow::Result<Session> {
     let database = Database::parse(url, "max-two")?;
-    database
-        .connect(CONNECT_TIMEOUT)
-        .await
-        .context("connecting to the database")
+    let connected = database.connect().await;
+    connected.context("connecting to the database")
 }
 
 /// `.max-two` in the current folder. When root starts this in a folder that Postgres' account can't

@@ -5,9 +5,8 @@
 //! dedicated thread writes them in their order. Logging never blocks and never fails. A line that
 //! does not fit into the queue, or can't be written, is dropped and counted.
 //!
-//! `tracing_appender::non_blocking` would not be shorter. It does not count lines that can't be
-//! written, so it needs a writer that does. And it prints to standard output if its queue is full
-//! at the end, so it must be dropped in a thread of its own.
+//! `tracing_appender::non_blocking` does not count lines that can't be written, and can print to
+//! standard output at the end.
 
 use std::env;
 use std::io::{self, IsTerminal, Write, stderr};

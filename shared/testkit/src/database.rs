@@ -2,19 +2,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use private_postgres::{Binaries, Server, roles};
-use shared::db::{Database, Session, close};
+use shared::db::{Database, Session};
 use shared::domain::last_query::ChainSession;
 use shared::domain::users;
-use sqlx::Connection as _;
+use sqlx::{Connection as _, Decode, Postgres, Type};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::task::block_in_place;
 
 use crate::{eventually, sql};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The migrated database that the tests' databases are copied from.
 const TEMPLATE: &str = "template_max_two";
 
@@ -72,7 +70,6 @@ impl TestDatabase {
         let mut session = self.connect(&self.owner).await;
         let added = users::add_missing(&mut session, 1..=number).await;
         added.expect("the owner may seed");
-        close(session).await;
     }
 
     async fn copy(server: Arc<Mutex<Server>>) -> Self {
@@ -84,7 +81,6 @@ impl TestDatabase {
         let url = database.server.lock().await.url("postgres", "postgres");
         let mut session = database.connect(&url).await;
         sql::run(&mut session, &create).await;
-        close(session).await;
         database
     }
 
@@ -112,7 +108,7 @@ impl TestDatabase {
     /// A session at one of the URLs.
     pub async fn connect(&self, url: &str) -> Session {
         let database = Database::parse(url, "test").expect("the private server's URLs are valid");
-        let session = database.connect(CONNECT_TIMEOUT).await;
+        let session = database.connect().await;
         session.unwrap_or_else(|error| panic!("{url}: {error}"))
     }
 
@@ -158,17 +154,15 @@ impl TestDatabase {
 
     /// Runs statements as a superuser.
     pub async fn run(&self, statements: &str) {
-        let mut session = self.superuser().await;
-        sql::run(&mut session, statements).await;
-        close(session).await;
+        sql::run(&mut self.superuser().await, statements).await;
     }
 
     /// The single value that a query returns to a superuser.
-    pub async fn value<T: sql::Value>(&self, query: &str) -> T {
-        let mut session = self.superuser().await;
-        let value = sql::value(&mut session, query).await;
-        close(session).await;
-        value
+    pub async fn value<T>(&self, query: &str) -> T
+    where
+        T: Send + Unpin + for<'row> Decode<'row, Postgres> + Type<Postgres>,
+    {
+        sql::value(&mut self.superuser().await, query).await
     }
 
     /// Inserts a round that began at its tick. Both times are SQL expressions.

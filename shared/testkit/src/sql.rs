@@ -1,18 +1,7 @@
 //! Runs a test's SQL. If it fails, the test panics and shows the SQL.
 
 use shared::db::Session;
-use sqlx::{AssertSqlSafe, raw_sql};
-
-/// What a column of a query can be read as.
-pub trait Value:
-    Send + Unpin + for<'row> sqlx::Decode<'row, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>
-{
-}
-
-impl<T> Value for T where
-    T: Send + Unpin + for<'row> sqlx::Decode<'row, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>
-{
-}
+use sqlx::{AssertSqlSafe, Decode, Postgres, Type, raw_sql};
 
 /// Runs statements.
 pub async fn run(session: &mut Session, statements: &str) {
@@ -23,7 +12,10 @@ pub async fn run(session: &mut Session, statements: &str) {
 }
 
 /// The single value that a query returns.
-pub async fn value<T: Value>(session: &mut Session, query: &str) -> T {
+pub async fn value<T>(session: &mut Session, query: &str) -> T
+where
+    T: Send + Unpin + for<'row> Decode<'row, Postgres> + Type<Postgres>,
+{
     sqlx::query_scalar(AssertSqlSafe(query.to_owned()))
         .fetch_one(session)
         .await

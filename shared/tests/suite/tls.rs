@@ -1,7 +1,5 @@
 //! TLS: `sslmode=verify-full` accepts only the server itself, and a weaker mode gets a warning.
 
-use std::time::Duration;
-
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     date_time_ymd,
@@ -78,7 +76,7 @@ async fn verify_full_accepts_only_the_server_itself() {
         let mode = format!("sslmode={mode}&sslrootcert={}", root.path().display());
         let url = database.api.replace("sslmode=disable", &mode);
         let database = Database::parse(&url, "test").unwrap();
-        database.connect(Duration::from_secs(10)).await
+        database.connect().await
     };
     let host = &["127.0.0.1"][..];
 

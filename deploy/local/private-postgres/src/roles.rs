@@ -1,8 +1,6 @@
 //! The three roles in a private server, created by the scripts that operators run on theirs:
 //! `deploy/postgres/roles.sql` and `deploy/postgres/grants.sql`.
 
-use std::time::Duration;
-
 use shared::db::{Database, Error, Session, close, schema};
 use sqlx::{AssertSqlSafe, raw_sql};
 
@@ -14,9 +12,6 @@ pub const OWNER: &str = "max_two_owner";
 pub const WORKER: &str = "max_two_worker";
 /// Answers queries.
 pub const API: &str = "max_two_api";
-
-/// How long each connection may take.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Creates the roles, all with the server's password, and a migrated database in which each has
 /// what it needs. What exists already stays. The roles get no connection limit, because nothing
@@ -56,7 +51,7 @@ pub async fn set_up(server: &Server, database: &str) -> Result<(), Error> {
 
 async fn connect(server: &Server, role: &str, database: &str) -> Result<Session, Error> {
     let database = Database::parse(&server.url(role, database), "max-two")?;
-    database.connect(CONNECT_TIMEOUT).await
+    database.connect().await
 }
 
 async fn run(session: &mut Session, statements: String) -> Result<(), Error> {

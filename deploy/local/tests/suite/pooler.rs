@@ -4,7 +4,7 @@ use std::fs;
 
 use private_postgres::roles;
 use shared::db::Database;
-use testkit::{Program, TEST_TIMEOUT, TestDatabase, free_address};
+use testkit::{Program, TestDatabase, free_address};
 use tokio::process::Command;
 
 use crate::folder;
@@ -45,7 +45,7 @@ async fn behind_a_pooler_connecting_fails_with_an_error_that_names_it_and_lasts(
         let mut program = Program::spawn(command);
         program.wait_for_output("process up").await;
         let database = Database::parse(&format!("postgres://anybody@{address}/pool"), "test");
-        let error = database.unwrap().connect(TEST_TIMEOUT).await.unwrap_err();
+        let error = database.unwrap().connect().await.unwrap_err();
         assert!(error.to_string().contains("behind a pooler"), "{error}");
         assert!(!error.is_transient(), "{error}");
     }

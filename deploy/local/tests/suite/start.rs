@@ -10,7 +10,7 @@ use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use shared::db::{Database, close};
-use testkit::{Program, TEST_TIMEOUT, TestDatabase};
+use testkit::{Program, TestDatabase};
 
 use crate::service::EXECUTABLE;
 use crate::{child, children, fake_postgres, folder, launcher, ready, start};
@@ -21,7 +21,7 @@ async fn assert_url_file(program: &Program, folder: &Path) {
     let url = fs::read_to_string(&file).unwrap();
     assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
     let database = Database::parse(url.trim_end(), "test").unwrap();
-    close(database.connect(TEST_TIMEOUT).await.unwrap()).await;
+    close(database.connect().await.unwrap()).await;
     let output = program.output();
     let argument = (output.lines())
         .find_map(|line| line.strip_prefix("Its database: psql "))
