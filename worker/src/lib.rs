@@ -1,7 +1,7 @@
 //! The worker: at each tick of its schedule, one transaction.
 //!
 //! Any number of workers may run; the database decides which of them does a round. The scheduler
-//! may be late or silent: the worker also checks for a due round every two seconds.
+//! may be late or silent: the worker also checks for a due round without it.
 
 mod admin;
 mod commands;

@@ -1,5 +1,5 @@
-//! The loop that attempts the due round at each tick, and every two seconds in case a tick was
-//! missed. A failed round is retried with backoff. Nothing ends the loop but dropping it.
+//! The loop that attempts the due round at each tick, and between ticks in case one was missed. A
+//! failed round is retried with backoff. Nothing ends the loop but dropping it.
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! One attempt at a round: connect if needed, run the due round, count and log the outcome.
 //!
 //! The session is kept from one attempt to the next. It is dropped after an error, and when an
-//! attempt is dropped because the worker stops. The server then notices the closed connection
-//! within two seconds (`client_connection_check_interval`), and rolls back what is not committed.
+//! attempt is dropped because the worker stops. The server then soon notices the closed connection
+//! (`client_connection_check_interval`), and rolls back what is not committed.
 
 use std::sync::Arc;
 use std::time::Duration;

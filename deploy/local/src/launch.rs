@@ -1,4 +1,4 @@
-//! Starts database, workers and replicas in this order, and stops them in reverse.
+//! Starts the database, does the first round, then starts workers and replicas. Stops all in reverse.
 
 use std::convert::Infallible;
 use std::env;
@@ -10,11 +10,12 @@ use std::process::exit;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use chrono::TimeDelta;
 use clap::ValueEnum;
 use private_postgres::DATABASE_URL_FILE;
 use shared::db::{Database, close};
 use shared::domain::MinPoints;
-use shared::domain::rounds::{self, FenceReading};
+use shared::domain::rounds::{self, Outcome};
 use shared::program::shutdown::StopSignals;
 use shared::program::{cli, healthcheck, logs};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -28,7 +29,7 @@ use crate::postgres::Postgres;
 use crate::processes::{Environment, Processes};
 use crate::settings::Settings;
 
-/// How long the round for added users may take.
+/// How long the writes of the first round may take.
 const ROUND_TIMEOUT: Duration = Duration::from_mins(2);
 /// How often to check a condition while waiting for it.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(50);
@@ -79,34 +80,26 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<Infal
     let added = worker::seed(&owner, settings.users)
         .await
         .context("seeding")?;
-    info!("waiting for the first round");
+    info!("doing the first round");
     let mut session = connect(&urls.worker).await?;
-    let reading = rounds::read_fence(&mut session).await?;
-    let due = settings
-        .schedule
-        .latest_tick(reading.transaction_started_at);
-    let is_done = |reading: FenceReading| reading.fence.map(|fence| fence.tick_at) >= due;
-    if added > 0 && is_done(reading) {
+    let latest_tick = |at| settings.schedule.latest_tick(at);
+    let no_cooldown = TimeDelta::zero();
+    let outcome = rounds::run_due(&mut session, latest_tick, no_cooldown, ROUND_TIMEOUT).await?;
+    if added > 0 && !matches!(outcome, Outcome::Done(_)) {
         // Otherwise the users would have no points until the next tick.
         rounds::run_now(&mut session, MinPoints::draw(), ROUND_TIMEOUT).await?;
     }
+    close(session).await;
     let environment = environment(settings, listen);
-    let Running {
-        workers, replicas, ..
-    } = running;
-    workers.start(
+    running.workers.start(
         settings.workers,
         "worker",
         "worker",
         &urls.worker,
         &environment,
     )?;
-    while !is_done(rounds::read_fence(&mut session).await?) {
-        sleep(POLL_INTERVAL).await;
-    }
-    close(session).await;
     info!("starting the replicas");
-    replicas.start(
+    running.replicas.start(
         settings.replicas,
         "api replica",
         "api",

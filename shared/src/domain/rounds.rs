@@ -19,9 +19,7 @@ use tokio::time::sleep;
 use crate::db::{Error, Session, with_timeout};
 use crate::domain::choice::{self, MinPoints};
 use crate::domain::users;
-use statements::{record_round, try_lock, wait_for_old_snapshots};
-
-pub use statements::read_fence;
+use statements::{read_fence, record_round, try_lock, wait_for_old_snapshots};
 
 /// How far a recorded time may be ahead of the database's clock and still count. It is more than
 /// two synchronised clocks differ, so that a new primary does not repeat a tick after a failover.
@@ -61,16 +59,6 @@ pub struct Fence {
     pub tick_at: DateTime<Utc>,
     /// The time just before the round's commit.
     pub finished_at: DateTime<Utc>,
-}
-
-/// What [`read_fence`] has read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FenceReading {
-    /// When the transaction started, by the database's clock. The due tick is the latest at this
-    /// time.
-    pub transaction_started_at: DateTime<Utc>,
-    /// `None` before the first round of a tick.
-    pub fence: Option<Fence>,
 }
 
 /// What [`run_due`] did.
@@ -128,17 +116,17 @@ async fn claim_tick(
     if !try_lock(transaction).await? {
         return Ok(ControlFlow::Break(Outcome::Busy));
     }
-    let reading = read_fence(transaction).await?;
-    let Some(tick_at) = latest_tick(reading.transaction_started_at) else {
-        return Ok(ControlFlow::Break(Outcome::NotDue(reading.fence)));
+    let (transaction_started_at, fence) = read_fence(transaction).await?;
+    let Some(tick_at) = latest_tick(transaction_started_at) else {
+        return Ok(ControlFlow::Break(Outcome::NotDue(fence)));
     };
-    if let Some(fence) = reading.fence {
+    if let Some(fence) = fence {
         if fence.tick_at >= tick_at {
-            return Ok(ControlFlow::Break(Outcome::NotDue(reading.fence)));
+            return Ok(ControlFlow::Break(Outcome::NotDue(Some(fence))));
         }
         // It was still running at the next tick.
         let overran = latest_tick(fence.finished_at) > Some(fence.tick_at);
-        let since_its_end = reading.transaction_started_at - fence.finished_at;
+        let since_its_end = transaction_started_at - fence.finished_at;
         // An end further ahead than the tolerance was recorded by a wrong clock, and starts no
         // cooldown.
         let is_cooling_down = (-CLOCK_TOLERANCE..cooldown).contains(&since_its_end);

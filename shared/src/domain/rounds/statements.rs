@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use tokio::time::sleep;
 
-use super::{CLOCK_TOLERANCE, Fence, FenceReading, POLL_INTERVAL, Round};
+use super::{CLOCK_TOLERANCE, Fence, POLL_INTERVAL, Round};
 use crate::db::{Error, Session};
 
 /// The key of the advisory lock: the letters "max two".
@@ -18,25 +18,23 @@ pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
     Ok(lock.fetch_one(transaction).await?)
 }
 
-/// Reads when the transaction started, and the fence, as [`CLOCK_TOLERANCE`] says.
-///
-/// # Errors
-/// When the statement fails or the connection breaks.
-pub async fn read_fence(session: &mut Session) -> Result<FenceReading, Error> {
+/// Reads when the transaction started, and the fence, as [`CLOCK_TOLERANCE`] says. There is no fence
+/// before the first round of a tick.
+pub(super) async fn read_fence(
+    transaction: &mut Session,
+) -> Result<(DateTime<Utc>, Option<Fence>), Error> {
     let row = sqlx::query_file!(
         "src/domain/rounds/read_fence.sql",
         CLOCK_TOLERANCE.as_seconds_f64()
     )
-    .fetch_one(session)
+    .fetch_one(transaction)
     .await?;
     let fence = row.tick_at.zip(row.finished_at);
-    Ok(FenceReading {
-        transaction_started_at: row.transaction_started_at,
-        fence: fence.map(|(tick_at, finished_at)| Fence {
-            tick_at,
-            finished_at,
-        }),
-    })
+    let fence = fence.map(|(tick_at, finished_at)| Fence {
+        tick_at,
+        finished_at,
+    });
+    Ok((row.transaction_started_at, fence))
 }
 
 /// Waits while a snapshot older than the last round is open, for two seconds after that round at
