@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 pub use backoff::Backoff;
 pub use error::Error;
-pub use session::{Session, close, ping};
+pub use session::{Session, ping};
 
 /// How long opening a session may take ([`Database::connect`]), and separately preparing it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use shared::db::schema;
-use shared::db::{Database, Error, close};
+use shared::db::{Database, Error};
 use shared::domain::{MinPoints, rounds};
 use shared::program::cli;
 use shared::program::shutdown::StopSignals;
@@ -26,7 +26,6 @@ pub(crate) async fn until_signal<T>(
 pub(crate) async fn migrate(database: &Database) -> Result<(), Error> {
     let mut session = database.connect().await?;
     schema::migrate(&mut session).await?;
-    close(session).await;
     info!(event = "migrated", "the schema is up to date");
     Ok(())
 }
@@ -40,7 +39,6 @@ pub(crate) async fn round(
     let database = database.clone().with_statement_timeout(timeout);
     let mut session = database.connect().await?;
     let round = rounds::run_now(&mut session, min_points, timeout).await?;
-    close(session).await;
     // An operator runs this command to see its result. `migrate` and `seed` also run unattended, so
     // they report to the log.
     cli::print(&format_args!(

@@ -108,7 +108,6 @@ async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()
         never = round_loop::attempt_forever(&mut runner, &mut wakeups) => match never {},
         outcome = admin => bail!("the admin listener has ended: {outcome:?}"),
     };
-    runner.close().await;
     info!(event = "worker_stopped", signal, "worker stopped");
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use shared::db::{Database, Error, Session, close};
+use shared::db::{Database, Error, Session};
 use shared::domain::rounds::{self, Outcome};
 
 use crate::metrics::Metrics;
@@ -58,13 +58,6 @@ impl RoundRunner {
                 self.log.log_error(&error);
                 Err(error)
             }
-        }
-    }
-
-    /// Closes the session.
-    pub(crate) async fn close(self) {
-        if let Some(session) = self.session {
-            close(session).await;
         }
     }
 

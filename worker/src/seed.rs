@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
-use shared::db::{Database, Error, Session, close, with_timeout};
+use shared::db::{Database, Error, Session, with_timeout};
 use shared::domain::users;
 use tracing::{info, warn};
 
@@ -36,7 +36,6 @@ pub async fn seed(database: &Database, users: i64) -> Result<u64, Error> {
         progress.update(last);
         first = last + 1;
     }
-    close(session).await;
     drop(progress);
     info!(
         event = "seeded",

@@ -3,7 +3,6 @@
 
 use hyper::Method;
 use serde_json::{Value, json};
-use shared::db::close;
 use testkit::{TestDatabase, eventually};
 use tokio::task::JoinSet;
 
@@ -81,7 +80,7 @@ async fn queries_of_one_message_are_answered_as_one_by_one() {
         metrics.contains("max_two_api_waiting_queries 3\n")
     })
     .await;
-    close(obstacle).await;
+    drop(obstacle);
     let mut timestamps = queries.join_all().await;
     timestamps.sort_by_key(Value::to_string);
     let expected = [1, 2, 3, 3].map(|second| json!(format!("2000-01-01 00:00:0{second}")));

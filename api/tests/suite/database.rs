@@ -3,7 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use shared::db::close;
 use testkit::{Client, TestDatabase, eventually};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -90,7 +89,7 @@ async fn a_request_that_finds_the_queue_full_gets_503_at_once() {
     let metrics = admin.get("/metrics").await.body;
     let full = "max_two_api_waiting_queries 3\n";
     assert!(metrics.contains(full), "{metrics}");
-    close(obstacle).await;
+    drop(obstacle);
     let replies = waiting.join_all().await;
     assert!(replies.iter().any(|reply| reply.status == 200));
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use private_postgres::{Binaries, is_accessible, roles};
-use shared::db::{Database, Session, close, schema};
+use shared::db::{Database, Session, schema};
 use tokio::task::spawn_blocking;
 use tracing::info;
 
@@ -37,7 +37,6 @@ pub(crate) async fn prepare(settings: &Settings, postgres: &mut Postgres) -> any
         let mut session = connect(url).await?;
         let migrated = schema::migrate(&mut session).await;
         migrated.context("migrating the database")?;
-        close(session).await;
         return Ok(Urls {
             owner: url.clone(),
             worker: url.clone(),

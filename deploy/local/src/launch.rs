@@ -13,7 +13,7 @@ use anyhow::{Context, anyhow};
 use chrono::TimeDelta;
 use clap::ValueEnum;
 use private_postgres::DATABASE_URL_FILE;
-use shared::db::{Database, close};
+use shared::db::Database;
 use shared::domain::MinPoints;
 use shared::domain::rounds::{self, Outcome};
 use shared::program::shutdown::StopSignals;
@@ -89,7 +89,6 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<Infal
         // Otherwise the users would have no points until the next tick.
         rounds::run_now(&mut session, MinPoints::draw(), ROUND_TIMEOUT).await?;
     }
-    close(session).await;
     let environment = environment(settings, listen);
     running.workers.start(
         settings.workers,

@@ -1,19 +1,15 @@
-//! A session: its settings, the check that it has them, and its end.
-
-use std::time::Duration;
+//! A session: its settings, and the check that it has them.
 
 use sqlx::{Connection as _, PgConnection, Row as _, raw_sql};
-use tokio::time::timeout;
 
 use super::Error;
 
-/// A session with the database.
+/// A session with the database. Dropping it closes the connection, and the server rolls an open
+/// transaction back.
 pub type Session = PgConnection;
 
 /// The oldest `server_version_num` that the programs run on.
 const MIN_VERSION: i32 = 15_00_00;
-/// How long a graceful close may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Parameters that every session asks for, whatever the defaults of the server, the database and
 /// the role are. [`initialize`] adds `transaction_timeout`.
@@ -90,10 +86,4 @@ pub(super) async fn initialize(session: &mut Session) -> Result<(), Error> {
 /// When it does not.
 pub async fn ping(session: &mut Session) -> Result<(), Error> {
     Ok(session.ping().await?)
-}
-
-/// Closes a session gracefully, within a short timeout.
-pub async fn close(session: Session) {
-    // If this fails, the server notices the closed socket.
-    let _ = timeout(CLOSE_TIMEOUT, session.close()).await;
 }

@@ -2,7 +2,7 @@
 //! the chain is released, and how many pages a message touches.
 
 use shared::db::schema::migrate;
-use shared::db::{Error, Session, close};
+use shared::db::{Error, Session};
 use shared::domain::MinPoints;
 use shared::domain::last_query::message::{self, HOLDING_ROW, RELEASING_EARLY, send};
 use shared::domain::last_query::{Answer, ChainSession};
@@ -54,11 +54,11 @@ async fn an_answer_touches_few_pages_whatever_minimum_statistics_and_dead_rows_t
         }
     }
     let snapshot = "set transaction isolation level repeatable read; table last_query";
-    let dump = database.begin(snapshot).await;
+    let mut dump = database.begin(snapshot).await;
     for _ in 0..8_000 {
         api.answer().await.unwrap();
     }
-    close(dump).await;
+    sql::run(&mut dump, "commit").await;
     database.run("vacuum last_query").await;
     let pages = count_pages(api.session()).await;
     assert!(pages <= 30, "{pages} pages");

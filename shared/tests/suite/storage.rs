@@ -1,7 +1,6 @@
 //! The tables under rounds and queries: updates are HOT, nothing grows, and constraints reject rows
 //! that no program may write. Over a real Postgres.
 
-use shared::db::close;
 use shared::domain::MinPoints;
 use sqlx::AssertSqlSafe;
 use testkit::{TestDatabase, eventually, sql};
@@ -87,12 +86,12 @@ async fn the_space_that_a_snapshot_kept_from_being_pruned_is_reused() {
     // and returns the size of the table.
     let move_users = async |ids: &str| -> i64 {
         let snapshot = "set transaction isolation level repeatable read; select from users limit 1";
-        let snapshot = database.begin(snapshot).await;
+        let mut snapshot = database.begin(snapshot).await;
         for _ in 0..2 {
             let update = format!("update users set points = 1 where id between {ids}");
             database.run(&update).await;
         }
-        close(snapshot).await;
+        sql::run(&mut snapshot, "commit").await;
         database.value("select pg_relation_size('users')").await
     };
     let size: i64 = database.value("select pg_relation_size('users')").await;

@@ -1,6 +1,5 @@
 //! The commands that end by themselves, and the settings of all.
 
-use shared::db::close;
 use testkit::{Program, TestDatabase};
 
 use crate::{count_rounds, start, worker};
@@ -31,7 +30,7 @@ async fn seed_adds_the_missing_users_once_users_is_not_locked_and_can_be_repeate
     let mut program = seed();
     // After the first lock_timeout.
     program.wait_for_event("seed_waiting").await;
-    close(blocker).await;
+    drop(blocker);
     assert_eq!(program.field("added").await, 30_000);
     assert!(program.wait().await.success());
     assert_eq!(program.count_events("seeded"), 1);

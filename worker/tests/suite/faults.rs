@@ -5,7 +5,6 @@ use std::slice;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use shared::db::close;
 use testkit::{Client, NetworkFault, Program, Proxy, TestDatabase, eventually, url_through};
 use tokio::net::UdpSocket;
 use tokio::process::Command;
@@ -38,7 +37,7 @@ async fn a_killed_worker_leaves_nothing_half_done_and_the_next_does_the_tick() {
         let blocker = database.begin(BLOCK_ROUNDS).await;
         let mut victim = worker(&database, &[], &[YEARLY]);
         database.wait_for_session("wait_event_type = 'Lock'").await;
-        close(blocker).await;
+        drop(blocker);
         // In the middle of the UPDATE, at a different moment each time.
         sleep(Duration::from_millis(round * 5)).await;
         victim.signal(Signal::SIGKILL);
@@ -65,7 +64,7 @@ async fn a_paused_worker_cannot_commit_a_stale_round() {
     let mut paused = worker(&database, &[], &[YEARLY]);
     database.wait_for_session("wait_event_type = 'Lock'").await;
     paused.signal(Signal::SIGSTOP);
-    close(blocker).await;
+    drop(blocker);
     // Its UPDATE is done, and it holds the lock and all rows. The server ends that session.
     database
         .wait_for_session("usename = 'max_two_worker' and state = 'idle in transaction'")
@@ -109,7 +108,7 @@ async fn a_network_that_goes_silent_does_not_keep_the_lock_or_the_worker() {
         let cut_off_at = Instant::now();
         if while_idle {
             // The UPDATE ends, and its reply is lost. Otherwise it waits until its `lock_timeout`.
-            close(blocker).await;
+            drop(blocker);
         }
         let is_free = "select not exists ( \
                            select from pg_locks join pg_database on pg_database.oid = database \
@@ -160,7 +159,7 @@ async fn a_locked_table_delays_a_round_and_does_not_end_the_worker() {
     let admin = Client::new(program.address("admin").await);
     assert_eq!(admin.get("/livez").await.status, 200);
     assert_eq!(admin.get("/readyz").await.status, 503);
-    close(blocker).await;
+    drop(blocker);
     program.wait_for_event("round_done").await;
     assert_eq!(admin.get("/readyz").await.status, 200);
     assert!(program.stop().await.success());

@@ -1,7 +1,7 @@
 //! The three roles in a private server, created by the scripts that operators run on theirs:
 //! `deploy/postgres/roles.sql` and `deploy/postgres/grants.sql`.
 
-use shared::db::{Database, Error, Session, close, schema};
+use shared::db::{Database, Error, Session, schema};
 use sqlx::{AssertSqlSafe, raw_sql};
 
 use crate::Server;
@@ -36,16 +36,13 @@ pub async fn set_up(server: &Server, database: &str) -> Result<(), Error> {
         let create = format!("create database {database} owner {OWNER}");
         run(&mut session, create).await?;
     }
-    close(session).await;
 
     let mut session = connect(server, OWNER, database).await?;
     schema::migrate(&mut session).await?;
-    close(session).await;
 
     let mut session = connect(server, "postgres", database).await?;
     let grants = include_str!("../../../postgres/grants.sql");
     run(&mut session, grants.to_owned()).await?;
-    close(session).await;
     Ok(())
 }
 

@@ -16,7 +16,6 @@ use nix::sys::signal::Signal;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt, SeedableRng};
-use shared::db::close;
 use testkit::{Checker, NetworkFault, TestDatabase};
 use tokio::time::sleep;
 
@@ -124,9 +123,7 @@ impl Run {
             }
             Fault::LockUsers | Fault::CrashPrimary => {}
         }
-        if let Some(blocker) = blocker {
-            close(blocker).await;
-        }
+        drop(blocker);
     }
 
     /// Ends the primary at once, and promotes the standby later.

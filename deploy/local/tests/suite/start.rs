@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
-use shared::db::{Database, close};
+use shared::db::Database;
 use testkit::{Program, TestDatabase};
 
 use crate::service::EXECUTABLE;
@@ -21,7 +21,7 @@ async fn assert_url_file(program: &Program, folder: &Path) {
     let url = fs::read_to_string(&file).unwrap();
     assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
     let database = Database::parse(url.trim_end(), "test").unwrap();
-    close(database.connect().await.unwrap()).await;
+    database.connect().await.unwrap();
     let output = program.output();
     let argument = (output.lines())
         .find_map(|line| line.strip_prefix("Its database: psql "))
