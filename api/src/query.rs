@@ -10,6 +10,8 @@ use shared::db::{Error, Session};
 use shared::domain::last_query::ChainSession;
 use shared::domain::users::User;
 
+use crate::problem::Problem;
+
 /// The format of a time, which is in UTC.
 const TIME_FORMAT: &str = "%Y-%m-%d %H:%M:%S";
 
@@ -20,13 +22,16 @@ pub(crate) enum Query {
     TwoUsers,
 }
 
-/// The encoded bodies for all queries that one message answered. They differ where the order of the
-/// queries shows in the body; otherwise `others` is a clone of `first`.
-pub(crate) struct Bodies {
+/// The reply to a query: a body, or the problem that the client gets instead.
+pub(crate) type Reply = Result<Bytes, Problem>;
+
+/// The replies to all queries that one message answered. They differ where the order of the queries
+/// shows in the body; otherwise `others` is a clone of `first`.
+pub(crate) struct Replies {
     /// For the first of these queries.
-    pub(crate) first: Bytes,
+    pub(crate) first: Reply,
     /// For every other one.
-    pub(crate) others: Bytes,
+    pub(crate) others: Reply,
 }
 
 /// Prepares a new session, and checks that it can answer every kind of query.
@@ -42,21 +47,21 @@ impl Query {
     ///
     /// # Errors
     /// When the database can't be reached or a statement fails. Drop the session.
-    pub(crate) async fn answer(self, session: &mut ChainSession) -> Result<Bodies, Error> {
+    pub(crate) async fn answer(self, session: &mut ChainSession) -> Result<Replies, Error> {
         match self {
             Self::TwoUsers => {
                 let answer = session.answer().await?;
-                let body = |previous_at: Option<DateTime<Utc>>| {
-                    encode(&TwoUsersBody {
+                let reply = |previous_at: Option<DateTime<Utc>>| {
+                    Ok(encode(&TwoUsersBody {
                         users: &answer.users,
                         timestamp: previous_at.map(|at| at.format(TIME_FORMAT).to_string()),
-                    })
+                    }))
                 };
                 // The first query gets the time of the last query before this message. The others
                 // get the message's own time, as if they had been answered one by one.
-                Ok(Bodies {
-                    first: body(answer.previous_at),
-                    others: body(Some(answer.queried_at)),
+                Ok(Replies {
+                    first: reply(answer.previous_at),
+                    others: reply(Some(answer.queried_at)),
                 })
             }
         }

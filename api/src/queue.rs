@@ -1,18 +1,14 @@
 //! The queue of queries that wait for the database, and the batch that is being answered.
 //!
 //! A handler submits a query and awaits its reply. The coalescer takes everything that is queued as
-//! one batch, and then replies to the batch's queries or fails them.
+//! one batch, and replies to the batch's queries. A query that it drops without a reply fails.
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::problem::Problem;
-use crate::query::{Bodies, Query};
-
-/// The reply to a query: a body, or the problem that the client gets instead.
-type Reply = Result<Bytes, Problem>;
+use crate::query::{Query, Replies, Reply};
 
 /// The sending end of the queue, for handlers.
 pub(crate) struct Queue(mpsc::Sender<PendingQuery>);
@@ -31,12 +27,9 @@ impl Queue {
         (Self(sender), QueueReceiver(receiver))
     }
 
-    /// Queues a query and returns the body that answers it.
-    ///
-    /// # Errors
-    /// [`Problem::Overloaded`] at once when the queue is full; [`Problem::Unavailable`] when the
-    /// database does not answer in time, or its session is lost.
-    pub(crate) async fn submit(&self, query: Query) -> Result<Bytes, Problem> {
+    /// Queues a query and returns its reply: [`Problem::Overloaded`] at once when the queue is full,
+    /// [`Problem::Unavailable`] when the database does not answer in time or its session is lost.
+    pub(crate) async fn submit(&self, query: Query) -> Reply {
         let (sender, reply) = oneshot::channel();
         let pending = PendingQuery {
             query,
@@ -96,13 +89,13 @@ impl Batch {
     }
 
     /// Replies to all queries that equal this one, which leave the batch.
-    pub(crate) fn reply(&mut self, query: Query, bodies: &Bodies) {
-        let mut body = &bodies.first;
+    pub(crate) fn reply(&mut self, query: Query, replies: &Replies) {
+        let mut reply = &replies.first;
         let is_equal = |pending: &mut PendingQuery| pending.query == query;
         for pending in self.0.extract_if(.., is_equal) {
             // Sending fails when the client has hung up.
-            let _ = pending.reply_to.send(Ok(body.clone()));
-            body = &bodies.others;
+            let _ = pending.reply_to.send(reply.clone());
+            reply = &replies.others;
         }
     }
 
@@ -111,19 +104,12 @@ impl Batch {
     pub(crate) fn fail_late(&mut self, limit: Duration) {
         let is_late = |pending: &&PendingQuery| pending.queued_at.elapsed() > limit;
         let late = self.0.iter().take_while(is_late).count();
-        self.fail(late);
+        self.0.drain(..late);
     }
 
     /// Fails every query.
     pub(crate) fn fail_all(&mut self) {
-        self.fail(self.0.len());
-    }
-
-    /// Fails the first `count` queries.
-    fn fail(&mut self, count: usize) {
-        for pending in self.0.drain(..count) {
-            let _ = pending.reply_to.send(Err(Problem::Unavailable));
-        }
+        self.0.clear();
     }
 }
 
@@ -153,15 +139,7 @@ mod tests {
         let (new, mut new_reply) = queued(Duration::ZERO);
         let mut batch = Batch(vec![old, new]);
         batch.fail_late(limit);
-        assert!(matches!(
-            old_reply.try_recv(),
-            Ok(Err(Problem::Unavailable))
-        ));
-        assert!(matches!(new_reply.try_recv(), Err(TryRecvError::Empty)));
-        batch.fail_all();
-        assert!(matches!(
-            new_reply.try_recv(),
-            Ok(Err(Problem::Unavailable))
-        ));
+        assert_eq!(old_reply.try_recv(), Err(TryRecvError::Closed));
+        assert_eq!(new_reply.try_recv(), Err(TryRecvError::Empty));
     }
 }
