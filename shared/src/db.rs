@@ -1,6 +1,7 @@
 //! Database sessions: [`Database`] parses a URL, which may name several servers, and opens them.
 //!
-//! Only [a migration](schema::migrate) retries by itself. Other callers retry with [`Backoff`].
+//! Nothing here retries, except [a migration](schema::migrate). A program that must not end because
+//! of an error retries with [`Backoff`].
 
 mod backoff;
 mod database_url;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 pub use backoff::Backoff;
 pub use error::Error;
@@ -86,30 +87,26 @@ impl Database {
     }
 
     /// Opens a session with the first server that is writable, and checks that it has accepted the
-    /// session's settings, which a pooler drops. Each server that is tried gets an equal share of
-    /// the time that is left of [`CONNECT_TIMEOUT`].
+    /// session's settings, which a pooler drops. Each server gets an equal share of
+    /// [`CONNECT_TIMEOUT`].
     ///
     /// # Errors
     /// [`Error::Url`] if the URL's file can't be used any more. Otherwise [`Error::Connect`] with
     /// each server's error: [`Error::Timeout`] after its share, [`Error::Unavailable`] or
     /// [`Error::Unusable`] if it does not fit, or the error of the network or the server.
     pub async fn connect(&self) -> Result<Session, Error> {
-        let deadline = Instant::now() + CONNECT_TIMEOUT;
         let servers = match &self.file {
             Some(file) => database_url::read(file)?,
             None => self.servers.clone(),
         };
-        let count = u32::try_from(servers.len()).unwrap_or(u32::MAX);
+        let share = CONNECT_TIMEOUT / u32::try_from(servers.len()).unwrap_or(u32::MAX);
         let mut errors = Vec::new();
-        for (tried, server) in (0..count).zip(servers) {
+        for server in servers {
             let name = name(&server);
-            let share = deadline.saturating_duration_since(Instant::now()) / (count - tried);
             let error = match timeout(share, self.connect_to(server)).await {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(error)) => error,
-                // The smallest share, because the exact one differs in each attempt. Callers log a
-                // repeated error once, but only while its text stays the same.
-                Err(_) => Error::Timeout(CONNECT_TIMEOUT / count),
+                Err(_) => Error::Timeout(share),
             };
             errors.push((name, error));
         }
