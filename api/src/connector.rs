@@ -15,8 +15,11 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::query;
 
-/// Maximum delay between two attempts to connect, before jitter, unless the server refuses.
+/// Maximum delay between two attempts to connect, before jitter, unless a retry is costly.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
+/// From this many failed queries in a row on, the database counts as up only once a query is
+/// answered, not once a session is open. One does not count: the server may have restarted.
+const FAILED_QUERIES_WHEN_DOWN: u32 = 2;
 
 /// Why a session was lost.
 pub(crate) struct Lost {
@@ -33,11 +36,8 @@ pub(crate) struct Connector {
     backoff: Backoff,
     /// The delay before the next attempt to connect.
     delay: Duration,
-    /// True once the current session has answered a query.
-    has_answered: bool,
-    /// How many sessions in a row were lost at their first query. From two on, the database counts
-    /// as up only once a query is answered, not once a session is open.
-    failed_first_queries: u32,
+    /// How many queries in a row have failed. Each has lost its session.
+    failed_queries: u32,
     /// The reason that was logged last; `None` while the database is up.
     logged_reason: Option<String>,
 }
@@ -54,8 +54,7 @@ impl Connector {
             metrics,
             backoff: Backoff::new(MAX_RECONNECT_DELAY),
             delay: Duration::ZERO,
-            has_answered: false,
-            failed_first_queries: 0,
+            failed_queries: 0,
             logged_reason: None,
         }
     }
@@ -66,8 +65,7 @@ impl Connector {
             sleep(self.delay).await;
             match connect_and_prepare(&self.database).await {
                 Ok(session) => {
-                    self.has_answered = false;
-                    if self.failed_first_queries < 2 {
+                    if self.failed_queries < FAILED_QUERIES_WHEN_DOWN {
                         self.publish_up();
                     }
                     return session;
@@ -82,8 +80,7 @@ impl Connector {
 
     /// The session has answered a query.
     pub(crate) fn on_answer(&mut self) {
-        self.has_answered = true;
-        if mem::take(&mut self.failed_first_queries) >= 2 {
+        if mem::take(&mut self.failed_queries) >= FAILED_QUERIES_WHEN_DOWN {
             self.publish_up();
         }
     }
@@ -92,11 +89,11 @@ impl Connector {
     pub(crate) fn on_lost(&mut self, lost: &Lost) {
         self.metrics.set_database_up(false);
         self.log_once(&lost.error);
-        if self.has_answered || !lost.by_query {
+        self.failed_queries += u32::from(lost.by_query);
+        if self.failed_queries < FAILED_QUERIES_WHEN_DOWN {
             self.backoff.reset();
             self.delay = Duration::ZERO;
         } else {
-            self.failed_first_queries += 1;
             self.delay = self.backoff.next_delay(&lost.error);
         }
     }

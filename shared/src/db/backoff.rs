@@ -7,12 +7,13 @@ use super::Error;
 /// The first delay before a retry, without its jitter.
 const INITIAL_DELAY: Duration = Duration::from_millis(100);
 
-/// Added to the delay after a refusal. Otherwise each replica would add three lines a second to the
-/// server's log.
-const REFUSAL_DELAY: Duration = Duration::from_secs(10);
+/// Added to the delay after an error that is costly to retry. Otherwise each replica would add three
+/// lines a second to the server's log.
+const COSTLY_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 /// Delays that double up to a maximum. Jitter adds up to 100 % to each, so that clients that failed
-/// together do not retry together. A refusal ([`Error::is_refusal`]) makes them longer.
+/// together do not retry together. They are longer if a retry is costly
+/// ([`Error::is_costly_to_retry`]).
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,
@@ -20,7 +21,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays of at most `max`, before jitter, unless the server refuses.
+    /// Delays of at most `max`, before jitter, unless a retry is costly.
     #[must_use]
     pub fn new(max: Duration) -> Self {
         Self {
@@ -34,8 +35,8 @@ impl Backoff {
         let delay = self.next;
         self.next = self.max.min(delay * 2);
         let delay = delay.mul_f64(1.0 + rand::random::<f64>());
-        if error.is_refusal() {
-            REFUSAL_DELAY + delay
+        if error.is_costly_to_retry() {
+            COSTLY_RETRY_DELAY + delay
         } else {
             delay
         }

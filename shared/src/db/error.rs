@@ -26,12 +26,12 @@ pub enum Error {
     /// values Postgres puts only into the detail, which `Display` leaves out.
     // Not a `source`: sqlx's message already includes its causes.
     #[error("{}", message(.0))]
-    Database(sqlx::Error),
+    Sqlx(sqlx::Error),
 }
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        Self::Database(error)
+        Self::Sqlx(error)
     }
 }
 
@@ -44,7 +44,7 @@ impl Error {
             Self::Connect(errors) => errors.iter().all(|(_, error)| error.is_transient()),
             Self::Timeout(_) | Self::Unavailable(_) => true,
             Self::Url(_) | Self::Unusable(_) => false,
-            Self::Database(error) => match error {
+            Self::Sqlx(error) => match error {
                 sqlx::Error::Database(error) => {
                     error.code().is_some_and(|code| is_transient_state(&code))
                 }
@@ -60,11 +60,11 @@ impl Error {
         }
     }
 
-    /// True if the failure lasts until an operator acts, and a retry may cost a line in the
-    /// server's log or a whole round. False if one of several servers is only down: it may be the
-    /// next primary.
+    /// True if the error lasts until an operator acts, and each retry may cost a line in the server's
+    /// log or a whole round. False if one of several servers is only down: it may be the next
+    /// primary.
     #[must_use]
-    pub fn is_refusal(&self) -> bool {
+    pub fn is_costly_to_retry(&self) -> bool {
         match self {
             Self::Connect(errors) => errors.iter().all(|(_, error)| !error.is_transient()),
             Self::Url(_) => false,
@@ -76,7 +76,7 @@ impl Error {
     #[must_use]
     pub fn is_lock_timeout(&self) -> bool {
         const LOCK_NOT_AVAILABLE: &str = "55P03";
-        matches!(self, Self::Database(sqlx::Error::Database(error))
+        matches!(self, Self::Sqlx(sqlx::Error::Database(error))
             if error.code().as_deref() == Some(LOCK_NOT_AVAILABLE))
     }
 
@@ -117,7 +117,7 @@ impl Error {
         if rejects("42704", "\"idle_session_timeout\"") {
             return Self::too_old();
         }
-        Self::Database(error)
+        Self::Sqlx(error)
     }
 }
 

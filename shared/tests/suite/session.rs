@@ -61,7 +61,7 @@ async fn a_round_fails_if_a_row_that_it_should_change_is_hidden_or_missing() {
         assert!(error.to_string().contains(reason), "{error}");
         assert!(!error.is_transient());
         // Then it is seldom repeated.
-        assert!(error.is_refusal(), "{error}");
+        assert!(error.is_costly_to_retry(), "{error}");
         let rounds: i64 = database.value("select count(*) from rounds").await;
         assert_eq!(rounds, 0);
     }
