@@ -17,37 +17,24 @@ const DURATION_BUCKETS: [f64; 10] = [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 /// The worker's metrics.
 pub(crate) struct Metrics {
     registry: Registry,
-    attempts: Family<OutcomeLabel, Counter>,
+    // Attempts at a round, one counter for each outcome.
+    done: Counter,
+    not_due: Counter,
+    busy: Counter,
+    cooling_down: Counter,
+    failed: Counter,
     duration: Histogram,
     last_round: Gauge<f64, AtomicU64>,
     database_up: Gauge,
     had_outcome: AtomicBool,
 }
 
-/// The label `outcome`.
-type OutcomeLabel = [(&'static str, &'static str); 1];
-
-/// The label of an attempt that failed. All others are those of [`outcome_label`].
-const FAILED: &str = "failed";
-const LABELS: [&str; 5] = ["done", "not_due", "busy", "cooling_down", FAILED];
-
-fn outcome_label(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Done(_) => "done",
-        Outcome::NotDue(_) => "not_due",
-        Outcome::Busy => "busy",
-        Outcome::CoolingDown => "cooling_down",
-    }
-}
-
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("max_two_worker");
-        let attempts = Family::<OutcomeLabel, Counter>::default();
+        let attempts = Family::<[(&str, &str); 1], Counter>::default();
         // All exist from the start, because a rate misses the first increment of a new series.
-        for outcome in LABELS {
-            drop(attempts.get_or_create(&[("outcome", outcome)]));
-        }
+        let counter = |outcome| attempts.get_or_create_owned(&[("outcome", outcome)]);
         registry.register(
             "round_attempts",
             "Attempts at a round, by outcome",
@@ -76,7 +63,11 @@ impl Metrics {
         metrics::register_common(&mut registry);
         Self {
             registry,
-            attempts,
+            done: counter("done"),
+            not_due: counter("not_due"),
+            busy: counter("busy"),
+            cooling_down: counter("cooling_down"),
+            failed: counter("failed"),
             duration,
             last_round,
             database_up,
@@ -88,22 +79,28 @@ impl Metrics {
     pub(crate) fn record_outcome(&self, outcome: &Outcome) {
         self.had_outcome.store(true, Ordering::Relaxed);
         self.database_up.set(1);
-        self.count(outcome_label(outcome));
         match outcome {
             Outcome::Done(round) => {
+                self.done.inc();
                 let duration = (round.finished_at - round.started_at).as_seconds_f64();
                 self.duration.observe(duration);
                 self.record_last_round(round.finished_at);
             }
-            Outcome::NotDue(Some(fence)) => self.record_last_round(fence.finished_at),
-            _ => {}
+            Outcome::NotDue(fence) => {
+                self.not_due.inc();
+                if let Some(fence) = fence {
+                    self.record_last_round(fence.finished_at);
+                }
+            }
+            Outcome::Busy => drop(self.busy.inc()),
+            Outcome::CoolingDown => drop(self.cooling_down.inc()),
         }
     }
 
     /// Records an attempt that failed.
     pub(crate) fn record_failure(&self) {
         self.database_up.set(0);
-        self.count(FAILED);
+        self.failed.inc();
     }
 
     /// What `/readyz` shows: an attempt has had an outcome, so the database has answered once. This
@@ -116,10 +113,6 @@ impl Metrics {
     /// All metrics, with their content type: see [`metrics::encode`].
     pub(crate) fn encode(&self, accept: Option<&str>) -> (&'static str, String) {
         metrics::encode(&self.registry, accept)
-    }
-
-    fn count(&self, outcome: &'static str) {
-        self.attempts.get_or_create(&[("outcome", outcome)]).inc();
     }
 
     fn record_last_round(&self, finished_at: DateTime<Utc>) {
