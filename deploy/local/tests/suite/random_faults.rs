@@ -5,7 +5,7 @@
 //! depends on the machine. A longer run with other faults:
 //!
 //! ```sh
-//! FAULT_SEED=$RANDOM FAULT_DECKS=50 cargo test -p local random_faults -- --nocapture
+//! FAULT_SEED=$RANDOM FAULT_REPEATS=50 cargo test -p local random_faults -- --nocapture
 //! ```
 
 use std::env;
@@ -42,7 +42,7 @@ enum Fault {
 }
 
 /// Every kind of fault, in random order, on random processes.
-fn draw_deck(random: &mut StdRng) -> Vec<Fault> {
+fn draw_faults(random: &mut StdRng) -> Vec<Fault> {
     let mut faults = vec![Fault::CrashPrimary, Fault::LockUsers];
     for processes in [WORKERS, REPLICAS] {
         let mut process = || random.random_range(processes.clone());
@@ -151,8 +151,8 @@ async fn random_faults_break_no_promise() {
     let mut run = Run::start(&checker, database).await;
     run.wait_until_recovered().await;
     let (began, mut faults) = (Instant::now(), 0);
-    for _ in 0..setting("FAULT_DECKS", 1) {
-        for fault in draw_deck(&mut random) {
+    for _ in 0..setting("FAULT_REPEATS", 1) {
+        for fault in draw_faults(&mut random) {
             // Faults that outlast the timeouts that end a session have tests of their own.
             let duration = Duration::from_millis(random.random_range(300..1_500));
             let at = began.elapsed().as_secs_f64();
