@@ -174,6 +174,7 @@ where
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+        // hyper has yet to write the response, which fits into the socket's buffer.
         progress.set(Stage::Idle);
         (self.count_response)(response.status());
         Ok(response)

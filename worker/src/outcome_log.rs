@@ -12,7 +12,7 @@ use tracing::{debug, error, info, warn};
 pub(crate) struct OutcomeLog {
     /// The reason for no round that was logged last. `None` after a round, and while none is due.
     last_reason: Option<String>,
-    /// At the last round the clock had been ahead.
+    /// The last round had a `clock_ahead_by`.
     was_clock_ahead: bool,
     /// The last outcome was [`Outcome::Busy`].
     was_busy: bool,
@@ -62,8 +62,8 @@ impl OutcomeLog {
             }
             // At each tick all workers but one find the lock held: only a repetition is news.
             Outcome::Busy if !was_busy => {}
-            Outcome::Busy => self.log_delay("round_busy", "another worker holds the round lock"),
-            Outcome::CoolingDown => self.log_delay(
+            Outcome::Busy => self.log_no_round("round_busy", "another worker holds the round lock"),
+            Outcome::CoolingDown => self.log_no_round(
                 "round_cooling_down",
                 "the last round was still running at the next tick, and its cooldown is not over",
             ),
@@ -82,7 +82,7 @@ impl OutcomeLog {
         }
     }
 
-    fn log_delay(&mut self, event: &str, reason: &str) {
+    fn log_no_round(&mut self, event: &str, reason: &str) {
         if self.replace_reason(reason) {
             info!(event, "{reason}");
         }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::raw::{GET, LAST_GET, query, read_until_closed, send_raw};
-use crate::{replica, round};
+use crate::{round, start_replica};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn twenty_thousand_clients_that_hang_up_leave_nothing_behind() {
@@ -20,7 +20,7 @@ async fn twenty_thousand_clients_that_hang_up_leave_nothing_behind() {
     round(&database, "10").await;
     // A query stays in the queue after its client has hung up. There is room for all of them and
     // for one more.
-    let (mut program, client) = replica(&database, &[("MAX_WAITING", "20001")]).await;
+    let (mut program, client) = start_replica(&database, &[("MAX_WAITING", "20001")]).await;
     let address = program.address("listen").await;
     let mut clients = JoinSet::new();
     for _ in 0..20 {
@@ -46,7 +46,7 @@ async fn twenty_thousand_clients_that_hang_up_leave_nothing_behind() {
     .await;
 }
 
-/// Is a bad client, of one of four kinds, until the replica has closed the connection. Returns how
+/// Acts as a bad client of one of four kinds until the replica closes the connection. Returns how
 /// long that took.
 async fn misbehave(kind: usize, address: SocketAddr) -> Duration {
     let socket = TcpSocket::new_v4().unwrap();
@@ -85,7 +85,7 @@ async fn misbehave(kind: usize, address: SocketAddr) -> Duration {
 async fn four_thousand_bad_clients_are_disconnected_and_good_ones_answered() {
     let database = TestDatabase::with_users(100).await;
     round(&database, "10").await;
-    let (mut program, client) = replica(&database, &[]).await;
+    let (mut program, client) = start_replica(&database, &[]).await;
     let address = program.address("listen").await;
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard.max(soft), hard).unwrap();
@@ -119,7 +119,7 @@ async fn a_kept_connection_has_a_timeout_for_the_next_head_and_for_being_idle() 
             ("HEADER_TIMEOUT", header_timeout),
             ("IDLE_TIMEOUT", idle_timeout),
         ];
-        let (mut program, _client) = replica(&database, &environment).await;
+        let (mut program, _client) = start_replica(&database, &environment).await;
         let began = Instant::now();
         let address = program.address("listen").await;
         let mut stream = TcpStream::connect(address).await.unwrap();
@@ -140,7 +140,7 @@ async fn at_the_limit_of_connections_a_few_idle_ones_give_way() {
         ("MAX_CONNECTIONS", &*LIMIT.to_string()),
         ("IDLE_TIMEOUT", "1h"),
     ];
-    let (mut program, _client) = replica(&database, &environment).await;
+    let (mut program, _client) = start_replica(&database, &environment).await;
     let address = program.address("listen").await;
     let mut idle = Vec::new();
     for _ in 0..LIMIT {

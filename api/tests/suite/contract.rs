@@ -7,13 +7,13 @@ use testkit::{TestDatabase, eventually};
 use tokio::task::JoinSet;
 
 use crate::raw::send_raw;
-use crate::{admin, lock_last_query, replica, round};
+use crate::{admin_client, lock_last_query, round, start_replica};
 
 #[tokio::test]
 async fn an_answer_is_two_users_in_order_and_the_time_of_the_previous_query() {
     let database = TestDatabase::with_users(1_000).await;
     round(&database, "40").await;
-    let (mut program, client) = replica(&database, &[]).await;
+    let (mut program, client) = start_replica(&database, &[]).await;
     let first = client.get("/").await;
     assert_eq!(first.status, 200, "{}", program.output());
     assert_eq!(first.header("content-type"), "application/json");
@@ -61,8 +61,8 @@ async fn queries_of_one_message_are_answered_as_one_by_one() {
              create trigger step before update on last_query for each row execute function step()",
         )
         .await;
-    let (mut program, client) = replica(&database, &[]).await;
-    let admin = admin(&mut program).await;
+    let (mut program, client) = start_replica(&database, &[]).await;
+    let admin = admin_client(&mut program).await;
     assert_eq!(client.get("/").await.json()["timestamp"], Value::Null);
     let obstacle = lock_last_query(&database).await;
     let mut queries = JoinSet::new();
@@ -99,13 +99,13 @@ async fn no_response_metric_or_log_line_contains_the_minimum_or_the_password() {
         ))
         .await;
     let (mut program, client) =
-        replica(&database, &[("RUST_LOG", "trace"), ("LOG_FORMAT", "json")]).await;
+        start_replica(&database, &[("RUST_LOG", "trace"), ("LOG_FORMAT", "json")]).await;
     let mut replies = Vec::new();
     for path in ["/", "/nope", "/readyz", "/openapi.json", "/metrics"] {
         replies.push(client.get(path).await);
     }
     replies.push(client.send(Method::POST, "/").await.unwrap());
-    replies.push(admin(&mut program).await.get("/metrics").await);
+    replies.push(admin_client(&mut program).await.get("/metrics").await);
     let mut all = format!("{replies:?}");
     assert!(all.contains("points"), "answers are among them");
     // The error of the statement that reads the row of the minimum.
@@ -129,13 +129,13 @@ async fn no_response_metric_or_log_line_contains_the_minimum_or_the_password() {
 #[tokio::test]
 async fn metrics_are_on_the_admin_listener_only() {
     let database = TestDatabase::with_users(10).await;
-    let (mut program, client) = replica(&database, &[]).await;
+    let (mut program, client) = start_replica(&database, &[]).await;
     for _ in 0..3 {
         client.get("/").await;
     }
     client.get("/nope").await;
     assert_eq!(client.get("/metrics").await.status, 404);
-    let admin = admin(&mut program).await;
+    let admin = admin_client(&mut program).await;
     let metrics = admin.get("/metrics").await;
     assert_eq!(metrics.status, 200);
     // The format of a scraper that asks for none: it knows no infos, and names a counter in full.

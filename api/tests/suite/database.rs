@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::raw::{GET, assert_problem, send_raw};
-use crate::{admin, end_sessions, lock_last_query, replica, wait_until_ready};
+use crate::{admin_client, end_sessions, lock_last_query, start_replica, wait_until_ready};
 
 /// Waits until the replica answers a query.
 async fn wait_for_answer(client: &Client) {
@@ -24,9 +24,9 @@ async fn is_database_up(admin: &Client) -> bool {
 async fn requests_get_503_while_the_database_is_away_and_answers_once_it_is_back() {
     let database = TestDatabase::with_own_server(&[]).await;
     database.server.lock().await.stop();
-    let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
+    let (mut program, client) = start_replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
     let address = program.address("listen").await;
-    let admin = admin(&mut program).await;
+    let admin = admin_client(&mut program).await;
     assert_eq!(client.get("/readyz").await.status, 503);
     for outage in 1..=3 {
         assert_eq!(client.get("/livez").await.status, 200);
@@ -43,7 +43,7 @@ async fn requests_get_503_while_the_database_is_away_and_answers_once_it_is_back
         let elapsed = began.elapsed();
         assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
         assert!(!is_database_up(&admin).await);
-        database.server.lock().await.start_again().unwrap();
+        database.server.lock().await.start().unwrap();
         // It connects without a request, so that none fails.
         eventually("it is connected", async || {
             program.count_events("database_connected") == outage
@@ -65,8 +65,8 @@ async fn requests_get_503_while_the_database_is_away_and_answers_once_it_is_back
 async fn a_request_that_finds_the_queue_full_gets_503_at_once() {
     let database = TestDatabase::with_users(100).await;
     let environment = [("MAX_WAITING", "3"), ("REQUEST_TIMEOUT", "1h")];
-    let (mut program, client) = replica(&database, &environment).await;
-    let admin = admin(&mut program).await;
+    let (mut program, client) = start_replica(&database, &environment).await;
+    let admin = admin_client(&mut program).await;
     assert_eq!(client.get("/").await.status, 200);
     let obstacle = lock_last_query(&database).await;
     let mut waiting = JoinSet::new();
@@ -98,8 +98,8 @@ async fn a_request_that_finds_the_queue_full_gets_503_at_once() {
 async fn a_replica_is_ready_once_it_has_a_database_from_which_it_can_answer() {
     let database = TestDatabase::new().await;
     database.run("delete from last_query").await;
-    let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
-    let admin = admin(&mut program).await;
+    let (mut program, client) = start_replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
+    let admin = admin_client(&mut program).await;
     program.wait_for_event("database_refused").await;
     assert_eq!(client.get("/livez").await.status, 200);
     assert_eq!(client.get("/readyz").await.status, 503);
@@ -134,7 +134,7 @@ async fn a_replica_is_ready_once_it_has_a_database_from_which_it_can_answer() {
 #[tokio::test]
 async fn a_query_that_fails_at_once_causes_backoff_and_one_line() {
     let database = TestDatabase::new().await;
-    let (mut program, client) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
+    let (mut program, client) = start_replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
     wait_for_answer(&client).await;
     database
         .run(
@@ -144,7 +144,7 @@ async fn a_query_that_fails_at_once_causes_backoff_and_one_line() {
              deferrable initially deferred for each row execute function fail()",
         )
         .await;
-    let admin = admin(&mut program).await;
+    let admin = admin_client(&mut program).await;
     for _ in 0..20 {
         assert_eq!(client.get("/").await.status, 503);
     }
@@ -163,8 +163,8 @@ async fn a_query_that_fails_at_once_causes_backoff_and_one_line() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_do_not_pile_up_while_no_standby_acknowledges() {
     let database = TestDatabase::with_own_server(&[]).await;
-    let (_first, first) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
-    let (_second, second) = replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
+    let (_first, first) = start_replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
+    let (_second, second) = start_replica(&database, &[("REQUEST_TIMEOUT", "1s")]).await;
     for client in [&first, &second, &first, &second] {
         assert_eq!(client.get("/").await.status, 200);
     }

@@ -8,7 +8,7 @@ use tempfile::NamedTempFile;
 use testkit::{TestDatabase, eventually};
 use tokio::time::sleep;
 
-use crate::{end_sessions, program};
+use crate::{end_sessions, start_program};
 
 const ANY_PORT: (&str, &str) = ("LISTEN", "127.0.0.1:0");
 const ANY_ADMIN_PORT: (&str, &str) = ("ADMIN_LISTEN", "127.0.0.1:0");
@@ -20,7 +20,7 @@ async fn a_rotated_url_is_used_without_a_restart() {
     let path = file.path().to_str().unwrap();
     fs::write(path, &database.api).unwrap();
     let url = ("DATABASE_URL_FILE", path);
-    let mut replica = program(&[], &[ANY_PORT, ANY_ADMIN_PORT, url]);
+    let mut replica = start_program(&[], &[ANY_PORT, ANY_ADMIN_PORT, url]);
     replica.wait_for_event("database_connected").await;
     fs::write(path, "canary-password").unwrap();
     end_sessions(&database).await;
@@ -42,7 +42,7 @@ async fn a_wrong_password_is_an_error_and_is_seldom_tried() {
     let log = server.folder().join("postgres.log");
     // Other tests use it too, but none with a wrong password.
     drop(server);
-    let mut replica = program(&[], &[ANY_PORT, ANY_ADMIN_PORT, ("DATABASE_URL", &wrong)]);
+    let mut replica = start_program(&[], &[ANY_PORT, ANY_ADMIN_PORT, ("DATABASE_URL", &wrong)]);
     replica.wait_for_event("database_refused").await;
     // After another failure it would have tried ten times by then.
     sleep(Duration::from_secs(3)).await;
@@ -54,7 +54,7 @@ async fn a_wrong_password_is_an_error_and_is_seldom_tried() {
 #[tokio::test]
 async fn the_number_of_threads_is_bounded_and_without_any_it_ends_with_one_line() {
     let url = ("DATABASE_URL", "postgres://r:p@127.0.0.1:1/d");
-    let start = |limit| program(&[], &[ANY_PORT, ANY_ADMIN_PORT, url, limit]);
+    let start = |limit| start_program(&[], &[ANY_PORT, ANY_ADMIN_PORT, url, limit]);
     let mut bounded = start(("TOKIO_WORKER_THREADS", "64"));
     bounded.wait_for_event("replica_starting").await;
     let threads = fs::read_dir(format!("/proc/{}/task", bounded.id())).unwrap();

@@ -8,7 +8,7 @@ use testkit::{Client, TEST_TIMEOUT, TestDatabase, eventually};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-use crate::program;
+use crate::start_program;
 
 /// A replica to which systemd passes sockets of these names (`LISTEN_FDNAMES`), their addresses,
 /// and its log.
@@ -92,7 +92,7 @@ const NO_DATABASE: (&str, &str) = ("DATABASE_URL", "postgres://nobody@localhost/
 #[tokio::test]
 async fn all_addresses_of_ipv6_are_those_of_ipv4_too() {
     let (listen, admin_listen) = (("LISTEN", "[::]:0"), ("ADMIN_LISTEN", "[::]:0"));
-    let mut program = program(&[], &[NO_DATABASE, listen, admin_listen]);
+    let mut program = start_program(&[], &[NO_DATABASE, listen, admin_listen]);
     for name in ["listen", "admin"] {
         let port = program.address(name).await.port();
         for ip in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
@@ -108,7 +108,7 @@ async fn a_replica_that_cannot_listen_logs_why_and_exits_with_status_1() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let (listen, filter) = (("LISTEN", &*address), ("RUST_LOG", "api=info"));
-    let mut program = program(&[], &[NO_DATABASE, listen, filter]);
+    let mut program = start_program(&[], &[NO_DATABASE, listen, filter]);
     assert_eq!(program.wait().await.code(), Some(1));
     assert_eq!(program.count_events("replica_failed"), 1);
     assert!(program.output().contains(&address), "{}", program.output());

@@ -23,7 +23,7 @@ use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually};
 
 /// A replica under its own role, on ports of its own, and a client of it. Its request timeout is
 /// long, because other tests use the server at the same time; `environment` may set another.
-async fn replica(database: &TestDatabase, environment: &[(&str, &str)]) -> (Program, Client) {
+async fn start_replica(database: &TestDatabase, environment: &[(&str, &str)]) -> (Program, Client) {
     let common = [
         ("DATABASE_URL", &*database.api),
         ("LISTEN", "127.0.0.1:0"),
@@ -31,19 +31,19 @@ async fn replica(database: &TestDatabase, environment: &[(&str, &str)]) -> (Prog
         ("DRAIN_DELAY", "0s"),
         ("REQUEST_TIMEOUT", "50s"),
     ];
-    let mut program = program(&[], &[&common, environment].concat());
+    let mut program = start_program(&[], &[&common, environment].concat());
     let client = Client::new(program.address("listen").await);
     (program, client)
 }
 
 /// The replica's program with nothing but these settings.
-fn program(arguments: &[&str], environment: &[(&str, &str)]) -> Program {
+fn start_program(arguments: &[&str], environment: &[(&str, &str)]) -> Program {
     let environment = environment.iter().copied();
     Program::start(env!("CARGO_BIN_EXE_max-two-api"), arguments, environment)
 }
 
 /// A client of the replica's admin listener.
-async fn admin(program: &mut Program) -> Client {
+async fn admin_client(program: &mut Program) -> Client {
     Client::new(program.address("admin").await)
 }
 

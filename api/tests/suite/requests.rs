@@ -3,7 +3,7 @@
 use testkit::TestDatabase;
 
 use crate::raw::{assert_problem, send_raw};
-use crate::replica;
+use crate::start_replica;
 
 /// Parts of requests, between spaces. All combinations are sent.
 const METHODS: &str = "GET HEAD POST OPTIONS CONNECT TRACE brew ";
@@ -30,7 +30,7 @@ const REST: [&str; 13] = [
 #[tokio::test]
 async fn no_request_causes_a_panic_or_an_internal_error() {
     let database = TestDatabase::with_users(10).await;
-    let (mut program, client) = replica(&database, &[]).await;
+    let (mut program, client) = start_replica(&database, &[]).await;
     let address = program.address("listen").await;
     let mut requests = vec![
         b"\0\xff\x16\x03\x01".to_vec(),
@@ -77,7 +77,7 @@ async fn no_request_causes_a_panic_or_an_internal_error() {
 #[tokio::test]
 async fn a_request_that_is_refused_gets_a_problem() {
     let database = TestDatabase::new().await;
-    let (mut program, _client) = replica(&database, &[]).await;
+    let (mut program, _client) = start_replica(&database, &[]).await;
     let address = program.address("listen").await;
     for (status, request) in [
         (404, "GET /nope HTTP/1.1\r\n\r\n"),
@@ -95,7 +95,7 @@ async fn a_request_that_is_refused_gets_a_problem() {
 #[tokio::test]
 async fn every_form_of_a_get_is_answered_like_a_plain_one() {
     let database = TestDatabase::new().await;
-    let (mut program, _client) = replica(&database, &[]).await;
+    let (mut program, _client) = start_replica(&database, &[]).await;
     let address = program.address("listen").await;
     let chunked = "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\na: b\r\n\r\n";
     for request in [

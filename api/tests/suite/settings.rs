@@ -1,6 +1,6 @@
 //! Settings of the replica's program.
 
-use crate::program;
+use crate::start_program;
 
 /// A variable, and what the error names. If its value is valid, that is the missing database.
 const SETTINGS: &str = "
@@ -26,7 +26,7 @@ async fn a_value_is_understood_or_named_in_one_line_with_exit_status_2() {
     for line in SETTINGS.trim_start().lines() {
         let (variable, named) = line.split_once('|').unwrap();
         let no_database = ("DATABASE_URL_FILE", "/nowhere");
-        let mut program = program(&[], &[no_database, variable.split_once('=').unwrap()]);
+        let mut program = start_program(&[], &[no_database, variable.split_once('=').unwrap()]);
         assert_eq!(program.wait().await.code(), Some(2), "{line}");
         let output = program.output();
         assert!(output.contains(named), "{line}: {output}");

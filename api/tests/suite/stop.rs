@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::raw::{GET, query, read_until_closed};
-use crate::{replica, wait_until_ready};
+use crate::{start_program, start_replica, wait_until_ready};
 
 async fn wait_until_draining(client: &Client) {
     eventually("it drains", async || {
@@ -28,9 +28,9 @@ async fn a_shutdown_drains_then_closes_connections_then_ends() {
         ("CLOSE_TIMEOUT", "30s"),
         ("IDLE_TIMEOUT", "1h"),
     ];
-    let (mut program, client) = replica(&database, &environment).await;
+    let (mut program, client) = start_replica(&database, &environment).await;
     let check_health = async |address: String| {
-        let mut check = crate::program(&["healthcheck"], &[("ADMIN_LISTEN", &address)]);
+        let mut check = start_program(&["healthcheck"], &[("ADMIN_LISTEN", &address)]);
         (check.wait().await.code(), check.output())
     };
     wait_until_ready(&client).await;
@@ -65,7 +65,7 @@ async fn a_shutdown_drains_then_closes_connections_then_ends() {
 async fn connections_that_are_queued_at_a_stop_are_served() {
     let database = TestDatabase::new().await;
     let environment = [("MAX_CONNECTIONS", "1"), ("CLOSE_TIMEOUT", "1h")];
-    let (mut program, _client) = replica(&database, &environment).await;
+    let (mut program, _client) = start_replica(&database, &environment).await;
     let address = program.address("listen").await;
     // It has the only slot.
     let mut first = TcpStream::connect(address).await.unwrap();
@@ -91,7 +91,7 @@ async fn connections_that_are_queued_at_a_stop_are_served() {
 async fn one_stop_that_arrives_twice_counts_once_and_a_second_one_stops_at_once() {
     let database = TestDatabase::with_users(10).await;
     let environment = [("DRAIN_DELAY", "1h"), ("RUST_LOG", "debug")];
-    let (mut program, client) = replica(&database, &environment).await;
+    let (mut program, client) = start_replica(&database, &environment).await;
     program.signal(Signal::SIGTERM);
     program.signal(Signal::SIGINT);
     program.wait_for_event("stop_repeated").await;
@@ -122,7 +122,7 @@ async fn a_shutdown_waits_for_no_silent_client_and_no_database() {
         ("CLOSE_TIMEOUT", "1s"),
         ("HEADER_TIMEOUT", "1h"),
     ];
-    let (mut program, client) = replica(&database, &environment).await;
+    let (mut program, client) = start_replica(&database, &environment).await;
     assert_eq!(client.get("/").await.status, 503);
     let address = program.address("listen").await;
     let silent = TcpStream::connect(address).await.unwrap();

@@ -49,12 +49,13 @@ struct Running {
 pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let mut running = Running::default();
-    let refused = [&running.workers, &running.replicas].map(|processes| processes.refused.clone());
+    let bad_setting =
+        [&running.workers, &running.replicas].map(|processes| processes.bad_setting.clone());
     let outcome = tokio::select! {
         result = run(&settings, &mut running) => result.map(|never| match never {}),
         _ = signals.next() => Ok(()),
-        () = refused[0].cancelled() => Err(anyhow!("the workers refuse a setting")),
-        () = refused[1].cancelled() => Err(anyhow!("the replicas refuse a setting")),
+        () = bad_setting[0].cancelled() => Err(anyhow!("the workers refuse a setting")),
+        () = bad_setting[1].cancelled() => Err(anyhow!("the replicas refuse a setting")),
     };
     info!("stopping");
     tokio::select! {

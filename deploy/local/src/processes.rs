@@ -29,7 +29,7 @@ pub(crate) struct Processes {
     supervisors: JoinSet<()>,
     stop: CancellationToken,
     /// A process has refused its settings, which no restart changes.
-    pub(crate) refused: CancellationToken,
+    pub(crate) bad_setting: CancellationToken,
 }
 
 impl Processes {
@@ -66,7 +66,7 @@ impl Processes {
                 command,
                 process,
                 self.stop.clone(),
-                self.refused.clone(),
+                self.bad_setting.clone(),
             ));
         }
         Ok(())
@@ -85,12 +85,12 @@ async fn supervise(
     mut command: Command,
     mut process: Process,
     stop: CancellationToken,
-    refused: CancellationToken,
+    bad_setting: CancellationToken,
 ) {
     while let Some(status) = stop.run_until_cancelled(process.wait()).await {
         let code = status.as_ref().ok().and_then(ExitStatus::code);
         if code == Some(BAD_SETTING.into()) {
-            return refused.cancel();
+            return bad_setting.cancel();
         }
         let status = status.map(|status| status.to_string());
         warn!(

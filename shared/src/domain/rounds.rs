@@ -25,8 +25,9 @@ use statements::{read_fence, record_round, try_lock, wait_for_old_snapshots};
 /// two synchronised clocks differ, so that a new primary does not repeat a tick after a failover.
 /// It is short, because rounds wait while the fence is ahead.
 ///
-/// If the newest round is further ahead, the clock was wrong. Then no round that is ahead counts,
-/// so a tick may be done again. The next round of a tick deletes them, and its [`Outcome`] says so.
+/// If the newest round is further ahead, the clock was wrong. Then no round that is ahead of the
+/// clock counts, so a tick may be done again. The next scheduled round deletes them and reports it
+/// in [`Round::clock_ahead_by`].
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 /// Bounds each step other than the writes and the commit: begin, claim (lock and fence), the wait
 /// for old snapshots, rollback.
@@ -52,7 +53,7 @@ pub struct Round {
     pub clock_ahead_by: Option<TimeDelta>,
 }
 
-/// The newest round that was done for a tick. It keeps that tick from being done twice.
+/// The newest scheduled round. It keeps its tick from being done twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
     /// The tick.

@@ -5,8 +5,8 @@
 //! dedicated thread writes them in their order. Logging never blocks and never fails. A line that
 //! does not fit into the queue, or can't be written, is dropped and counted.
 //!
-//! `tracing_appender::non_blocking` does not count lines that can't be written, and can print to
-//! standard output at the end.
+//! Not `tracing_appender::non_blocking`: it does not count lines that can't be written, and it can
+//! print to standard output at the end.
 
 use std::env;
 use std::io::{self, IsTerminal, Write, stderr};

@@ -185,7 +185,7 @@ impl TestDatabase {
     pub async fn crash_and_restart(&self) {
         let mut server = self.server.lock().await;
         server.crash();
-        block_in_place(|| server.start_again()).expect("it starts");
+        block_in_place(|| server.start()).expect("it starts");
     }
 
     /// Starts a synchronous standby of its server, and returns this database on the standby. From

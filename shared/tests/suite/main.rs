@@ -1,4 +1,4 @@
-//! The promises that the statements of `shared` keep by themselves, over a real Postgres.
+//! What `shared` promises by itself, over a real Postgres: statements, sessions, URLs and roles.
 
 #![allow(
     clippy::unwrap_used,

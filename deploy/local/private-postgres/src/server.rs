@@ -81,7 +81,7 @@ impl Server {
         let settings = [&["fsync=off"], settings].concat();
         let settings = settings.into_iter().map(ToOwned::to_owned).collect();
         let mut server = Self::of(cluster, password, settings)?;
-        server.start_again()?;
+        server.start()?;
         Ok(server)
     }
 
@@ -95,10 +95,10 @@ impl Server {
         let cluster = Cluster::temporary(&self.cluster.binaries)?;
         self.stop();
         let copied = cluster.copy(&self.cluster, &self.url("postgres", "postgres"));
-        self.start_again()?;
+        self.start()?;
         copied?;
         let mut standby = Self::of(cluster, self.password.clone(), self.settings.clone())?;
-        standby.start_again()?;
+        standby.start()?;
         Ok(standby)
     }
 
@@ -114,12 +114,11 @@ impl Server {
         })
     }
 
-    /// Starts the server, on the same port as before, after it was stopped or died. Does nothing
-    /// while it runs.
+    /// Starts the server, on the same port as before, if it does not run.
     ///
     /// # Errors
     /// As for [`Self::advance_start`].
-    pub fn start_again(&mut self) -> Result<(), Error> {
+    pub fn start(&mut self) -> Result<(), Error> {
         if !self.is_running() {
             self.stop();
         }
@@ -302,7 +301,7 @@ mod tests {
         let taken = TcpListener::bind(("127.0.0.1", server.port)).expect("it is free again");
         // As at its first start.
         server.has_port = false;
-        server.start_again().expect("another port is free");
+        server.start().expect("another port is free");
         let taken = taken.local_addr().expect("it is bound");
         assert_ne!(server.port(), taken.port());
     }

@@ -128,7 +128,7 @@ async fn kill_between_phases(coordinator: &TestDatabase, node: &TestDatabase) {
     coordinator.configure(release).await;
     let is_committed = format!("select count(*) > {before} from rounds");
     coordinator.wait_until(&is_committed).await;
-    node.server.lock().await.start_again().unwrap();
+    node.server.lock().await.start().unwrap();
 }
 
 #[tokio::test]

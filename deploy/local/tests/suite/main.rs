@@ -1,4 +1,4 @@
-//! The launcher, from an empty folder to an answered query and a clean stop.
+//! The launcher, and the whole service under load and faults.
 
 #![allow(
     clippy::unwrap_used,

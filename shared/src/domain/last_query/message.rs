@@ -19,8 +19,8 @@ use crate::db::{Error, Session};
 /// the lock, and perhaps older than those in earlier answers of the chain.
 pub const HOLDING_ROW: &str = "execute move_chain; execute read_users";
 
-/// Answers a query with early lock release (Johnson et al., "Aether", VLDB 2010, section 4), for
-/// when other sessions move the chain too. [`HOLDING_ROW`] holds the row's lock while its commit
+/// Answers a query with early lock release (Johnson et al., "Aether", VLDB 2010, section 4), while
+/// other sessions move the chain too. [`HOLDING_ROW`] holds the row's lock while its commit
 /// waits for the disk and the synchronous standby, so all sessions wait for each other's disk
 /// writes.
 ///

@@ -3,8 +3,8 @@
 -- replication slots and `hot_standby_feedback`, which do not end by themselves. It also ignores a
 -- last round that ended ahead of the clock.
 --
--- This session counts on purpose: its `backend_xmin` is the id of the oldest transaction that writes
--- in any database of the server, and that transaction prevents pruning too.
+-- This session is not excluded: its `backend_xmin` reaches back to the oldest transaction that writes
+-- on the server. One in another database prevents pruning too.
 select exists (
     select
     from (

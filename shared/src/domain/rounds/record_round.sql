@@ -1,4 +1,4 @@
--- Records a round of the tick $1, or an operator's round if $1 is null. The clock is read in
+-- Records the scheduled round of the tick $1, or an operator's round if $1 is null. The clock is read in
 -- subselects, because a volatile function can't be an index condition.
 --
 -- Deletes rows older than a week, but never the fence.
@@ -11,8 +11,8 @@ with expired as (
       )
 ),
 -- If the newest row is more than $3 seconds ahead of the clock, deletes every row that is ahead. Left
--- alone, such a row would become the fence when the clock approaches it, and stop rounds. Only the
--- round of a tick does this, because it is the new fence.
+-- alone, such a row would become the fence when the clock approaches it, and stop rounds. Only a
+-- scheduled round does this, because it is the new fence.
 ahead as (
     delete from rounds
     where $1::timestamptz is not null

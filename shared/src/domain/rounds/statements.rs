@@ -19,7 +19,7 @@ pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
 }
 
 /// Reads when the transaction started, and the fence, as [`CLOCK_TOLERANCE`] says. There is no fence
-/// before the first round of a tick.
+/// before the first scheduled round.
 pub(super) async fn read_fence(
     transaction: &mut Session,
 ) -> Result<(DateTime<Utc>, Option<Fence>), Error> {
@@ -38,7 +38,8 @@ pub(super) async fn read_fence(
 }
 
 /// Waits while a snapshot older than the last round is open, for two seconds after that round at
-/// most. With such a snapshot the next round could not prune, and `users` would grow.
+/// most. With such a snapshot the next round could not prune, and `users` would grow. So it matters
+/// only where rounds follow each other closely: with a tick per second, or by an operator.
 pub(super) async fn wait_for_old_snapshots(transaction: &mut Session) -> Result<(), Error> {
     loop {
         let check = sqlx::query_file_scalar!("src/domain/rounds/old_snapshot_open.sql");
@@ -53,8 +54,8 @@ pub(super) async fn wait_for_old_snapshots(transaction: &mut Session) -> Result<
     }
 }
 
-/// Records the round; without a tick it is an operator's. Deletes expired rows and, for the round
-/// of a tick, those that are ahead, as [`CLOCK_TOLERANCE`] says.
+/// Records the round: a scheduled one, or without a tick an operator's. Deletes expired rows, and
+/// for a scheduled round those that are ahead, as [`CLOCK_TOLERANCE`] says.
 pub(super) async fn record_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,

@@ -13,8 +13,8 @@ choices as materialized (
     select number, users from audit.writes where table_name = 'settings' union all select 0, '[]'
 ),
 -- The choices whose users an answer with this timestamp may show: those of its place in the chain.
--- A move's users are read after its choice was, and before the next move gets the row. So they are
--- of this move's choice, of the next move's, or of one in between. Two moves have a timestamp in
+-- A move reads its users after the audit has noted its `choice`, and before the next move gets the
+-- row. So they are of this move's choice, of the next move's, or of one in between. Two moves have a timestamp in
 -- common: it is in all answers of a move except the first, and in the first answer of the next
 -- move.
 places as (
