@@ -1,8 +1,8 @@
--- For one release, a trigger keeps `shown_users` (0008) equal to the four columns that it replaces. So programs of this
--- release use `shown_users` alone, and those of the release before use the columns. The next release drops both the columns
--- and the trigger.
+-- For the previous release, a trigger keeps the four columns that `shown_users` (0008) replaces equal to it, in both
+-- directions. So programs of this release use `shown_users` alone, and those of the previous one the columns. The next
+-- release drops columns and trigger.
 --
--- A worker of the release before has left `shown_users` as it was.
+-- A worker of the previous release has left `shown_users` as it was.
 
 update settings
 set shown_users = (
