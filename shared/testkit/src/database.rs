@@ -13,6 +13,9 @@ use tokio::task::block_in_place;
 
 use crate::{eventually, sql};
 
+/// Takes the lock of the rounds (`shared/src/domain/rounds/statements.rs`) until a transaction
+/// ends.
+pub const LOCK_ROUNDS: &str = "select pg_advisory_xact_lock(x'6d61782074776f'::bigint)";
 /// The migrated database that the tests' databases are copied from.
 const TEMPLATE: &str = "template_max_two";
 

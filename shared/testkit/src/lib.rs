@@ -18,7 +18,7 @@ pub mod sql;
 
 pub use checker::Checker;
 pub use client::{Client, Reply};
-pub use database::TestDatabase;
+pub use database::{LOCK_ROUNDS, TestDatabase};
 pub use program::Program;
 pub use proxy::{NetworkFault, Proxy, url_through};
 

@@ -12,8 +12,8 @@ use tokio::task::JoinSet;
 pub enum NetworkFault {
     /// The bytes pass.
     None,
-    /// Bytes are dropped silently, without FIN or RST. A direction that has lost bytes stays silent,
-    /// even after the fault ends.
+    /// Bytes are dropped silently, without FIN or RST. A direction that has lost bytes stays
+    /// silent, even after the fault ends.
     Blackhole,
     /// All connections are closed; new ones are closed at once.
     Cut,

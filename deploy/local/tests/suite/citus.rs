@@ -6,7 +6,7 @@ use std::sync::Arc;
 use private_postgres::{Binaries, Server};
 use shared::db::{Database, schema};
 use shared::domain::rounds;
-use testkit::{Program, TEST_TIMEOUT, TestDatabase};
+use testkit::{LOCK_ROUNDS, Program, TEST_TIMEOUT, TestDatabase};
 use tokio::sync::Mutex;
 
 use crate::service::{start_process, wait_for_next_round};
@@ -83,10 +83,9 @@ async fn run_script(servers: &[String], password: &str) {
 
 /// Asserts that the tables hold all that one round wrote, and nothing of another.
 async fn assert_one_round(database: &TestDatabase) {
-    // The lock of rounds (`shared/src/domain/rounds/statements.rs`): none starts meanwhile.
-    let lock = "select pg_advisory_xact_lock(x'6d61782074776f'::bigint)";
+    // No round starts meanwhile.
     let _paused = database
-        .begin(&format!("set local lock_timeout = '1min'; {lock}"))
+        .begin(&format!("set local lock_timeout = '1min'; {LOCK_ROUNDS}"))
         .await;
     // All nodes have committed the last one.
     database

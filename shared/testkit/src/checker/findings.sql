@@ -12,11 +12,10 @@ with answers as materialized (
 choices as materialized (
     select number, users from audit.writes where table_name = 'settings' union all select 0, '[]'
 ),
--- The choices whose users an answer with this timestamp may show: those of its place in the chain.
--- A move reads its users after the audit has noted its `choice`, and before the next move gets the
--- row. So they are of this move's choice, of the next move's, or of one in between. Two moves have a timestamp in
--- common: it is in all answers of a move except the first, and in the first answer of the next
--- move.
+-- Which choices an answer with this timestamp may show. A move reads its users after the audit has
+-- noted its `choice`, and before the next move gets the row. So they are of its choice, of the next
+-- move's, or of one in between. Two moves share a timestamp: it is in all answers of a move but the
+-- first, and in the first answer of the next move.
 places as (
     select coalesce(to_char(at at time zone 'utc', 'YYYY-MM-DD HH24:MI:SS'), '') as timestamp,
            min(choice) as first_choice, max(last_choice) as last_choice

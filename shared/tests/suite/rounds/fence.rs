@@ -5,14 +5,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use shared::domain::rounds::Outcome;
-use testkit::{TestDatabase, sql};
+use testkit::{LOCK_ROUNDS, TestDatabase, sql};
 use tokio::task::JoinSet;
 
 use super::{NO_COOLDOWN, min_points, run_due, run_only_tick};
 use crate::run_round;
-
-/// The key of the rounds' lock (`shared/src/domain/rounds/statements.rs`).
-const HOLD_LOCK: &str = "select pg_advisory_xact_lock(x'6d61782074776f'::bigint)";
 
 #[tokio::test]
 async fn a_fence_counts_unless_it_is_more_than_a_minute_ahead_of_the_clock() {
@@ -165,7 +162,7 @@ async fn until_it_is_committed_a_round_holds_the_lock_shows_nothing_and_delays_n
 #[tokio::test]
 async fn an_operators_round_waits_for_a_running_one_outside_a_transaction() {
     let database = TestDatabase::with_users(10).await;
-    let mut running = database.begin(HOLD_LOCK).await;
+    let mut running = database.begin(LOCK_ROUNDS).await;
     let mut worker = database.connect(&database.worker).await;
     assert_eq!(run_only_tick(&mut worker).await, Outcome::Busy);
     let waiting = tokio::spawn(async move { run_round(&mut worker, min_points(0)).await });
