@@ -45,14 +45,14 @@ impl ChainSession {
         })
     }
 
-    /// The session, for other statements. Do not move the chain through it:
+    /// The session, for other kinds of query. Do not move the chain through it:
     /// [`Self::is_chain_shared`] would not notice.
     pub fn session(&mut self) -> &mut Session {
         &mut self.session
     }
 
-    /// True if another session answered the query right before this session's last one. So it is
-    /// true after a session's first answer, unless that query was the very first of all.
+    /// True if another session moved the chain between this session's last two answers. After its
+    /// first answer it is true, unless that was the very first of all.
     #[must_use]
     pub fn is_chain_shared(&self) -> bool {
         self.is_chain_shared

@@ -17,13 +17,13 @@ use sqlx::Connection as _;
 use tokio::time::sleep;
 
 use crate::db::{Error, Session, with_timeout};
-use crate::domain::choice::{self, MinPoints};
+use crate::domain::shown_users::{self, MinPoints};
 use crate::domain::users;
 use statements::{read_fence, record_round, try_lock, wait_for_old_snapshots};
 
-/// How far a recorded time may be ahead of the database's clock and still count. It is more than
-/// two synchronised clocks differ, so that a new primary does not repeat a tick after a failover.
-/// It is short, because rounds wait while the fence is ahead.
+/// How far a recorded time may be ahead of the database's clock and still count. Synchronised
+/// clocks differ by less, so a new primary whose clock is slightly behind does not repeat a tick.
+/// It is no longer than that takes, because no round is done while the fence is ahead.
 ///
 /// If the newest round is further ahead, the clock was wrong. Then no round that is ahead of the
 /// clock counts, so a tick may be done again. The next scheduled round deletes them and reports it
@@ -100,9 +100,8 @@ pub async fn run_due(
             return Ok(outcome);
         }
     };
-    with_timeout(STEP_TIMEOUT, wait_for_old_snapshots(&mut transaction)).await?;
-    let writes = write_round(&mut transaction, Some(tick_at), MinPoints::draw());
-    let round = with_timeout(round_timeout, writes).await?;
+    let min_points = MinPoints::draw();
+    let round = write_round(&mut transaction, Some(tick_at), min_points, round_timeout).await?;
     with_timeout(COMMIT_TIMEOUT, transaction.commit()).await?;
     Ok(Outcome::Done(round))
 }
@@ -151,9 +150,7 @@ pub async fn run_now(
     loop {
         let mut transaction = with_timeout(STEP_TIMEOUT, session.begin()).await?;
         if with_timeout(STEP_TIMEOUT, try_lock(&mut transaction)).await? {
-            with_timeout(STEP_TIMEOUT, wait_for_old_snapshots(&mut transaction)).await?;
-            let writes = write_round(&mut transaction, None, min_points);
-            let round = with_timeout(round_timeout, writes).await?;
+            let round = write_round(&mut transaction, None, min_points, round_timeout).await?;
             with_timeout(COMMIT_TIMEOUT, transaction.commit()).await?;
             return Ok(round);
         }
@@ -163,13 +160,19 @@ pub async fn run_now(
     }
 }
 
-/// All writes of a round: points, choice, and the row in `rounds`.
+/// Waits for old snapshots, then does all writes of a round: points, minimum and shown users, and
+/// the row in `rounds`.
 async fn write_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,
     min_points: MinPoints,
+    round_timeout: Duration,
 ) -> Result<Round, Error> {
-    let users_updated = users::renew_points(transaction).await?;
-    choice::renew(transaction, min_points).await?;
-    record_round(transaction, tick_at, users_updated).await
+    with_timeout(STEP_TIMEOUT, wait_for_old_snapshots(transaction)).await?;
+    with_timeout(round_timeout, async {
+        let users_updated = users::renew_points(transaction).await?;
+        shown_users::renew(transaction, min_points).await?;
+        record_round(transaction, tick_at, users_updated).await
+    })
+    .await
 }

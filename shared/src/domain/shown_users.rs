@@ -1,5 +1,5 @@
-//! The current round's choice: the secret minimum and the two users that answers show until the
-//! next round. It is stored in the one row of the table `settings`.
+//! The secret minimum of the current round, and the two users that answers show until the next
+//! round. They are stored in the one row of the table `settings`.
 
 use std::str::FromStr;
 
@@ -41,7 +41,7 @@ impl FromStr for MinPoints {
 /// # Errors
 /// When there is no row to store them in, or a statement fails.
 pub(crate) async fn renew(session: &mut Session, min_points: MinPoints) -> Result<(), Error> {
-    let mut shown = sqlx::query_file_as!(User, "src/domain/choice/sample.sql", min_points.0)
+    let mut shown = sqlx::query_file_as!(User, "src/domain/shown_users/sample.sql", min_points.0)
         .fetch_all(&mut *session)
         .await?;
     if shown.len() < 2 {

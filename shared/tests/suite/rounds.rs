@@ -1,9 +1,9 @@
 //! Rounds, by what their tests prove.
 
-mod choice;
 mod delay;
 mod fence;
 mod points;
+mod shown_users;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use shared::db::Session;

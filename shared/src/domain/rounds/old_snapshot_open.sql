@@ -3,8 +3,8 @@
 -- replication slots and `hot_standby_feedback`, which do not end by themselves. It also ignores a
 -- last round that ended ahead of the clock.
 --
--- This session is not excluded: its `backend_xmin` reaches back to the oldest transaction that writes
--- on the server. One in another database prevents pruning too.
+-- This session counts too: its `backend_xmin` reaches back to the oldest writing transaction of the
+-- server. So the check also finds a transaction in another database, which prevents pruning as well.
 select exists (
     select
     from (

@@ -1,5 +1,5 @@
--- Records the scheduled round of the tick $1, or an operator's round if $1 is null. The clock is read in
--- subselects, because a volatile function can't be an index condition.
+-- Records the scheduled round of the tick $1, or an operator's round if $1 is null. The clock is read
+-- in subselects, because a volatile function can't be an index condition.
 --
 -- Deletes rows older than a week, but never the fence.
 with expired as (

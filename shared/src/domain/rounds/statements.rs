@@ -18,8 +18,8 @@ pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
     Ok(lock.fetch_one(transaction).await?)
 }
 
-/// Reads when the transaction started, and the fence, as [`CLOCK_TOLERANCE`] says. There is no fence
-/// before the first scheduled round.
+/// Reads when the transaction started, and the fence, as [`CLOCK_TOLERANCE`] says. There is no
+/// fence before the first scheduled round.
 pub(super) async fn read_fence(
     transaction: &mut Session,
 ) -> Result<(DateTime<Utc>, Option<Fence>), Error> {
