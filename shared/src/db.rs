@@ -22,6 +22,8 @@ pub use backoff::Backoff;
 pub use error::Error;
 pub use session::{Session, ping};
 
+/// The oldest major version of Postgres that the programs work with.
+pub const MIN_POSTGRES_VERSION: u32 = 15;
 /// How long opening a session may take ([`Database::connect`]), and separately preparing it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -52,7 +54,7 @@ impl Database {
     ///
     /// # Errors
     /// As for [`Self::parse`], or when the file can't be read. The error names it.
-    pub fn read(file: &Path, application_name: &str) -> Result<Self, Error> {
+    pub fn parse_file(file: &Path, application_name: &str) -> Result<Self, Error> {
         Ok(Self {
             file: Some(file.to_owned()),
             ..Self::new(database_url::read(file)?, application_name)

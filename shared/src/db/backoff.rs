@@ -7,8 +7,8 @@ use super::Error;
 /// The first delay before a retry, without its jitter.
 const INITIAL_DELAY: Duration = Duration::from_millis(100);
 
-/// Added to the delay after an error that is costly to retry. Otherwise each replica would add three
-/// lines a second to the server's log.
+/// Added to the delay after an error that is costly to retry. Otherwise each replica would add
+/// three lines a second to the server's log.
 const COSTLY_RETRY_DELAY: Duration = Duration::from_secs(10);
 
 /// Delays that double up to a maximum. Jitter adds up to 100 % to each, so that clients that failed

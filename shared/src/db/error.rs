@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+use super::MIN_POSTGRES_VERSION;
+
 /// Why a database operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -60,9 +62,9 @@ impl Error {
         }
     }
 
-    /// True if the error lasts until an operator acts, and each retry may cost a line in the server's
-    /// log or a whole round. False if one of several servers is only down: it may be the next
-    /// primary.
+    /// True if the error lasts until an operator acts, and each retry may cost a line in the
+    /// server's log or a whole round. False if one of several servers is only down: it may be the
+    /// next primary.
     #[must_use]
     pub fn is_costly_to_retry(&self) -> bool {
         match self {
@@ -96,8 +98,9 @@ impl Error {
 
     /// The server is older than what the programs need.
     pub(super) fn too_old() -> Self {
-        let reason = "the database's Postgres is too old: Max Two needs 15 or newer";
-        Self::Unusable(reason.to_owned())
+        Self::Unusable(format!(
+            "the database's Postgres is too old: Max Two needs {MIN_POSTGRES_VERSION} or newer"
+        ))
     }
 
     /// Classifies an error of connecting.

@@ -1,8 +1,8 @@
 //! The database schema: migrations, forward only, embedded in the program.
 //!
 //! A statement that waits for a table's lock holds up all later statements on the table. So a
-//! migration waits only briefly, rolls back, lets them pass and tries again. No request fails if the
-//! api's `REQUEST_TIMEOUT` is well above that wait, as its default is.
+//! migration waits only briefly, rolls back, lets them pass and tries again. No request fails if
+//! the api's `REQUEST_TIMEOUT` is well above that wait, as its default is.
 
 use std::time::{Duration, Instant};
 
@@ -29,8 +29,9 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(1);
 /// When a migration fails or does not get its locks, the role may not create tables, or the
 /// database has migrations that this program does not know.
 pub async fn migrate(session: &mut Session) -> Result<(), Error> {
-    // Other statements queue behind a lock that a migration waits for. The limit also bounds the wait for
-    // sqlx's own lock: a statement that waits has a snapshot, and meanwhile rounds can't prune.
+    // Other statements queue behind a lock that a migration waits for. The limit also bounds the
+    // wait for sqlx's own lock: a statement that waits has a snapshot, and meanwhile rounds can't
+    // prune.
     sqlx::query!("set lock_timeout = '200ms'")
         .execute(&mut *session)
         .await?;

@@ -2,23 +2,24 @@
 
 use sqlx::{Connection as _, PgConnection, Row as _, raw_sql};
 
-use super::Error;
+use super::{Error, MIN_POSTGRES_VERSION};
 
 /// A session with the database. Dropping it closes the connection, and the server rolls an open
 /// transaction back.
 pub type Session = PgConnection;
 
-/// The oldest `server_version_num` that the programs run on.
-const MIN_VERSION: i32 = 15_00_00;
-
 /// Parameters that every session asks for, whatever the defaults of the server, the database and
 /// the role are. [`initialize`] adds `transaction_timeout`.
 ///
-/// These parameters stay as the operator has them: `search_path` (the tables may be in any schema),
-/// `synchronous_commit` (off is a choice), `default_transaction_read_only` ([`initialize`] rejects
-/// such a server), `default_transaction_deferrable` (without effect at our isolation level), and,
-/// except `jit`, whatever only changes how fast a plan is. sqlx itself sets `DateStyle`, `TimeZone`
-/// and `client_encoding`, on which the times of an answer rely.
+/// These parameters stay as the operator has them:
+/// - `search_path`: the tables may be in any schema;
+/// - `synchronous_commit`: off is a choice;
+/// - `default_transaction_read_only`: [`initialize`] rejects such a server;
+/// - `default_transaction_deferrable`: it has no effect at our isolation level;
+/// - all that only change the speed of a plan, except `jit`.
+///
+/// sqlx itself sets `DateStyle`, `TimeZone` and `client_encoding`, on which the times of an answer
+/// rely.
 pub(super) const PARAMETERS: [(&str, &str); 14] = [
     // A marker that `initialize` reads back: a pooler drops or rejects the settings of a session.
     ("max_two.session", "own"),
@@ -65,7 +66,7 @@ pub(super) async fn initialize(session: &mut Session) -> Result<(), Error> {
     let is = |column: &str| server.try_get::<bool, _>(column);
     if !is("is_own")? {
         Err(Error::pooled())
-    } else if server.try_get::<i32, _>("version")? < MIN_VERSION {
+    } else if server.try_get::<i32, _>("version")?.cast_unsigned() < MIN_POSTGRES_VERSION {
         Err(Error::too_old())
     } else if is("is_standby")? {
         // It may be promoted, or connections may soon lead to the primary.

@@ -132,7 +132,7 @@ impl DatabaseArgs {
             (Some(url), _) => Database::parse(url, application_name)
                 .map_err(|error| format!("DATABASE_URL: {error}")),
             (None, Some(file)) => {
-                Database::read(file, application_name).map_err(|error| error.to_string())
+                Database::parse_file(file, application_name).map_err(|error| error.to_string())
             }
             (None, None) => Err("neither DATABASE_URL nor DATABASE_URL_FILE is set".to_owned()),
         }

@@ -6,12 +6,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use shared::db::MIN_POSTGRES_VERSION;
+
 use crate::account::Account;
 use crate::download::{self, cache};
 use crate::{Error, failed};
-
-/// The oldest major version that Max Two works with.
-const OLDEST_MAJOR: u32 = 15;
 
 /// Folders with one subfolder per version, whose programs are in `bin`: those of Debian, of the
 /// RPMs of postgresql.org (and /usr/local), of a build from source, of EDB on Linux and on macOS,
@@ -55,8 +54,8 @@ impl Binaries {
     pub fn named(postgres_bin: &Path) -> Result<Self, Error> {
         let what = match Self::at(postgres_bin) {
             None => "holds no initdb and postgres that can be run".to_owned(),
-            Some(Self { major, .. }) if major < OLDEST_MAJOR => {
-                format!("is Postgres {major}, and Max Two needs {OLDEST_MAJOR} or newer")
+            Some(Self { major, .. }) if major < MIN_POSTGRES_VERSION => {
+                format!("is Postgres {major}, and Max Two needs {MIN_POSTGRES_VERSION} or newer")
             }
             Some(binaries) => return Ok(binaries),
         };
@@ -87,8 +86,11 @@ impl Binaries {
         downloading: impl FnOnce(),
     ) -> Result<Self, Error> {
         let data = folder.map(major_of_data).transpose()?.flatten();
-        let is_right =
-            |found: &Self| data.map_or(found.major >= OLDEST_MAJOR, |data| found.major == data);
+        let is_right = |found: &Self| {
+            data.map_or(found.major >= MIN_POSTGRES_VERSION, |data| {
+                found.major == data
+            })
+        };
         let found = match postgres_bin {
             Some(postgres_bin) => Some(Self::named(postgres_bin)?).filter(is_right),
             None => Self::installed(is_right),
@@ -115,7 +117,7 @@ impl Binaries {
         });
         downloaded.map_err(|error| {
             Error(format!(
-                "no Postgres {OLDEST_MAJOR} or newer is on PATH or in the usual folders, and the \
+                "no Postgres {MIN_POSTGRES_VERSION} or newer is on PATH or in the usual folders, and the \
                  download failed ({error}); install it with: {}",
                 install_command()
             ))

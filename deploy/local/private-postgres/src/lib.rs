@@ -5,7 +5,8 @@
 //! is dropped, and also when its parent process, the one that started it, is killed. It is not for
 //! production: it listens on the loopback interface only.
 //!
-//! Except in [`roles`], functions block.
+//! Except in [`roles`], functions block. The launcher also guards its other processes with
+//! [`ParentDeathGuard`].
 
 mod account;
 mod binaries;
