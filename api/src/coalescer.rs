@@ -42,11 +42,14 @@ pub(crate) fn start(
     let answer_timeout = request_timeout * 4 / 5;
     let (queue, receiver) = Queue::new(max_waiting);
     let database = database.clone().with_statement_timeout(answer_timeout);
+    let mut sweep = interval(answer_timeout / SWEEPS_PER_TIMEOUT);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let coalescer = Coalescer {
         connector: Connector::new(database, health, metrics),
         queue: receiver,
         batch: Batch::default(),
         answer_timeout,
+        sweep,
         metrics,
     };
     (queue, tokio::spawn(coalescer.run()))
@@ -59,6 +62,10 @@ struct Coalescer {
     batch: Batch,
     /// Bounds each batch, and each query including its time in the queue.
     answer_timeout: Duration,
+    /// When to search the batch for late queries. One interval for all batches: a timer per batch
+    /// would be the earliest deadline each time, and registering it would wake tokio's timer
+    /// driver. (A batch's own timeout wakes nothing, because it is due later than this.)
+    sweep: Interval,
     metrics: &'static Metrics,
 }
 
@@ -92,19 +99,14 @@ impl Coalescer {
         let mut idle_check = interval(PING_INTERVAL);
         // The session has just answered its trial.
         idle_check.reset();
-        // One interval for all batches: a timer per batch would always be the earliest deadline, so
-        // registering it would wake tokio's timer driver each time. The batch's own timeout does
-        // not: it is due later than the interval's next tick.
-        let mut sweep = interval(self.answer_timeout / SWEEPS_PER_TIMEOUT);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = self.queue.receive(&mut self.batch) => {
                     if chain.is_chain_shared() {
                         self.extend_batch().await;
                     }
-                    if let Err(error) = self.answer_batch(&mut chain, &mut sweep).await {
-                        return Lost { error, by_query: true };
+                    if let Err(error) = self.answer_batch(&mut chain).await {
+                        return Lost { error, by_message: true };
                     }
                     self.connector.on_answer();
                     idle_check.reset();
@@ -112,7 +114,7 @@ impl Coalescer {
                 _ = idle_check.tick() => {
                     let ping = db::ping(chain.session());
                     if let Err(error) = with_timeout(self.answer_timeout, ping).await {
-                        return Lost { error, by_query: false };
+                        return Lost { error, by_message: false };
                     }
                 },
             }
@@ -134,13 +136,14 @@ impl Coalescer {
     /// Sends one message for each different query in the batch, all within one timeout. A query
     /// that has waited longer than that, including its time in the queue, fails earlier. Queries in
     /// the queue are checked once they are in the next batch.
-    async fn answer_batch(
-        &mut self,
-        chain: &mut ChainSession,
-        sweep: &mut Interval,
-    ) -> Result<(), Error> {
+    async fn answer_batch(&mut self, chain: &mut ChainSession) -> Result<(), Error> {
         let answer_timeout = self.answer_timeout;
-        let Self { batch, metrics, .. } = self;
+        let Self {
+            batch,
+            sweep,
+            metrics,
+            ..
+        } = self;
         metrics.observe_batch(batch.len());
         with_timeout(answer_timeout, async {
             while let Some(query) = batch.next_query() {

@@ -17,15 +17,15 @@ use crate::query;
 
 /// Maximum delay between two attempts to connect, before jitter, unless a retry is costly.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
-/// From this many failed queries in a row on, the database counts as up only once a query is
-/// answered, not once a session is open. One does not count: the server may have restarted.
-const FAILED_QUERIES_WHEN_DOWN: u32 = 2;
+/// After this many failed messages in a row, an open session no longer shows that the database is
+/// up; only an answer does. A single failure may be a restart of the server.
+const FAILED_MESSAGES_WHEN_DOWN: u32 = 2;
 
 /// Why a session was lost.
 pub(crate) struct Lost {
     pub(crate) error: Error,
-    /// True if a query met the error, false if the check of the idle session did.
-    pub(crate) by_query: bool,
+    /// True if a message met the error, false if the check of the idle session did.
+    pub(crate) by_message: bool,
 }
 
 /// Connects sessions, and publishes whether the database answers.
@@ -36,8 +36,8 @@ pub(crate) struct Connector {
     backoff: Backoff,
     /// The delay before the next attempt to connect.
     delay: Duration,
-    /// How many queries in a row have failed. Each has lost its session.
-    failed_queries: u32,
+    /// How many messages in a row have failed. Each has lost its session.
+    failed_messages: u32,
     /// The reason that was logged last; `None` while the database is up.
     logged_reason: Option<String>,
 }
@@ -54,7 +54,7 @@ impl Connector {
             metrics,
             backoff: Backoff::new(MAX_RECONNECT_DELAY),
             delay: Duration::ZERO,
-            failed_queries: 0,
+            failed_messages: 0,
             logged_reason: None,
         }
     }
@@ -62,10 +62,10 @@ impl Connector {
     /// Connects, and tries again until that succeeds.
     pub(crate) async fn connect_with_backoff(&mut self) -> ChainSession {
         loop {
-            sleep(self.delay).await;
+            sleep(mem::take(&mut self.delay)).await;
             match connect_and_prepare(&self.database).await {
                 Ok(session) => {
-                    if self.failed_queries < FAILED_QUERIES_WHEN_DOWN {
+                    if self.failed_messages < FAILED_MESSAGES_WHEN_DOWN {
                         self.publish_up();
                     }
                     return session;
@@ -80,7 +80,7 @@ impl Connector {
 
     /// The session has answered a query.
     pub(crate) fn on_answer(&mut self) {
-        if mem::take(&mut self.failed_queries) >= FAILED_QUERIES_WHEN_DOWN {
+        if mem::take(&mut self.failed_messages) >= FAILED_MESSAGES_WHEN_DOWN {
             self.publish_up();
         }
     }
@@ -89,10 +89,9 @@ impl Connector {
     pub(crate) fn on_lost(&mut self, lost: &Lost) {
         self.metrics.set_database_up(false);
         self.log_once(&lost.error);
-        self.failed_queries += u32::from(lost.by_query);
-        if self.failed_queries < FAILED_QUERIES_WHEN_DOWN {
+        self.failed_messages += u32::from(lost.by_message);
+        if self.failed_messages < FAILED_MESSAGES_WHEN_DOWN {
             self.backoff.reset();
-            self.delay = Duration::ZERO;
         } else {
             self.delay = self.backoff.next_delay(&lost.error);
         }

@@ -41,7 +41,8 @@ use progress::{CHECK_INTERVAL, Progress, Stage};
 const MAX_HEADERS: usize = 64;
 /// Maximum bytes of a request's head, and so of the buffer that a connection may fill.
 const MAX_HEAD_LEN: usize = 16 * 1024;
-/// The idle timeout in a shutdown, and while no slot is free, unless the usual one is shorter.
+/// The idle timeout after the drain delay, and while no slot is free, unless the usual one is
+/// shorter.
 const EARLY_IDLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The delay after a failed accept, for example when file descriptors have run out.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
@@ -170,7 +171,7 @@ where
         };
         // hyper's own graceful shutdown would close an idle connection at once, and lose a request
         // that is on its way.
-        if self.is_stopping() {
+        if self.is_closing() {
             let headers = response.headers_mut();
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -180,15 +181,16 @@ where
         Ok(response)
     }
 
-    /// Whether each connection ends with its next response.
-    fn is_stopping(&self) -> bool {
+    /// Whether each connection ends with its next response: after the drain delay.
+    fn is_closing(&self) -> bool {
         self.connections.is_closed()
     }
 
-    /// Idle connections are closed early in a shutdown, and when no slot is free for a new one.
+    /// Idle connections are closed early after the drain delay, and when no slot is free for a new
+    /// one.
     fn current_idle_timeout(&self) -> Duration {
         let is_full = self.connections.len() >= self.max_connections;
-        if is_full || self.is_stopping() {
+        if is_full || self.is_closing() {
             self.idle_timeout.min(EARLY_IDLE_TIMEOUT)
         } else {
             self.idle_timeout

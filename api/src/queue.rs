@@ -27,8 +27,9 @@ impl Queue {
         (Self(sender), QueueReceiver(receiver))
     }
 
-    /// Queues a query and returns its reply: [`Problem::Overloaded`] at once when the queue is full,
-    /// [`Problem::Unavailable`] when the database does not answer in time or its session is lost.
+    /// Queues a query and returns its reply: [`Problem::Overloaded`] at once when the queue is
+    /// full, [`Problem::Unavailable`] when the database does not answer in time or its session is
+    /// lost.
     pub(crate) async fn submit(&self, query: Query) -> Reply {
         let (sender, reply) = oneshot::channel();
         let pending = PendingQuery {
