@@ -33,7 +33,8 @@ impl RoundRunner {
         let round_timeout = settings.round_timeout;
         Self {
             database: database.clone().with_statement_timeout(round_timeout),
-            cooldown: settings.cooldown(),
+            cooldown: TimeDelta::from_std(settings.cooldown)
+                .expect("the parser of the setting allows a day at most"),
             schedule: settings.schedule,
             round_timeout,
             metrics,

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use clap::{Parser, Subcommand};
 use shared::domain::MinPoints;
 use shared::program::cli::{DatabaseArgs, MAX_DURATION, address, duration};
@@ -77,10 +76,4 @@ pub(crate) enum DatabaseCommand {
         #[arg(long, allow_negative_numbers = true)]
         min_points: Option<MinPoints>,
     },
-}
-
-impl Settings {
-    pub(crate) fn cooldown(&self) -> TimeDelta {
-        TimeDelta::from_std(self.cooldown).expect("the parser allows a day at most")
-    }
 }
