@@ -1,4 +1,5 @@
-//! Starts the database, does the first round, then starts workers and replicas. Stops all in reverse.
+//! Starts the database, does the first round, then starts workers and replicas. Stops all in
+//! reverse.
 
 use std::convert::Infallible;
 use std::env;

@@ -9,7 +9,7 @@ use sqlx::raw_sql;
 use testkit::{TestDatabase, eventually, sql};
 use tokio::time::timeout;
 
-/// How long a query may take. Less is promised to a replica with the default `REQUEST_TIMEOUT`, but
+/// How long a query may take. A replica with the default `REQUEST_TIMEOUT` is promised less, but
 /// other tests load the machine.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
 
