@@ -25,7 +25,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The delay after a connection could not be accepted, as when file descriptors have run out.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Serves `/livez`, `/readyz` and `/metrics` for ever.
+/// Serves `/livez`, `/readyz` and `/metrics` forever.
 pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infallible {
     let readiness = Arc::clone(&metrics);
     let readyz = move || {

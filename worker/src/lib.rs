@@ -7,7 +7,6 @@ mod admin;
 mod commands;
 mod metrics;
 mod outcome_log;
-mod round_loop;
 mod runner;
 mod schedule;
 mod seed;
@@ -102,10 +101,10 @@ async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()
         .start_scheduler(sender)
         .await
         .context("starting the scheduler")?;
-    let mut runner = RoundRunner::new(settings, &database, metrics);
+    let runner = RoundRunner::new(settings, &database, metrics);
     let signal = tokio::select! {
         signal = signals.next() => signal,
-        never = round_loop::attempt_forever(&mut runner, &mut wakeups) => match never {},
+        never = runner.run(&mut wakeups) => match never {},
         outcome = admin => bail!("the admin listener has ended: {outcome:?}"),
     };
     info!(event = "worker_stopped", signal, "worker stopped");
