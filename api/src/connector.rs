@@ -1,6 +1,9 @@
 //! Opens the replica's only session with the database, and retries with backoff.
 //!
 //! It reports to the metrics whether the database is up, and to `/readyz` that it has been up once.
+//! A session that opens makes it up, and a session that is lost makes it down. After two failed
+//! messages in a row, only an answer makes it up again.
+//!
 //! A session that has failed is never reused: it is unknown what its last message did.
 
 use std::mem;

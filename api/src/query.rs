@@ -47,10 +47,10 @@ impl Query {
     ///
     /// # Errors
     /// When the database can't be reached or a statement fails. Drop the session.
-    pub(crate) async fn answer(self, session: &mut ChainSession) -> Result<Replies, Error> {
+    pub(crate) async fn answer(self, chain: &mut ChainSession) -> Result<Replies, Error> {
         match self {
             Self::TwoUsers => {
-                let answer = session.answer().await?;
+                let answer = chain.answer().await?;
                 let reply = |previous_at: Option<DateTime<Utc>>| {
                     Ok(encode(&TwoUsersBody {
                         users: &answer.users,

@@ -120,7 +120,7 @@ mod tests {
 
     use super::*;
 
-    /// A query that was queued so long ago, and the receiver of its reply.
+    /// A query that was queued `ago` before now, and the receiver of its reply.
     fn queued(ago: Duration) -> (PendingQuery, oneshot::Receiver<Reply>) {
         let (sender, reply) = oneshot::channel();
         let pending = PendingQuery {

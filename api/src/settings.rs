@@ -44,8 +44,8 @@ pub struct Settings {
     #[arg(long, env, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) max_waiting: u32,
 
-    /// How long a request may wait for the database (100ms or more). It gets 503 after 4/5 of this
-    /// time.
+    /// How long a request may wait for the database (100ms or more). It gets 503 once it has waited
+    /// 4/5 of this time, so that the response is sent in time.
     #[arg(long, env, default_value = "1s", value_parser = duration(MIN_REQUEST_TIMEOUT..=MAX_DURATION))]
     pub(crate) request_timeout: Duration,
 
