@@ -23,12 +23,14 @@ use statements::{read_fence, record_round, try_lock, wait_for_old_snapshots};
 
 /// How far a recorded time may be ahead of the database's clock and still count. Synchronised
 /// clocks differ by less, so a new primary whose clock is slightly behind does not repeat a tick.
-/// It is no longer than that takes, because no round is done while the fence is ahead.
+/// It is not longer, because while the fence is ahead of the clock no round is done.
 ///
 /// If the newest round is further ahead, the clock was wrong. Then no round that is ahead of the
 /// clock counts, so a tick may be done again. The next scheduled round deletes them and reports it
 /// in [`Round::clock_ahead_by`].
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
+/// How long after a round an older snapshot delays the next one.
+const OLD_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bounds each step other than the writes and the commit: begin, claim (lock and fence), the wait
 /// for old snapshots, rollback.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,4 +1,4 @@
--- Whether a snapshot older than the last round is open. The check ends two seconds after that round:
+-- Whether a snapshot older than the last round is open. The check ends $1 seconds after that round:
 -- ordinary queries have ended by then, and waiting longer would delay rounds for a dump. It ignores
 -- replication slots and `hot_standby_feedback`, which do not end by themselves. It also ignores a
 -- last round that ended ahead of the clock.
@@ -16,5 +16,5 @@ select exists (
     join pg_stat_activity as session
       on greatest(age(session.backend_xmin), age(session.backend_xid)) >= age(last.xmin)
     where session.datname = current_database()
-      and last.finished_at > clock_timestamp() - interval '2 seconds'
+      and last.finished_at > clock_timestamp() - make_interval(secs => $1)
 ) as "old_snapshot_open!"

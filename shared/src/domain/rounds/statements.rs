@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use tokio::time::sleep;
 
-use super::{CLOCK_TOLERANCE, Fence, POLL_INTERVAL, Round};
+use super::{CLOCK_TOLERANCE, Fence, OLD_SNAPSHOT_TIMEOUT, POLL_INTERVAL, Round};
 use crate::db::{Error, Session};
 
 /// The key of the advisory lock: the letters "max two".
@@ -37,12 +37,16 @@ pub(super) async fn read_fence(
     Ok((row.transaction_started_at, fence))
 }
 
-/// Waits while a snapshot older than the last round is open, for two seconds after that round at
-/// most. With such a snapshot the next round could not prune, and `users` would grow. So it matters
-/// only where rounds follow each other closely: with a tick per second, or by an operator.
+/// Waits while a snapshot older than the last round is open, until [`OLD_SNAPSHOT_TIMEOUT`] after
+/// that round at most. With such a snapshot the next round could not prune, and `users` would grow.
+/// So it matters only where rounds follow each other closely: with a tick per second, or by an
+/// operator.
 pub(super) async fn wait_for_old_snapshots(transaction: &mut Session) -> Result<(), Error> {
     loop {
-        let check = sqlx::query_file_scalar!("src/domain/rounds/old_snapshot_open.sql");
+        let check = sqlx::query_file_scalar!(
+            "src/domain/rounds/old_snapshot_open.sql",
+            OLD_SNAPSHOT_TIMEOUT.as_secs_f64()
+        );
         if !check.fetch_one(&mut *transaction).await? {
             return Ok(());
         }
