@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 pub use backoff::Backoff;
@@ -93,12 +94,13 @@ impl Database {
     /// [`CONNECT_TIMEOUT`].
     ///
     /// # Errors
-    /// [`Error::Url`] if the URL's file can't be used any more. Otherwise [`Error::Connect`] with
-    /// each server's error: [`Error::Timeout`] after its share, [`Error::Unavailable`] or
-    /// [`Error::Unusable`] if it does not fit, or the error of the network or the server.
+    /// [`Error::Url`] or [`Error::Timeout`] if the URL's file can't be used any more. Otherwise
+    /// [`Error::Connect`] with each server's error: [`Error::Timeout`] after its share,
+    /// [`Error::Unavailable`] or [`Error::Unusable`] if it does not fit, or the error of the
+    /// network or the server.
     pub async fn connect(&self) -> Result<Session, Error> {
         let servers = match &self.file {
-            Some(file) => database_url::read(file)?,
+            Some(file) => read_elsewhere(file.clone()).await?,
             None => self.servers.clone(),
         };
         let share = CONNECT_TIMEOUT / u32::try_from(servers.len()).unwrap_or(u32::MAX);
@@ -144,6 +146,14 @@ impl fmt::Debug for Database {
             .field("database", &database)
             .finish_non_exhaustive()
     }
+}
+
+/// Reads the servers from a file on a thread for blocking work: a network file system may hang.
+async fn read_elsewhere(file: PathBuf) -> Result<Vec<PgConnectOptions>, Error> {
+    let reading = spawn_blocking(move || database_url::read(&file));
+    let read = timeout(CONNECT_TIMEOUT, reading).await;
+    let read = read.map_err(|_| Error::Timeout(CONNECT_TIMEOUT))?;
+    read.expect("reading a URL does not panic")
 }
 
 /// Host and port, or the folder of the Unix socket and the port.

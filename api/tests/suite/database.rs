@@ -1,5 +1,5 @@
 //! A database that is away, locked, read-only or incomplete: what requests get, what is
-//! told, and how a replica recovers.
+//! logged, and how a replica recovers.
 
 use std::time::{Duration, Instant};
 

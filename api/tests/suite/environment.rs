@@ -2,10 +2,11 @@
 //! limits on threads.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use tempfile::NamedTempFile;
-use testkit::{TestDatabase, eventually};
+use testkit::{Client, TestDatabase, eventually};
 use tokio::time::sleep;
 
 use crate::{end_sessions, start_program};
@@ -18,7 +19,7 @@ async fn a_rotated_url_is_used_without_a_restart() {
     let database = TestDatabase::new().await;
     let file = NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
-    fs::write(path, &database.api).unwrap();
+    fs::write(path, &database.api_url).unwrap();
     let url = ("DATABASE_URL_FILE", path);
     let mut replica = start_program(&[], &[ANY_PORT, ANY_ADMIN_PORT, url]);
     replica.wait_for_event("database_connected").await;
@@ -26,7 +27,14 @@ async fn a_rotated_url_is_used_without_a_restart() {
     end_sessions(&database).await;
     replica.wait_for_event("database_refused").await;
     assert!(replica.output().contains(path), "{}", replica.output());
-    fs::write(path, &database.api).unwrap();
+    // A read of this file does not end, as on a network that is down.
+    fs::remove_file(path).unwrap();
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    replica.wait_for_output("did not answer within").await;
+    let client = Client::new(replica.address("listen").await);
+    assert_eq!(client.get("/livez").await.status, 200);
+    fs::remove_file(path).unwrap();
+    fs::write(path, &database.api_url).unwrap();
     eventually("it has connected again", async || {
         replica.count_events("database_connected") == 2
     })
@@ -38,13 +46,13 @@ async fn a_rotated_url_is_used_without_a_restart() {
 async fn a_wrong_password_is_an_error_and_is_seldom_tried() {
     let database = TestDatabase::new().await;
     let server = database.server.lock().await;
-    let wrong = database.api.replace(server.password(), "wrong");
+    let wrong = database.api_url.replace(server.password(), "wrong");
     let log = server.folder().join("postgres.log");
     // Other tests use it too, but none with a wrong password.
     drop(server);
     let mut replica = start_program(&[], &[ANY_PORT, ANY_ADMIN_PORT, ("DATABASE_URL", &wrong)]);
     replica.wait_for_event("database_refused").await;
-    // After another failure it would have tried ten times by then.
+    // A failure that can pass would have been tried again ten times by then.
     sleep(Duration::from_secs(3)).await;
     let log = fs::read_to_string(log).unwrap();
     let refusals = log.matches("password authentication failed").count();

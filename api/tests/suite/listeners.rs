@@ -37,7 +37,7 @@ fn replica_with_sockets(
         .args([env!("CARGO_BIN_EXE_max-two-api").as_ref(), log.path()])
         .env("LISTEN_FDS", sockets.len().to_string())
         .env("LISTEN_FDNAMES", names)
-        .env("DATABASE_URL", &database.api)
+        .env("DATABASE_URL", &database.api_url)
         .stdin(socket(0))
         .stdout(socket(1))
         .stderr(socket(2))
@@ -77,9 +77,8 @@ async fn sockets_passed_by_systemd_are_known_by_their_names() {
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("sockets_unnamed"), "{log}");
 
-    for names in ["http:admin:canary", "canary:canary:canary"] {
-        let names = names.replace("canary:", "canary.socket:");
-        let (mut replica, _, log) = replica_with_sockets(&database, &names);
+    for names in ["http:admin:canary", "canary.socket:canary.socket:canary"] {
+        let (mut replica, _, log) = replica_with_sockets(&database, names);
         let status = timeout(TEST_TIMEOUT, replica.wait()).await.unwrap();
         assert_eq!(status.unwrap().code(), Some(1), "{names}");
         let log = std::fs::read_to_string(log).unwrap();

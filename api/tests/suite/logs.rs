@@ -33,7 +33,7 @@ async fn a_log_that_is_full_closed_or_not_read_fails_no_request() {
                 "exec \"$0\" 2>&0 0</dev/null",
                 env!("CARGO_BIN_EXE_max-two-api"),
             ])
-            .env("DATABASE_URL", &database.api)
+            .env("DATABASE_URL", &database.api_url)
             .env("LISTEN", public.to_string())
             .env("ADMIN_LISTEN", admin.to_string())
             .env("DRAIN_DELAY", "0s")

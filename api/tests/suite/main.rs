@@ -25,7 +25,7 @@ use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually};
 /// long, because other tests use the server at the same time; `environment` may set another.
 async fn start_replica(database: &TestDatabase, environment: &[(&str, &str)]) -> (Program, Client) {
     let common = [
-        ("DATABASE_URL", &*database.api),
+        ("DATABASE_URL", &*database.api_url),
         ("LISTEN", "127.0.0.1:0"),
         ("ADMIN_LISTEN", "127.0.0.1:0"),
         ("DRAIN_DELAY", "0s"),
@@ -57,7 +57,7 @@ async fn wait_until_ready(client: &Client) {
 
 /// Does a round with this minimum.
 async fn round(database: &TestDatabase, minimum: &str) {
-    let mut worker = database.connect(&database.worker).await;
+    let mut worker = database.connect(&database.worker_url).await;
     let minimum = minimum.parse().unwrap();
     rounds::run_now(&mut worker, minimum, TEST_TIMEOUT)
         .await

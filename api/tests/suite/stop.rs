@@ -108,14 +108,14 @@ async fn one_stop_that_arrives_twice_counts_once_and_a_second_one_stops_at_once(
     };
     tokio::select! {
         status = program.wait() => assert!(status.success()),
-        () = signals => unreachable!("it signals for ever"),
+        () = signals => unreachable!("it signals forever"),
     }
 }
 
 #[tokio::test]
 async fn a_shutdown_waits_for_no_silent_client_and_no_database() {
     let database = TestDatabase::new().await;
-    let nowhere = database.api.replace(&database.name, "nowhere");
+    let nowhere = database.api_url.replace(&database.name, "nowhere");
     let environment = [
         ("DATABASE_URL", &*nowhere),
         ("REQUEST_TIMEOUT", "1s"),

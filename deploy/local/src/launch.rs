@@ -71,7 +71,7 @@ pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
     outcome
 }
 
-/// Starts everything, and then keeps Postgres running for ever.
+/// Starts everything, and then keeps Postgres running forever.
 async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<Infallible> {
     // Held to the end: the port must stay reserved while a replica is restarted.
     let (_reservation, listen) = reserve(settings.listen)

@@ -63,15 +63,10 @@ impl Error {
     }
 
     /// True if the error lasts until an operator acts, and each retry may cost a line in the
-    /// server's log or a whole round. False if one of several servers is only down: it may be the
-    /// next primary.
+    /// server's log or a whole round. Reading a bad URL again costs nothing.
     #[must_use]
     pub fn is_costly_to_retry(&self) -> bool {
-        match self {
-            Self::Connect(errors) => errors.iter().all(|(_, error)| !error.is_transient()),
-            Self::Url(_) => false,
-            error => !error.is_transient(),
-        }
+        !self.is_transient() && !matches!(self, Self::Url(_))
     }
 
     /// True if a statement ended because it did not get a lock within `lock_timeout`.
@@ -115,6 +110,11 @@ impl Error {
             || rejects("0A000", "command-line options")
         {
             return Self::pooled();
+        }
+        // sqlx's message quotes the character.
+        if error.to_string().contains("saslprep") {
+            let reason = "role or password of the URL hold a character that SASLprep prohibits";
+            return Self::Unusable(reason.to_owned());
         }
         // A parameter that Postgres 13 does not know.
         if rejects("42704", "\"idle_session_timeout\"") {

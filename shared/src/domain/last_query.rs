@@ -66,9 +66,9 @@ impl ChainSession {
     /// on, and whether that is durable: drop the session.
     pub async fn answer(&mut self) -> Result<Answer, Error> {
         let message = if self.is_chain_shared {
-            message::RELEASING_EARLY
+            message::EARLY_LOCK_RELEASE
         } else {
-            message::HOLDING_ROW
+            message::SINGLE_COMMIT
         };
         let answer = message::send(&mut self.session, message).await?;
         // While the clock is behind, queries of two sessions can have the same time. Then this flag

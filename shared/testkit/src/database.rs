@@ -24,7 +24,7 @@ static SERVER: OnceCell<Arc<Mutex<Server>>> = OnceCell::const_new();
 
 /// Starts a server with these settings and with the template.
 async fn start(settings: &[&str]) -> Arc<Mutex<Server>> {
-    let server = Binaries::of_environment()
+    let server = Binaries::from_env()
         .and_then(|binaries| Server::start_temporary(&binaries, settings))
         .unwrap_or_else(|error| panic!("{error}"));
     let set_up = roles::set_up(&server, TEMPLATE).await;
@@ -40,12 +40,12 @@ pub struct TestDatabase {
     /// Its name.
     pub name: String,
     /// The owner's URL.
-    pub owner: String,
+    pub owner_url: String,
     /// The worker's URL.
-    pub worker: String,
+    pub worker_url: String,
     /// The api's URL.
-    pub api: String,
-    superuser: String,
+    pub api_url: String,
+    superuser_url: String,
 }
 
 impl TestDatabase {
@@ -70,7 +70,7 @@ impl TestDatabase {
 
     /// Adds the users 1 to `number`.
     pub async fn seed(&self, number: i64) {
-        let mut session = self.connect(&self.owner).await;
+        let mut session = self.connect(&self.owner_url).await;
         let added = users::add_missing(&mut session, 1..=number).await;
         added.expect("the owner may seed");
     }
@@ -80,7 +80,7 @@ impl TestDatabase {
         let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let owner = roles::OWNER;
         let create = format!("create database {name} template {TEMPLATE} owner {owner}");
-        let database = Self::on(server, name).await;
+        let database = Self::existing(server, name).await;
         let url = database.server.lock().await.url("postgres", "postgres");
         let mut session = database.connect(&url).await;
         sql::run(&mut session, &create).await;
@@ -88,18 +88,19 @@ impl TestDatabase {
     }
 
     /// The database of this name on this server.
-    pub async fn on(server: Arc<Mutex<Server>>, name: String) -> Self {
+    pub async fn existing(server: Arc<Mutex<Server>>, name: String) -> Self {
         let running = server.lock().await;
-        let [owner, worker, api, superuser] = [roles::OWNER, roles::WORKER, roles::API, "postgres"]
-            .map(|role| running.url(role, &name));
+        let [owner_url, worker_url, api_url, superuser_url] =
+            [roles::OWNER, roles::WORKER, roles::API, "postgres"]
+                .map(|role| running.url(role, &name));
         drop(running);
         Self {
             server,
             name,
-            owner,
-            worker,
-            api,
-            superuser,
+            owner_url,
+            worker_url,
+            api_url,
+            superuser_url,
         }
     }
 
@@ -117,14 +118,14 @@ impl TestDatabase {
 
     /// A session of the api that answers queries, as a replica's session does.
     pub async fn replica_session(&self) -> ChainSession {
-        ChainSession::new(self.connect(&self.api).await)
+        ChainSession::new(self.connect(&self.api_url).await)
             .await
             .expect("the api may answer")
     }
 
     /// A superuser's session.
     pub async fn superuser(&self) -> Session {
-        self.connect(&self.superuser).await
+        self.connect(&self.superuser_url).await
     }
 
     /// A superuser's session with an open transaction that has run these statements. It keeps its
@@ -199,15 +200,15 @@ impl TestDatabase {
         let standby = block_in_place(|| server.start_standby()).expect("it starts");
         drop(server);
         self.configure("set synchronous_standby_names = '*'").await;
-        Self::on(Arc::new(Mutex::new(standby)), self.name.clone()).await
+        Self::existing(Arc::new(Mutex::new(standby)), self.name.clone()).await
     }
 
     /// Promotes its server, which is a standby.
     pub async fn promote(&self) {
         // `Database::connect` would refuse a standby.
-        let mut session = sqlx::PgConnection::connect(&self.superuser)
+        let mut session = sqlx::PgConnection::connect(&self.superuser_url)
             .await
-            .unwrap_or_else(|error| panic!("{}: {error}", self.superuser));
+            .unwrap_or_else(|error| panic!("{}: {error}", self.superuser_url));
         sql::run(&mut session, "select pg_promote()").await;
     }
 }

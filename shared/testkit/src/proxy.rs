@@ -23,7 +23,7 @@ pub enum NetworkFault {
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
-    /// The server's.
+    /// The server's port.
     port: u16,
     fault: Sender<NetworkFault>,
     _accepting: JoinSet<()>,

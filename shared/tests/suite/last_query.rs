@@ -4,7 +4,7 @@
 use shared::db::schema::migrate;
 use shared::db::{Error, Session};
 use shared::domain::MinPoints;
-use shared::domain::last_query::message::{self, HOLDING_ROW, RELEASING_EARLY, send};
+use shared::domain::last_query::message::{self, EARLY_LOCK_RELEASE, SINGLE_COMMIT, send};
 use shared::domain::last_query::{Answer, ChainSession};
 use shared::domain::users::User;
 use sqlx::raw_sql;
@@ -24,7 +24,7 @@ async fn is_row_free(database: &TestDatabase) -> bool {
 /// How many pages an answer touches, in all nodes of its statements' plans.
 async fn count_pages(session: &mut Session) -> i64 {
     let mut pages = 0;
-    for statement in HOLDING_ROW.split(';') {
+    for statement in SINGLE_COMMIT.split(';') {
         let explain = format!("explain (analyze, buffers, format json) {statement}");
         let plan: serde_json::Value = sql::value(session, &explain).await;
         let root = &plan[0]["Plan"];
@@ -42,7 +42,7 @@ async fn an_answer_touches_few_pages_whatever_minimum_statistics_and_dead_rows_t
     database.seed(200_000).await;
     // Planned while `last_query` is small.
     let mut api = database.replica_session().await;
-    let mut worker = database.connect(&database.worker).await;
+    let mut worker = database.connect(&database.worker_url).await;
     // Without statistics, as right after seeding; with those of a table that is all zeros; with
     // those of a round.
     for statistics in ["", "analyze", "analyze"] {
@@ -87,7 +87,7 @@ async fn an_answer_shows_the_recorded_users_that_qualify_and_the_time_of_the_que
         let shown = shown.replace("MAX", &MAX.to_string());
         let update = format!("update settings set shown_users = '{shown}', min_points = {minimum}");
         database.run(&update).await;
-        for message in [HOLDING_ROW, RELEASING_EARLY] {
+        for message in [SINGLE_COMMIT, EARLY_LOCK_RELEASE] {
             let answer = send(api.session(), message).await.unwrap();
             let users: Vec<_> = (answer.users.iter())
                 .map(|user| (user.id, user.points))
@@ -110,7 +110,7 @@ async fn an_error_rolls_back_the_move_and_keeps_no_lock() {
     let refuse_move = "alter table last_query add constraint broken check (false) not valid";
     let refuse_read = "revoke select on settings from max_two_api";
     for broken in [refuse_move, refuse_read] {
-        for message in [HOLDING_ROW, RELEASING_EARLY] {
+        for message in [SINGLE_COMMIT, EARLY_LOCK_RELEASE] {
             let mut api = database.replica_session().await;
             database.run(broken).await;
             send(api.session(), message).await.unwrap_err();
@@ -129,7 +129,7 @@ async fn an_error_rolls_back_the_move_and_keeps_no_lock() {
         database.run(broken).await;
         for error in [
             api.answer().await.map(drop).unwrap_err(),
-            message::prepare(&mut database.connect(&database.api).await)
+            message::prepare(&mut database.connect(&database.api_url).await)
                 .await
                 .unwrap_err(),
         ] {
@@ -157,7 +157,7 @@ async fn send_and_wait(
 #[tokio::test]
 async fn the_users_are_read_while_the_row_is_held_and_not_from_before() {
     let database = TestDatabase::new().await;
-    for message in [HOLDING_ROW, RELEASING_EARLY] {
+    for message in [SINGLE_COMMIT, EARLY_LOCK_RELEASE] {
         database
             .run("update settings set shown_users = '[]', min_points = 0")
             .await;
@@ -185,7 +185,7 @@ async fn the_users_are_read_while_the_row_is_held_and_not_from_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_waits_until_it_is_durable_and_when_released_early_the_row_does_not() {
     let database = TestDatabase::with_own_server(&[]).await;
-    for (message, is_released_early) in [(HOLDING_ROW, false), (RELEASING_EARLY, true)] {
+    for (message, is_released_early) in [(SINGLE_COMMIT, false), (EARLY_LOCK_RELEASE, true)] {
         // No commit that waits for the disk ends before this standby has it. A reload would take
         // effect some time later.
         let missing = "set synchronous_standby_names = 'missing'";
@@ -226,7 +226,7 @@ async fn a_time_that_no_answer_can_show_is_forgotten_by_the_migration() {
                  delete from _sqlx_migrations where version = 9"
             ))
             .await;
-        migrate(&mut database.connect(&database.owner).await)
+        migrate(&mut database.connect(&database.owner_url).await)
             .await
             .unwrap();
         let mut api = database.replica_session().await;
@@ -243,13 +243,13 @@ async fn a_session_releases_the_row_early_while_another_moves_the_chain_too() {
     let id: i32 = sql::value(first.session(), "select pg_backend_pid()").await;
     let last_message = format!("select query from pg_stat_activity where pid = {id}");
     for (second_answers_before, message) in [
-        (false, HOLDING_ROW),
-        (false, HOLDING_ROW),
-        // It learns of the other session by this answer.
-        (true, HOLDING_ROW),
-        (false, RELEASING_EARLY),
-        // That one told it that it is alone again.
-        (false, HOLDING_ROW),
+        (false, SINGLE_COMMIT),
+        (false, SINGLE_COMMIT),
+        // This answer shows that another session has moved the chain.
+        (true, SINGLE_COMMIT),
+        (false, EARLY_LOCK_RELEASE),
+        // The answer before this showed no other session.
+        (false, SINGLE_COMMIT),
     ] {
         if second_answers_before {
             second.answer().await.unwrap();

@@ -72,6 +72,11 @@ async fn a_refusal_that_lasts_is_known_in_any_language_and_is_seldom_repeated() 
         let delay = Backoff::new(Duration::from_millis(200)).next_delay(&error);
         assert_eq!(delay >= Duration::from_secs(10), lasts, "{text}");
     }
+    // Another server is down.
+    let refusing = refusing_server("28P01", b"password");
+    let url = format!("postgres://r:p@127.0.0.1:1,{refusing}/d?sslmode=disable");
+    let error = connect(&url).await.unwrap_err();
+    assert!(error.is_costly_to_retry(), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +95,7 @@ async fn of_several_servers_the_first_writable_primary_is_used_whatever_the_othe
     );
     let with_servers = |servers: &str| {
         let own = format!("127.0.0.1:{primary_port}");
-        primary.api.replace(&own, servers)
+        primary.api_url.replace(&own, servers)
     };
 
     let url = with_servers(&format!("{others},127.0.0.1:{primary_port}"));
@@ -132,11 +137,23 @@ async fn postgres_14_is_too_old() {
                         else pg_catalog.current_setting($1) end $$",
         )
         .await;
-    connect(&database.api).await.unwrap();
+    connect(&database.api_url).await.unwrap();
     let role = format!("alter role max_two_api in database {}", database.name);
     let alter = format!("{role} set search_path = public, pg_catalog");
     database.run(&alter).await;
-    let error = connect(&database.api).await.unwrap_err();
+    let error = connect(&database.api_url).await.unwrap_err();
     assert!(error.to_string().contains("needs 15 or newer"), "{error}");
     assert!(!error.is_transient());
+}
+
+#[tokio::test]
+async fn an_error_quotes_no_character_of_the_password() {
+    let database = TestDatabase::new().await;
+    let password = database.server.lock().await.password().to_owned();
+    let url = database.api_url.replace(&password, "canary%07");
+    let error = connect(&url).await.unwrap_err().to_string();
+    assert!(
+        error.contains("SASLprep") && !error.contains("u{7}"),
+        "{error}"
+    );
 }

@@ -26,10 +26,10 @@ async fn a_migration_lets_queries_pass_while_a_long_transaction_reads_its_table(
     let is_migrated = "select exists (select from _sqlx_migrations where version = 5 and success)";
     // Reads `settings` in a transaction that stays open, as a dump does.
     let mut dump = database.begin("select from settings").await;
-    let mut first = database.connect(&database.owner).await;
-    let mut second = database.connect(&database.owner).await;
+    let mut first = database.connect(&database.owner_url).await;
+    let mut second = database.connect(&database.owner_url).await;
 
-    let mut api = database.connect(&database.api).await;
+    let mut api = database.connect(&database.api_url).await;
     let queries = tokio::spawn(async move {
         loop {
             let query = raw_sql("select min_points from settings").execute(&mut api);

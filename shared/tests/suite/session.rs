@@ -36,7 +36,7 @@ async fn a_session_ignores_the_defaults_of_its_role() {
             .run(&format!("{alter} {} = '{}'", setting[0], setting[1]))
             .await;
     }
-    let mut session = database.connect(&database.api).await;
+    let mut session = database.connect(&database.api_url).await;
     for setting in settings {
         let actual: String = sql::value(&mut session, &format!("show {}", setting[0])).await;
         assert_eq!(actual, setting[2], "{setting:?}");
@@ -54,7 +54,7 @@ async fn a_round_fails_if_a_row_that_it_should_change_is_hidden_or_missing() {
     ] {
         let database = TestDatabase::with_users(10).await;
         database.run(spoil).await;
-        let mut worker = database.connect(&database.worker).await;
+        let mut worker = database.connect(&database.worker_url).await;
         let minimum = MinPoints::draw();
         let round = rounds::run_now(&mut worker, minimum, ROUND_TIMEOUT).await;
         let error = round.unwrap_err();

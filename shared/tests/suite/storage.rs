@@ -29,7 +29,7 @@ async fn all_updates_are_hot_and_no_table_grows_in_200_rounds_under_load() {
             }
         });
     }
-    let mut worker = database.connect(&database.worker).await;
+    let mut worker = database.connect(&database.worker_url).await;
     let mut sizes = Vec::new();
     for rounds in [20, 180] {
         for _ in 0..rounds {
@@ -71,7 +71,7 @@ async fn the_space_that_a_snapshot_kept_from_being_pruned_is_reused() {
         .run("alter table users set (autovacuum_enabled = off)")
         .await;
     database.seed(USERS).await;
-    let mut worker = database.connect(&database.worker).await;
+    let mut worker = database.connect(&database.worker_url).await;
     // From the second round after a vacuum, each round prunes as many row versions as it leaves.
     for vacuum in ["vacuum users", "", ""] {
         run_round(&mut worker, MinPoints::draw()).await;
@@ -135,6 +135,8 @@ last_query_queried_at_is_of_the_years_1_to_9999: update last_query set queried_a
 last_query_queried_at_is_of_the_years_1_to_9999: update last_query set queried_at = '0044-03-15 BC'
 rounds_start_not_before_their_tick: insert into rounds values (now(), true, now() - interval '1 s', now(), 0)
 rounds_finish_not_before_their_start: insert into rounds values (now(), true, now(), now() - interval '1 s', 0)
+rounds_times_are_of_the_years_1_to_9999: insert into rounds values ('-infinity', true, now(), now(), 0)
+rounds_times_are_of_the_years_1_to_9999: insert into rounds values (now(), true, now(), 'infinity', 0)
 rounds_users_updated_is_not_negative: insert into rounds values (now(), true, now(), now(), -1)"#;
 
 #[tokio::test]

@@ -74,7 +74,7 @@ async fn verify_full_accepts_only_the_server_itself() {
     std::fs::write(root.path(), ours.0.pem()).unwrap();
     let connect = async |mode: &str| -> Result<Session, Error> {
         let mode = format!("sslmode={mode}&sslrootcert={}", root.path().display());
-        let url = database.api.replace("sslmode=disable", &mode);
+        let url = database.api_url.replace("sslmode=disable", &mode);
         let database = Database::parse(&url, "test").unwrap();
         database.connect().await
     };

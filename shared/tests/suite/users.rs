@@ -12,7 +12,7 @@ async fn seeding_beside_a_round_adds_the_missing_users_and_no_others() {
         .await;
     // Holds all rows until it ends, as a round does.
     let mut round = database.begin("update users set points = 8").await;
-    let mut owner = database.connect(&database.owner).await;
+    let mut owner = database.connect(&database.owner_url).await;
     assert_eq!(add_missing(&mut owner, 2..=120).await.unwrap(), 96);
     assert_eq!(add_missing(&mut owner, 2..=120).await.unwrap(), 0);
     sql::run(&mut round, "commit").await;
@@ -32,7 +32,7 @@ async fn a_user_that_another_session_inserts_meanwhile_is_left_to_it() {
     let database = TestDatabase::new().await;
     let insert = "insert into users (id, points) values (50, 7)";
     let mut other = database.begin(insert).await;
-    let mut owner = database.connect(&database.owner).await;
+    let mut owner = database.connect(&database.owner_url).await;
     let seeding = tokio::spawn(async move { add_missing(&mut owner, 1..=100).await });
     database
         .wait_for_session("wait_event = 'transactionid'")

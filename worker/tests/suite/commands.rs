@@ -12,7 +12,10 @@ async fn migrate_creates_the_schema_and_can_be_repeated() {
         .await;
     for filters in ["", "info, "] {
         // Empty filters are as if they were not there: the line is logged.
-        let environment = [("DATABASE_URL", &*database.owner), ("RUST_LOG", filters)];
+        let environment = [
+            ("DATABASE_URL", &*database.owner_url),
+            ("RUST_LOG", filters),
+        ];
         let mut program = start(&["migrate"], &environment);
         assert!(program.wait().await.success(), "{}", program.output());
         assert_eq!(program.count_events("migrated"), 1);
@@ -25,7 +28,7 @@ async fn migrate_creates_the_schema_and_can_be_repeated() {
 async fn seed_adds_the_missing_users_once_users_is_not_locked_and_can_be_repeated() {
     let database = TestDatabase::with_users(20_000).await;
     let blocker = database.begin("lock table users").await;
-    let owner = ("DATABASE_URL", &*database.owner);
+    let owner = ("DATABASE_URL", &*database.owner_url);
     let seed = || start(&["seed", "--users", "50000"], &[owner]);
     let mut program = seed();
     // After the first lock_timeout.
@@ -108,7 +111,7 @@ fn start_with_full_output(command: &str, variable: (&str, &str)) -> Program {
 #[tokio::test]
 async fn output_that_cannot_be_written_fails_no_command() {
     let database = TestDatabase::with_users(10).await;
-    let url = ("DATABASE_URL", &*database.worker);
+    let url = ("DATABASE_URL", &*database.worker_url);
     let mut round = start_with_full_output("round", url);
     assert_eq!(round.wait().await.code(), Some(0));
     assert_eq!(count_rounds(&database).await, 1);

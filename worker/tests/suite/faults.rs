@@ -17,7 +17,7 @@ const BLOCK_ROUNDS: &str = "select from users where id = (select max(id) from us
 
 /// Starts a worker that connects to the database through a proxy.
 fn worker_behind(proxy: &Proxy, database: &TestDatabase, environment: &[(&str, &str)]) -> Program {
-    let url = url_through(&database.worker, slice::from_ref(proxy));
+    let url = url_through(&database.worker_url, slice::from_ref(proxy));
     let common = [("DATABASE_URL", &*url), ("ADMIN_LISTEN", "127.0.0.1:0")];
     start(&[], common.iter().chain(environment))
 }

@@ -21,7 +21,7 @@ const YEARLY: (&str, &str) = ("SCHEDULE", "0 0 0 1 1 *");
 /// Starts a worker under its own role, with a free port for its admin listener.
 fn worker(database: &TestDatabase, arguments: &[&str], environment: &[(&str, &str)]) -> Program {
     let common = [
-        ("DATABASE_URL", &*database.worker),
+        ("DATABASE_URL", &*database.worker_url),
         ("ADMIN_LISTEN", "127.0.0.1:0"),
     ];
     start(arguments, common.iter().chain(environment))

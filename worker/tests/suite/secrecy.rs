@@ -44,11 +44,11 @@ async fn no_log_line_contains_the_minimum() {
 async fn no_log_line_contains_the_password() {
     let database = TestDatabase::new().await;
     let password = database.server.lock().await.password().to_owned();
-    let wrong = database.owner.replace(&password, "canary-password");
+    let wrong = database.owner_url.replace(&password, "canary-password");
     for (arguments, url, status) in [
-        (&["migrate"][..], &database.owner, 0),
-        (&["seed", "--users", "5"], &database.owner, 0),
-        (&["round"], &database.owner, 0),
+        (&["migrate"][..], &database.owner_url, 0),
+        (&["seed", "--users", "5"], &database.owner_url, 0),
+        (&["round"], &database.owner_url, 0),
         (&["round"], &wrong, 1),
     ] {
         let environment = [("DATABASE_URL", &**url), ("RUST_LOG", "trace")];

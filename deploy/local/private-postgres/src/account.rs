@@ -1,5 +1,5 @@
-//! The account that the server runs as: that of this process, or an unprivileged one when this
-//! process runs as root, as which Postgres refuses to run.
+//! The account that the server runs as. Postgres refuses to run as root, so under root it is an
+//! unprivileged account, else that of this process.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};

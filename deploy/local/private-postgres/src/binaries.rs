@@ -68,7 +68,7 @@ impl Binaries {
     ///
     /// # Errors
     /// As for [`Self::find`].
-    pub fn of_environment() -> Result<Self, Error> {
+    pub fn from_env() -> Result<Self, Error> {
         let postgres_bin = env::var_os("POSTGRES_BIN").filter(|folder| !folder.is_empty());
         Self::find(postgres_bin.as_deref().map(Path::new), None, || {})
     }
@@ -85,10 +85,10 @@ impl Binaries {
         folder: Option<&Path>,
         downloading: impl FnOnce(),
     ) -> Result<Self, Error> {
-        let data = folder.map(major_of_data).transpose()?.flatten();
+        let data_major = folder.map(major_of_data).transpose()?.flatten();
         let is_right = |found: &Self| {
-            data.map_or(found.major >= MIN_POSTGRES_VERSION, |data| {
-                found.major == data
+            data_major.map_or(found.major >= MIN_POSTGRES_VERSION, |major| {
+                found.major == major
             })
         };
         let found = match postgres_bin {
@@ -98,11 +98,13 @@ impl Binaries {
         if let Some(found) = found {
             return Ok(found);
         }
-        match data {
-            Some(data) if postgres_bin.is_some() || data != download::MAJOR => Err(Error(format!(
-                "the data were made by Postgres {data}; install that version and name its folder \
-                 with POSTGRES_BIN, or name another --data-dir for new data"
-            ))),
+        match data_major {
+            Some(major) if postgres_bin.is_some() || major != download::MAJOR => {
+                Err(Error(format!(
+                    "the data were made by Postgres {major}; install that version and name its \
+                     folder with POSTGRES_BIN, or name another --data-dir for new data"
+                )))
+            }
             _ => {
                 downloading();
                 Self::download()

@@ -39,7 +39,8 @@ impl Cluster {
         let folder = absolute(folder).map_err(failed("finding", folder))?;
         let account = Account::for_server(&folder)?;
         account.create_folder(&folder)?;
-        let lock = lock(&folder.join("lock")).map_err(failed("locking", &folder))?;
+        let path = folder.join("lock");
+        let lock = lock(&path).map_err(failed("locking", &path))?;
         let lock = lock.ok_or_else(|| {
             Error(format!(
                 "the data directory {} is in use by another max-two; stop that one or name another --data-dir",
@@ -70,7 +71,8 @@ impl Cluster {
     /// The server's log, locked. A server's processes inherit it for their output, so it stays
     /// locked until the last of them has ended. `None` while those of an earlier server run.
     pub(crate) fn lock_log(&self) -> Result<Option<File>, Error> {
-        lock(&self.log_path()).map_err(failed("locking", &self.folder))
+        let path = self.log_path();
+        lock(&path).map_err(failed("locking", &path))
     }
 
     pub(crate) fn log_path(&self) -> PathBuf {
@@ -101,7 +103,9 @@ impl Cluster {
         write_secret(&password_file, &password)?;
         let unfinished = self.folder.join("cluster.unfinished");
         // A process that was killed may have left it.
-        let _ = fs::remove_dir_all(&unfinished);
+        if unfinished.exists() {
+            fs::remove_dir_all(&unfinished).map_err(failed("removing", &unfinished))?;
+        }
         fs::create_dir(&unfinished).map_err(failed("creating", &unfinished))?;
         for path in [&password_file, &unfinished] {
             self.account.take_ownership(path)?;

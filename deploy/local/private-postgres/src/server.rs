@@ -67,7 +67,7 @@ impl Server {
     pub fn prepare(folder: &Path, binaries: &Binaries) -> Result<Self, Error> {
         let cluster = Cluster::open(folder, binaries)?;
         let password = cluster.initialize()?;
-        Self::of(cluster, password, Vec::new())
+        Self::new(cluster, password, Vec::new())
     }
 
     /// Starts a server without `fsync` in a new folder, which is removed with it. `settings` have
@@ -80,7 +80,7 @@ impl Server {
         let password = cluster.initialize()?;
         let settings = [&["fsync=off"], settings].concat();
         let settings = settings.into_iter().map(ToOwned::to_owned).collect();
-        let mut server = Self::of(cluster, password, settings)?;
+        let mut server = Self::new(cluster, password, settings)?;
         server.start()?;
         Ok(server)
     }
@@ -97,12 +97,12 @@ impl Server {
         let copied = cluster.copy(&self.cluster, &self.url("postgres", "postgres"));
         self.start()?;
         copied?;
-        let mut standby = Self::of(cluster, self.password.clone(), self.settings.clone())?;
+        let mut standby = Self::new(cluster, self.password.clone(), self.settings.clone())?;
         standby.start()?;
         Ok(standby)
     }
 
-    fn of(cluster: Cluster, password: String, settings: Vec<String>) -> Result<Self, Error> {
+    fn new(cluster: Cluster, password: String, settings: Vec<String>) -> Result<Self, Error> {
         Ok(Self {
             port: free_port()?,
             cluster,
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_port_that_another_process_has_taken_is_replaced() {
-        let binaries = Binaries::of_environment().expect("Postgres is installed");
+        let binaries = Binaries::from_env().expect("Postgres is installed");
         let mut server = Server::start_temporary(&binaries, &[]).expect("it starts");
         server.stop();
         let taken = TcpListener::bind(("127.0.0.1", server.port)).expect("it is free again");

@@ -17,7 +17,7 @@ async fn a_hundred_thousand_answers_around_rounds_form_one_chain_and_show_the_us
     let database = TestDatabase::with_own_server(&["fsync=on"]).await;
     database.seed(1_000).await;
     let checker = Checker::install(&database).await;
-    let mut replicas = [0; REPLICAS].map(|_| start_process("api", &database.api, &[]));
+    let mut replicas = [0; REPLICAS].map(|_| start_process("api", &database.api_url, &[]));
     let mut requests = JoinSet::new();
     for replica in &mut replicas {
         let client = connected(replica).await;
@@ -30,7 +30,7 @@ async fn a_hundred_thousand_answers_around_rounds_form_one_chain_and_show_the_us
             });
         }
     }
-    let mut worker = database.connect(&database.worker).await;
+    let mut worker = database.connect(&database.worker_url).await;
     while !requests.is_empty() {
         // With this minimum, every round chooses two users.
         let minimum = "0".parse().unwrap();

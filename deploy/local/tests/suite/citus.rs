@@ -33,12 +33,12 @@ const ARE_ROUNDS_WHOLE: &str = "
 
 /// Starts a server that preloads Citus. Its database of this name may not exist yet.
 async fn start_server(database: &str) -> TestDatabase {
-    let server = Binaries::of_environment()
+    let server = Binaries::from_env()
         .and_then(|binaries| Server::start_temporary(&binaries, &SETTINGS))
         .unwrap_or_else(|error| {
             panic!("POSTGRES_BIN must name the programs of a Postgres with Citus: {error}")
         });
-    TestDatabase::on(Arc::new(Mutex::new(server)), database.to_owned()).await
+    TestDatabase::existing(Arc::new(Mutex::new(server)), database.to_owned()).await
 }
 
 /// Makes a cluster of the coordinator and these nodes, as the operators' page says, and adds users.
@@ -52,17 +52,17 @@ async fn make_cluster(coordinator: &mut TestDatabase, nodes: &[TestDatabase]) {
         node.run(&set).await;
     }
     for url in [
-        &mut coordinator.owner,
-        &mut coordinator.worker,
-        &mut coordinator.api,
+        &mut coordinator.owner_url,
+        &mut coordinator.worker_url,
+        &mut coordinator.api_url,
     ] {
         *url = url.replace(&password, PASSWORD[1]);
     }
     run_script(&servers, &password).await;
-    let mut owner = coordinator.connect(&coordinator.owner).await;
+    let mut owner = coordinator.connect(&coordinator.owner_url).await;
     schema::migrate(&mut owner).await.unwrap();
     run_script(&servers, &password).await;
-    let owner = Database::parse(&coordinator.owner, "test").unwrap();
+    let owner = Database::parse(&coordinator.owner_url, "test").unwrap();
     worker::seed(&owner, USERS).await.unwrap();
 }
 
@@ -139,14 +139,14 @@ async fn with_users_spread_over_nodes_every_round_is_whole_also_when_a_node_dies
         start_server("postgres").await,
     ];
     make_cluster(&mut coordinator, &nodes).await;
-    let mut session = coordinator.connect(&coordinator.worker).await;
+    let mut session = coordinator.connect(&coordinator.worker_url).await;
     for minimum in ["0", "99", "100"] {
         let minimum = minimum.parse().unwrap();
         let round = rounds::run_now(&mut session, minimum, TEST_TIMEOUT);
         round.await.unwrap();
         assert_one_round(&coordinator).await;
     }
-    let workers = [0; 2].map(|_| start_process("worker", &coordinator.worker, &[]));
+    let workers = [0; 2].map(|_| start_process("worker", &coordinator.worker_url, &[]));
     for _ in 0..3 {
         wait_for_next_round(&coordinator).await;
     }

@@ -27,7 +27,7 @@ async fn workers_whose_clocks_are_an_hour_wrong_or_are_set_back_do_each_tick_onc
             ("FAKETIME_TIMESTAMP_FILE", clock.to_str().unwrap()),
             ("FAKETIME_NO_CACHE", "1"),
         ];
-        start_process("worker", &database.worker, &environment)
+        start_process("worker", &database.worker_url, &environment)
     });
     database
         .wait_until("select count(*) >= 20 from rounds")

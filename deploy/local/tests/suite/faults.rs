@@ -82,7 +82,7 @@ async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
 #[tokio::test]
 async fn ctrl_c_is_heard_while_postgres_starts() {
     let folder = folder();
-    let real = Binaries::of_environment().unwrap();
+    let real = Binaries::from_env().unwrap();
     // A server that never becomes ready, as during a long recovery. A shell's background job
     // ignores SIGINT. `sleep` inherits that; Postgres doesn't.
     let script = format!(

@@ -55,9 +55,9 @@ async fn a_full_disk_stops_rounds_until_there_is_space_and_no_reader() {
     }
     let filler = disk.0.join("filler");
     fs::write(&filler, vec![0; 16 * 1024 * 1024]).unwrap_err();
-    let mut worker = start_process("worker", &database.worker, &[]);
+    let mut worker = start_process("worker", &database.worker_url, &[]);
     worker.wait_for_output("No space left on device").await;
-    let mut replica = start_process("api", &database.api, &[]);
+    let mut replica = start_process("api", &database.api_url, &[]);
     let client = connected(&mut replica).await;
     assert_eq!(client.get("/").await.status, 200);
     let rounds: i64 = database.value("select count(*) from rounds").await;

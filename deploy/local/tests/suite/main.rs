@@ -80,7 +80,7 @@ fn children(parent: Pid, name: &str) -> Vec<Pid> {
     children
 }
 
-/// The only one of them.
+/// The id of the only such process.
 fn child(parent: Pid, name: &str) -> Pid {
     let children = children(parent, name);
     assert_eq!(children.len(), 1, "{name}");

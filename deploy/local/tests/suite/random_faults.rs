@@ -82,10 +82,10 @@ impl Run {
         let servers = [primary.port().await, standby.port().await];
         let mut processes = Vec::new();
         for _ in WORKERS {
-            processes.push(Process::start("worker", &primary.worker, &servers).await);
+            processes.push(Process::start("worker", &primary.worker_url, &servers).await);
         }
         for _ in REPLICAS {
-            processes.push(Process::start("api", &primary.api, &servers).await);
+            processes.push(Process::start("api", &primary.api_url, &servers).await);
         }
         Self {
             primary,

@@ -167,7 +167,7 @@ async fn with_a_database_url_no_server_starts() {
         .insert_round("date_trunc('year', now(), 'UTC')", "now()")
         .await;
     let folder = folder();
-    let mut program = launcher(folder.path(), &["--database-url", &database.owner]);
+    let mut program = launcher(folder.path(), &["--database-url", &database.owner_url]);
     let client = ready(&mut program).await;
     assert!(client.get("/").await.json()["users"].is_array());
     let server = database.server.lock().await;

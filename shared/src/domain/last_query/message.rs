@@ -17,10 +17,10 @@ use crate::db::{Error, Session};
 /// is committed when it begins. By then the first statement holds the row's lock, so the users are
 /// those of this place in the chain. Joined to the `update`, they would be from before its wait for
 /// the lock, and perhaps older than those in earlier answers of the chain.
-pub const HOLDING_ROW: &str = "execute move_chain; execute read_users";
+pub const SINGLE_COMMIT: &str = "execute move_chain; execute read_users";
 
 /// Answers a query with early lock release (Johnson et al., "Aether", VLDB 2010, section 4), while
-/// other sessions move the chain too. [`HOLDING_ROW`] holds the row's lock while its commit
+/// other sessions move the chain too. [`SINGLE_COMMIT`] holds the row's lock while its commit
 /// waits for the disk and the synchronous standby, so all sessions wait for each other's disk
 /// writes.
 ///
@@ -30,7 +30,7 @@ pub const HOLDING_ROW: &str = "execute move_chain; execute read_users";
 /// between the two loses only moves whose answers were not sent yet.
 ///
 /// After an error the transaction stays open, without locks: drop the session.
-pub const RELEASING_EARLY: &str = "begin; set local synchronous_commit = off; \
+pub const EARLY_LOCK_RELEASE: &str = "begin; set local synchronous_commit = off; \
     execute move_chain; execute read_users; commit; execute settle";
 
 /// Prepares the statements of both messages in a session. Then a trial verifies that they work: it
@@ -54,7 +54,7 @@ pub async fn prepare(session: &mut Session) -> Result<(), Error> {
     )))
     .execute(&mut *session)
     .await?;
-    let trial = format!("begin; {HOLDING_ROW}; execute settle; rollback");
+    let trial = format!("begin; {SINGLE_COMMIT}; execute settle; rollback");
     let rows = raw_sql(AssertSqlSafe(trial)).fetch_all(session).await?;
     decode(&rows)?;
     Ok(())

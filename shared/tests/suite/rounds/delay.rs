@@ -31,7 +31,7 @@ async fn a_round_that_overran_is_followed_by_a_cooldown() {
         database
             .insert_round(&minute_at(began), &minute_at(ended))
             .await;
-        let mut worker = database.connect(&database.worker).await;
+        let mut worker = database.connect(&database.worker_url).await;
         let outcome = run_due(&mut worker, minute, TimeDelta::hours(1)).await;
         assert_eq!(
             outcome == Outcome::CoolingDown,
@@ -45,11 +45,11 @@ async fn a_round_that_overran_is_followed_by_a_cooldown() {
 async fn a_round_waits_two_seconds_for_a_snapshot_older_than_the_last_round() {
     let database = TestDatabase::with_own_server(&[]).await;
     database.seed(10).await;
-    let mut worker = database.connect(&database.worker).await;
+    let mut worker = database.connect(&database.worker_url).await;
     let elsewhere = database.server.lock().await.url("postgres", "postgres");
     for (url, begin) in [
         (
-            &database.owner,
+            &database.owner_url,
             "begin isolation level repeatable read; select from users",
         ),
         // In another database: it holds back the snapshots of ours.

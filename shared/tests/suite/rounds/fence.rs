@@ -36,8 +36,8 @@ async fn a_fence_counts_unless_it_is_more_than_a_minute_ahead_of_the_clock() {
         for (tick_at, finished_at) in &rounds {
             database.insert_round(tick_at, finished_at).await;
         }
-        let mut worker = database.connect(&database.worker).await;
-        // It counts for no tick, and deletes no fence.
+        let mut worker = database.connect(&database.worker_url).await;
+        // An operator's round counts for no tick, and deletes no fence.
         run_round(&mut worker, min_points(0)).await;
         let outcome = run_only_tick(&mut worker).await;
         match outcome {
@@ -58,7 +58,7 @@ async fn a_fence_counts_unless_it_is_more_than_a_minute_ahead_of_the_clock() {
             ),
         }
         // Without a due round, too, the lock is free again.
-        let mut other = database.connect(&database.worker).await;
+        let mut other = database.connect(&database.worker_url).await;
         for worker in [&mut worker, &mut other] {
             let outcome = run_only_tick(worker).await;
             assert!(matches!(outcome, Outcome::NotDue(Some(_))), "{outcome:?}");
@@ -75,7 +75,7 @@ async fn five_workers_do_each_of_200_ticks_once_beside_a_foreign_advisory_lock()
     let latest = Arc::new(AtomicI64::new(1));
     let mut workers = JoinSet::new();
     for _ in 0..5 {
-        let mut worker = database.connect(&database.worker).await;
+        let mut worker = database.connect(&database.worker_url).await;
         let latest = Arc::clone(&latest);
         workers.spawn(async move {
             let mut done = 0;
@@ -103,7 +103,7 @@ async fn five_workers_do_each_of_200_ticks_once_beside_a_foreign_advisory_lock()
 async fn the_fence_is_read_once_the_lock_is_held_and_by_the_clock_at_that_time() {
     let database = TestDatabase::with_users(10).await;
     let mut other = database.begin("lock table rounds").await;
-    let mut worker = database.connect(&database.worker).await;
+    let mut worker = database.connect(&database.worker_url).await;
     let paused = tokio::spawn(async move { run_only_tick(&mut worker).await });
     let holds_lock = "wait_event = 'relation' and xact_start < clock_timestamp() - interval '0.6 s' \
                       and pid in (select pid from pg_locks where locktype = 'advisory' and granted)";
@@ -124,7 +124,7 @@ async fn the_fence_is_read_once_the_lock_is_held_and_by_the_clock_at_that_time()
 #[tokio::test]
 async fn until_it_is_committed_a_round_holds_the_lock_shows_nothing_and_delays_no_reader() {
     let database = TestDatabase::with_users(100).await;
-    let mut worker = database.connect(&database.worker).await;
+    let mut worker = database.connect(&database.worker_url).await;
     run_round(&mut worker, min_points(10)).await;
     let mut api = database.replica_session().await;
     let before = api.answer().await.unwrap().users;
@@ -141,7 +141,7 @@ async fn until_it_is_committed_a_round_holds_the_lock_shows_nothing_and_delays_n
     let committing = tokio::spawn(async move { run_round(&mut worker, min_points(100)).await });
     let waits_in_commit = "wait_event = 'advisory' and query = 'COMMIT'";
     database.wait_for_session(waits_in_commit).await;
-    let mut other = database.connect(&database.worker).await;
+    let mut other = database.connect(&database.worker_url).await;
     assert_eq!(run_only_tick(&mut other).await, Outcome::Busy);
     let written: i64 = database
         .value(
@@ -163,7 +163,7 @@ async fn until_it_is_committed_a_round_holds_the_lock_shows_nothing_and_delays_n
 async fn an_operators_round_waits_for_a_running_one_outside_a_transaction() {
     let database = TestDatabase::with_users(10).await;
     let mut running = database.begin(LOCK_ROUNDS).await;
-    let mut worker = database.connect(&database.worker).await;
+    let mut worker = database.connect(&database.worker_url).await;
     assert_eq!(run_only_tick(&mut worker).await, Outcome::Busy);
     let waiting = tokio::spawn(async move { run_round(&mut worker, min_points(0)).await });
     let waits_outside = "query = 'ROLLBACK' and state = 'idle'";
@@ -180,7 +180,7 @@ async fn only_a_week_of_rounds_is_kept() {
         let ago = format!("now() - interval '{days} days' + interval '1 hour'");
         database.insert_round(&ago, &ago).await;
     }
-    let mut worker = database.connect(&database.worker).await;
+    let mut worker = database.connect(&database.worker_url).await;
     let this_second = |now: DateTime<Utc>| Some(now.trunc_subsecs(0));
     let done = run_due(&mut worker, this_second, NO_COOLDOWN).await;
     assert!(matches!(done, Outcome::Done(_)), "{done:?}");

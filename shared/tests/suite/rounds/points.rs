@@ -44,7 +44,7 @@ async fn every_user_is_renewed_and_points_are_uniform_and_independent() {
                  select id << 32 from generate_series(1::bigint, 100000) as id",
             )
             .await;
-        let mut worker = database.connect(&database.worker).await;
+        let mut worker = database.connect(&database.worker_url).await;
         let mut round = async || {
             let round = rounds::run_now(&mut worker, min_points(50), ROUND_TIMEOUT)
                 .await

@@ -10,7 +10,7 @@ async fn the_two_users_are_drawn_from_all_that_qualify() {
     let database = TestDatabase::with_users(2_000).await;
     // A gap as large as all other ids: the user after it must not be favoured.
     database.run("insert into users (id) values (4000)").await;
-    let mut worker = database.connect(&database.worker).await;
+    let mut worker = database.connect(&database.worker_url).await;
     let mut api = database.replica_session().await;
     let mut quarters = [0_i32; 4];
     for _ in 0..400 {
@@ -42,7 +42,7 @@ async fn the_two_users_are_drawn_from_all_that_qualify() {
 #[tokio::test]
 async fn at_every_minimum_an_answer_shows_two_qualifying_users_if_there_are_two() {
     let database = TestDatabase::with_users(150).await;
-    let mut worker = database.connect(&database.worker).await;
+    let mut worker = database.connect(&database.worker_url).await;
     let mut api = database.replica_session().await;
     for minimum in 0..=100 {
         run_round(&mut worker, min_points(minimum)).await;

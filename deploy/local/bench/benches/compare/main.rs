@@ -76,9 +76,9 @@ const MAKE_DEFAULT_TABLE: &str = "alter table users rename to original; \
 /// What all measurements share.
 struct Bench {
     database: TestDatabase,
-    /// Another one, on a server of its own because it writes several times the WAL.
+    /// A second database, on a server of its own because it writes several times the WAL.
     default_table: TestDatabase,
-    /// Of load in each measurement.
+    /// Seconds of load in each measurement.
     seconds: u32,
 }
 

@@ -1,4 +1,5 @@
-//! What a replica is compared with: warp's filters on hyper's server, the upper limit and the
+//! The two servers that a replica is compared with, of warp's filters on hyper's server: one only
+//! responds, which is the upper limit; the other sends Postgres a message per request, which is the
 //! obvious way. Both log what a replica logs when it is ready.
 
 use std::env;
@@ -7,7 +8,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use serde_json::json;
-use shared::domain::last_query::message::{HOLDING_ROW, prepare, send};
+use shared::domain::last_query::message::{SINGLE_COMMIT, prepare, send};
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 use tokio::net::TcpListener;
@@ -44,7 +45,7 @@ pub(crate) async fn message_per_request() -> anyhow::Result<()> {
 async fn respond(pool: PgPool) -> Result<impl Reply, Rejection> {
     // A rejection gets an error status, by which the request counts as failed.
     let mut session = pool.acquire().await.map_err(|_| warp::reject())?;
-    let answer = send(&mut session, HOLDING_ROW).await;
+    let answer = send(&mut session, SINGLE_COMMIT).await;
     answer.map(|_| response()).map_err(|_| warp::reject())
 }
 

@@ -21,7 +21,8 @@ pub(crate) enum Work {
     /// Requests to the servers that a subcommand starts: the subcommand, the number of replicas,
     /// and the number of connections to all of them together.
     Load(&'static str, usize, u32),
-    /// Requests to one replica, over so many connections, while a worker runs rounds back to back.
+    /// Requests to one replica, over this many connections, while a worker runs rounds back to
+    /// back.
     LoadDuringRounds(u32),
     Round,
     Update,
@@ -50,7 +51,7 @@ impl Work {
             Self::LoadDuringRounds(connections) => {
                 let (address, _servers) = start_servers(program, "api", 1, database).await;
                 let environment = [
-                    ("DATABASE_URL", database.worker.as_str()),
+                    ("DATABASE_URL", database.worker_url.as_str()),
                     ("ADMIN_LISTEN", "127.0.0.1:0"),
                     ("SCHEDULE", "* * * * * *"),
                     ("COOLDOWN", "0s"),
@@ -92,7 +93,7 @@ async fn start_servers(
     let mut servers = Vec::new();
     for _ in 0..replicas {
         let environment = [
-            ("DATABASE_URL", database.api.clone()),
+            ("DATABASE_URL", database.api_url.clone()),
             ("LISTEN", address.to_string()),
             ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
             ("REUSE_PORT", "true".to_owned()),
@@ -135,7 +136,11 @@ async fn wrk(address: SocketAddr, connections: u32, seconds: u32) -> anyhow::Res
 /// two.
 async fn round(program: &Path, database: &TestDatabase) -> anyhow::Result<()> {
     let arguments = ["worker", "round", "--min-points=50"];
-    let mut worker = Program::start(program, &arguments, [("DATABASE_URL", &database.worker)]);
+    let mut worker = Program::start(
+        program,
+        &arguments,
+        [("DATABASE_URL", &database.worker_url)],
+    );
     let status = worker.wait().await;
     ensure!(status.success(), "the round failed: {}", worker.output());
     Ok(())
