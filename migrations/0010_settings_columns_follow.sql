@@ -1,6 +1,5 @@
--- For the previous release, a trigger keeps the four columns that `shown_users` (0008) replaces equal to it, in both
--- directions. So programs of this release use `shown_users` alone, and those of the previous one the columns. The next
--- release drops columns and trigger.
+-- Until the next release, a trigger keeps `shown_users` (0008) and the four columns that it replaces equal. So programs of
+-- this release use `shown_users` alone, and those of the previous one the columns. The next release drops columns and trigger.
 --
 -- A worker of the previous release has left `shown_users` as it was.
 

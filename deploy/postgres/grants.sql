@@ -15,7 +15,8 @@ grant select on users, settings, rounds to max_two_worker;
 -- It warns if the last query's time is ahead of the clock.
 grant select (queried_at) on last_query to max_two_worker;
 grant update (points, updated_at) on users to max_two_worker;
--- The columns after `shown_users` are for workers of the previous release.
+-- Until the next release, a worker may be of the previous one, which writes the columns after
+-- `shown_users`.
 grant update (
     min_points, shown_users, first_user_id, first_points, second_user_id, second_points
 ) on settings to max_two_worker;

@@ -106,7 +106,7 @@ impl Database {
         let share = CONNECT_TIMEOUT / u32::try_from(servers.len()).unwrap_or(u32::MAX);
         let mut errors = Vec::new();
         for server in servers {
-            let name = name(&server);
+            let name = server_name(&server);
             let error = match timeout(share, self.connect_to(server)).await {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(error)) => error,
@@ -134,7 +134,7 @@ impl Database {
 
 impl fmt::Debug for Database {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let servers: Vec<_> = self.servers.iter().map(name).collect();
+        let servers: Vec<_> = self.servers.iter().map(server_name).collect();
         // All have the same.
         let database = self
             .servers
@@ -157,7 +157,7 @@ async fn read_elsewhere(file: PathBuf) -> Result<Vec<PgConnectOptions>, Error> {
 }
 
 /// Host and port, or the folder of the Unix socket and the port.
-fn name(server: &PgConnectOptions) -> String {
+fn server_name(server: &PgConnectOptions) -> String {
     let port = server.get_port();
     match (server.get_socket(), server.get_host()) {
         (Some(folder), _) => format!("{}:{port}", folder.display()),

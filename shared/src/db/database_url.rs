@@ -18,9 +18,9 @@ use super::Error;
 
 /// The servers of the URL that a file holds.
 pub(super) fn read(file: &Path) -> Result<Vec<PgConnectOptions>, Error> {
-    let read = fs::read_to_string(file).or_else(|error| bad(&error.to_string()));
+    let read = fs::read_to_string(file).or_else(|error| invalid(&error.to_string()));
     read.and_then(|text| parse(&text))
-        .or_else(|error| bad(&format!("DATABASE_URL_FILE {}: {error}", file.display())))
+        .or_else(|error| invalid(&format!("DATABASE_URL_FILE {}: {error}", file.display())))
 }
 
 /// The servers of a URL, in its order.
@@ -28,26 +28,26 @@ pub(super) fn parse(text: &str) -> Result<Vec<PgConnectOptions>, Error> {
     // A file usually ends with a line break, and some editors begin it with a byte order mark.
     let text = text.trim_start_matches('\u{feff}').trim();
     if text.starts_with(['"', '\'']) {
-        return bad("it is in quotes, which `docker run --env-file` keeps: write it without");
+        return invalid("it is in quotes, which `docker run --env-file` keeps: write it without");
     }
     if text.contains(['\n', '\r']) {
-        return bad("it has more than one line");
+        return invalid("it has more than one line");
     }
     let Some(rest) = text
         .strip_prefix("postgres://")
         .or_else(|| text.strip_prefix("postgresql://"))
     else {
-        return bad("not a Postgres URL: it does not start with postgres://");
+        return invalid("not a Postgres URL: it does not start with postgres://");
     };
     let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if rest.contains('@') {
-        return bad(
+        return invalid(
             "it has an @ behind the host: write /, ? and # in a password as %2F, %3F and %23, \
              and an @ anywhere as %40",
         );
     }
     if rest.contains('#') {
-        return bad("it has a fragment: write # as %23");
+        return invalid("it has a fragment: write # as %23");
     }
     let hosts_at = authority.rfind('@').map_or(0, |at| at + 1);
     let (credentials, hosts) = authority.split_at(hosts_at);
@@ -65,13 +65,13 @@ fn parse_server(credentials: &str, host: &str, rest: &str) -> Result<PgConnectOp
     let url = Url::parse(&format!(
         "postgres://{credentials}{placeholder}{host}{rest}"
     ))
-    .or_else(|error| bad(&format!("not a Postgres URL: {error}")))?;
+    .or_else(|error| invalid(&format!("not a Postgres URL: {error}")))?;
     for (name, value) in url.query_pairs() {
         check_parameter(&name, &value)?;
     }
     // Nothing that sqlx logs meanwhile may appear: it also quotes lines of a `.pgpass`.
     let options = with_default(NoSubscriber::default(), || PgConnectOptions::from_url(&url))
-        .or_else(|_| bad("it has a % that encodes no UTF-8 text"))?;
+        .or_else(|_| invalid("it has a % that encodes no UTF-8 text"))?;
     Ok(match url.host() {
         // sqlx keeps the brackets, which belong to the URL and not to the address.
         Some(Host::Ipv6(address)) if Some(options.get_host()) == url.host_str() => {
@@ -103,13 +103,13 @@ fn check_parameter(name: &str, value: &str) -> Result<(), Error> {
         return if values.contains(&value) {
             Ok(())
         } else {
-            bad(&format!("{name} can only be {}", values.join(" or ")))
+            invalid(&format!("{name} can only be {}", values.join(" or ")))
         };
     }
     let is_valid = match name {
         "sslmode" | "ssl-mode" => value.parse::<PgSslMode>().is_ok(),
         "host" | "hostaddr" | "port" if value.contains(',') => {
-            return bad(&format!(
+            return invalid(&format!(
                 "{name} takes one value: several servers stand before the database, as in \
                  postgres://one.example:5432,other.example:5432/database"
             ));
@@ -123,8 +123,8 @@ fn check_parameter(name: &str, value: &str) -> Result<(), Error> {
             // Each new session reads the file again, so it may be renewed.
             return match fs::read_to_string(value) {
                 Ok(text) if text.contains("-----BEGIN ") => Ok(()),
-                Ok(_) => bad(&format!("{name} {value}: it is no PEM file")),
-                Err(error) => bad(&format!("{name} {value}: {error}")),
+                Ok(_) => invalid(&format!("{name} {value}: it is no PEM file")),
+                Err(error) => invalid(&format!("{name} {value}: {error}")),
             };
         }
         "host" | "dbname" | "user" | "password" | "application_name" | "options" => true,
@@ -133,17 +133,17 @@ fn check_parameter(name: &str, value: &str) -> Result<(), Error> {
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || b"_-".contains(&byte)) =>
         {
-            return bad(&format!("unknown parameter {name}"));
+            return invalid(&format!("unknown parameter {name}"));
         }
-        _ => return bad("it has a parameter that is none of Postgres'"),
+        _ => return invalid("it has a parameter that is none of Postgres'"),
     };
     if is_valid {
         Ok(())
     } else {
-        bad(&format!("the value of {name} is not valid"))
+        invalid(&format!("the value of {name} is not valid"))
     }
 }
 
-fn bad<T>(reason: &str) -> Result<T, Error> {
+fn invalid<T>(reason: &str) -> Result<T, Error> {
     Err(Error::Url(reason.to_owned()))
 }

@@ -63,16 +63,16 @@ pub(super) async fn initialize(session: &mut Session) -> Result<(), Error> {
     let server = raw_sql(include_str!("initialize_session.sql"))
         .fetch_one(session)
         .await?;
-    let is = |column: &str| server.try_get::<bool, _>(column);
-    if !is("is_own")? {
+    let flag = |column: &str| server.try_get::<bool, _>(column);
+    if !flag("is_own")? {
         Err(Error::pooled())
     } else if server.try_get::<i32, _>("version")?.cast_unsigned() < MIN_POSTGRES_VERSION {
         Err(Error::too_old())
-    } else if is("is_standby")? {
+    } else if flag("is_standby")? {
         // It may be promoted, or connections may soon lead to the primary.
         let reason = "the database is a standby, which can't be written to";
         Err(Error::Unavailable(reason))
-    } else if is("is_read_only")? {
+    } else if flag("is_read_only")? {
         // As some managed services make a primary when its disk is full.
         let reason = "the database is read-only: its default_transaction_read_only is on";
         Err(Error::Unavailable(reason))

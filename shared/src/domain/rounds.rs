@@ -21,16 +21,14 @@ use crate::domain::shown_users::{self, MinPoints};
 use crate::domain::users;
 use statements::{read_fence, record_round, try_lock, wait_for_old_snapshots};
 
-/// How far a recorded time may be ahead of the database's clock and still count. Synchronised
-/// clocks differ by less, so a new primary whose clock is slightly behind does not repeat a tick.
-/// It is not longer, because while the fence is ahead of the clock no round is done.
+/// A recorded time up to this far ahead of the database's clock is trusted, so that a failover to a
+/// server with a slightly slower clock repeats no tick. No round is done while a trusted fence is
+/// ahead, so the tolerance is short.
 ///
-/// If the newest round is further ahead, the clock was wrong. Then no round that is ahead of the
-/// clock counts, so a tick may be done again. The next scheduled round deletes them and reports it
-/// in [`Round::clock_ahead_by`].
+/// If the newest round is further ahead, a wrong clock recorded it. Then every round ahead of the
+/// clock is ignored, so a tick may be done again. The next scheduled round deletes them and reports
+/// it in [`Round::clock_ahead_by`].
 pub const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
-/// How long after a round an older snapshot delays the next one.
-const OLD_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bounds each step other than the writes and the commit: begin, claim (lock and fence), the wait
 /// for old snapshots, rollback.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);

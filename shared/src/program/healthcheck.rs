@@ -45,11 +45,11 @@ pub fn check(mut address: SocketAddr, path: &str) -> io::Result<()> {
     stream
         .read_exact(&mut start)
         .map_err(|error| io::Error::new(error.kind(), format!("no response: {error}")))?;
-    match start {
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', b'2', ..] => Ok(()),
-        _ => Err(io::Error::other(format!(
-            "the response begins with {:?}",
-            String::from_utf8_lossy(&start)
-        ))),
+    if start.starts_with(b"HTTP/1.") && start[8..10] == *b" 2" {
+        return Ok(());
     }
+    let start = String::from_utf8_lossy(&start);
+    Err(io::Error::other(format!(
+        "the response begins with {start:?}"
+    )))
 }

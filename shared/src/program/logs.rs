@@ -100,6 +100,24 @@ pub fn flush() {
     }
 }
 
+/// The reason for a state that lasts, so that it is logged once and not at each attempt.
+#[derive(Debug, Default)]
+pub struct LastReason(Option<String>);
+
+impl LastReason {
+    /// Records the reason. True if it differs from the last one: then log it.
+    pub fn replace(&mut self, reason: String) -> bool {
+        let is_new = self.0.as_ref() != Some(&reason);
+        self.0 = Some(reason);
+        is_new
+    }
+
+    /// Forgets the reason, because the state has ended. True if there was one.
+    pub fn clear(&mut self) -> bool {
+        self.0.take().is_some()
+    }
+}
+
 /// Queues what is written to it. The subscriber writes one whole line at a time.
 #[derive(Clone)]
 struct LogQueue(SyncSender<Vec<u8>>);

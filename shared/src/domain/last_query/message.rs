@@ -24,14 +24,14 @@ pub const SINGLE_COMMIT: &str = "execute move_chain; execute read_users";
 /// waits for the disk and the synchronous standby, so all sessions wait for each other's disk
 /// writes.
 ///
-/// Here the first commit does not wait, which frees the row. The second, of `settle`, waits
+/// Here the first commit does not wait, which frees the row. The second, of `make_durable`, waits
 /// together with the commits of all other sessions. The write-ahead log is one sequence, so the
 /// second commit makes the first durable, and with it all earlier moves of the chain. A crash
 /// between the two loses only moves whose answers were not sent yet.
 ///
 /// After an error the transaction stays open, without locks: drop the session.
 pub const EARLY_LOCK_RELEASE: &str = "begin; set local synchronous_commit = off; \
-    execute move_chain; execute read_users; commit; execute settle";
+    execute move_chain; execute read_users; commit; execute make_durable";
 
 /// Prepares the statements of both messages in a session. Then a trial verifies that they work: it
 /// answers a query and rolls back, so the chain does not move on. The trial is one message, so the
@@ -45,16 +45,16 @@ pub async fn prepare(session: &mut Session) -> Result<(), Error> {
     // schema, at compile time; the types of their rows are checked by the trial below.
     let move_chain = query_file!("src/domain/last_query/move.sql").sql();
     let read_users = query_file!("src/domain/last_query/read.sql").sql();
-    let settle = query_file!("src/domain/last_query/settle.sql").sql();
+    let make_durable = query_file!("src/domain/last_query/make_durable.sql").sql();
     raw_sql(AssertSqlSafe(format!(
-        "prepare move_chain as {}; prepare read_users as {}; prepare settle as {}",
+        "prepare move_chain as {}; prepare read_users as {}; prepare make_durable as {}",
         move_chain.as_str(),
         read_users.as_str(),
-        settle.as_str(),
+        make_durable.as_str(),
     )))
     .execute(&mut *session)
     .await?;
-    let trial = format!("begin; {SINGLE_COMMIT}; execute settle; rollback");
+    let trial = format!("begin; {SINGLE_COMMIT}; execute make_durable; rollback");
     let rows = raw_sql(AssertSqlSafe(trial)).fetch_all(session).await?;
     decode(&rows)?;
     Ok(())

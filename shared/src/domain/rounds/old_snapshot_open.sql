@@ -1,7 +1,7 @@
--- Whether a snapshot older than the last round is open. The check ends $1 seconds after that round:
--- ordinary queries have ended by then, and waiting longer would delay rounds for a dump. It ignores
--- replication slots and `hot_standby_feedback`, which do not end by themselves. It also ignores a
--- last round that ended ahead of the clock.
+-- Whether a snapshot older than the last round is open, until $1 seconds after that round. One that
+-- is open for longer belongs to a dump or a stuck session, and waiting for it would only delay the
+-- round. This ignores replication slots and `hot_standby_feedback`, which do not end by themselves,
+-- and a last round that ended ahead of the clock.
 --
 -- This session counts too: its `backend_xmin` reaches back to the oldest writing transaction of the
 -- server. So the check also finds a transaction in another database, which prevents pruning as well.

@@ -1,8 +1,8 @@
 -- Reads when the transaction started, and the fence: the newest scheduled round, if there is one.
 --
 -- If that is more than $1 seconds ahead of the clock, the clock was wrong: then ticks ahead of the
--- clock do not count. Compared with `clock_timestamp()`, not `now()`: a paused worker's transaction
--- may have started before the round that it must see.
+-- clock do not count. This compares with `clock_timestamp()`, not `now()`: a paused worker's
+-- transaction may have started before the round that it must see.
 select now() as "transaction_started_at!",
        tick_at as "tick_at?",
        finished_at as "finished_at?"

@@ -1,13 +1,17 @@
 //! The lock, the statements over `rounds`, and the wait for old snapshots.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use tokio::time::sleep;
 
-use super::{CLOCK_TOLERANCE, Fence, OLD_SNAPSHOT_TIMEOUT, POLL_INTERVAL, Round};
+use super::{CLOCK_TOLERANCE, Fence, POLL_INTERVAL, Round};
 use crate::db::{Error, Session};
 
 /// The key of the advisory lock: the letters "max two".
 const LOCK_KEY: i64 = 0x6d_6178_2074_776f;
+/// How long after a round an older snapshot delays the next one.
+const OLD_SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Takes the lock until the transaction ends. False if another session holds it.
 pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
@@ -18,8 +22,8 @@ pub(super) async fn try_lock(transaction: &mut Session) -> Result<bool, Error> {
     Ok(lock.fetch_one(transaction).await?)
 }
 
-/// Reads when the transaction started, and the fence, as [`CLOCK_TOLERANCE`] says. There is no
-/// fence before the first scheduled round.
+/// Reads when the transaction started, and the fence, which is the newest scheduled round unless a
+/// wrong clock recorded it ([`CLOCK_TOLERANCE`]).
 pub(super) async fn read_fence(
     transaction: &mut Session,
 ) -> Result<(DateTime<Utc>, Option<Fence>), Error> {
@@ -59,7 +63,7 @@ pub(super) async fn wait_for_old_snapshots(transaction: &mut Session) -> Result<
 }
 
 /// Records the round: a scheduled one, or without a tick an operator's. Deletes expired rows, and
-/// for a scheduled round those that are ahead, as [`CLOCK_TOLERANCE`] says.
+/// for a scheduled round those that a wrong clock recorded ([`CLOCK_TOLERANCE`]).
 pub(super) async fn record_round(
     transaction: &mut Session,
     tick_at: Option<DateTime<Utc>>,
