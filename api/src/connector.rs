@@ -1,8 +1,8 @@
 //! Opens the replica's only session with the database, and retries with backoff.
 //!
 //! It reports to the metrics whether the database is up, and to `/readyz` that it has been up once.
-//! A session that opens makes it up, and a session that is lost makes it down. After two failed
-//! messages in a row, only an answer makes it up again.
+//! It counts as up when a session opens, and as down when one is lost. After two failed messages in
+//! a row, only an answer counts as up.
 //!
 //! A session that has failed is never reused: it is unknown what its last message did.
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use shared::db::{Backoff, CONNECT_TIMEOUT, Database, Error, with_timeout};
 use shared::domain::last_query::ChainSession;
+use shared::program::logs::LastReason;
 use tokio::time::sleep;
 use tracing::{error, info, warn};
 
@@ -41,8 +42,7 @@ pub(crate) struct Connector {
     delay: Duration,
     /// How many messages in a row have failed. Each has lost its session.
     failed_messages: u32,
-    /// The reason that was logged last; `None` while the database is up.
-    logged_reason: Option<String>,
+    logged: LastReason,
 }
 
 impl Connector {
@@ -58,7 +58,7 @@ impl Connector {
             backoff: Backoff::new(MAX_RECONNECT_DELAY),
             delay: Duration::ZERO,
             failed_messages: 0,
-            logged_reason: None,
+            logged: LastReason::default(),
         }
     }
 
@@ -93,9 +93,7 @@ impl Connector {
         self.metrics.set_database_up(false);
         self.log_once(&lost.error);
         self.failed_messages += u32::from(lost.by_message);
-        if self.failed_messages < FAILED_MESSAGES_WHEN_DOWN {
-            self.backoff.reset();
-        } else {
+        if self.failed_messages >= FAILED_MESSAGES_WHEN_DOWN {
             self.delay = self.backoff.next_delay(&lost.error);
         }
     }
@@ -103,7 +101,8 @@ impl Connector {
     /// Publishes that the database answers queries.
     fn publish_up(&mut self) {
         info!(event = "database_connected", "connected to the database");
-        self.logged_reason = None;
+        self.logged.clear();
+        self.backoff.reset();
         self.health.set_connected_once();
         self.metrics.set_database_up(true);
     }
@@ -111,8 +110,7 @@ impl Connector {
     /// Logs why the database can't be used: as a warning if that can pass by itself, else as an
     /// error, because an operator must act. A reason that repeats is logged once.
     fn log_once(&mut self, error: &Error) {
-        let reason = error.to_string();
-        if self.logged_reason.as_ref() == Some(&reason) {
+        if !self.logged.replace(error.to_string()) {
             return;
         }
         if error.is_transient() {
@@ -123,7 +121,6 @@ impl Connector {
                 "the database refuses the session or a query"
             );
         }
-        self.logged_reason = Some(reason);
     }
 }
 

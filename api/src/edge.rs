@@ -22,6 +22,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use shared::program::logs::LastReason;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
@@ -30,9 +31,10 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service;
 use tracing::warn;
 use warp::http::header::CONNECTION;
-use warp::http::{HeaderValue, Request, StatusCode};
+use warp::http::{HeaderValue, Request};
 use warp::reply::Response;
 
+use crate::metrics::Metrics;
 use crate::problem::Problem;
 use listener::{next_connection, take_queued};
 use progress::{CHECK_INTERVAL, Progress, Stage};
@@ -56,8 +58,8 @@ pub(crate) struct Server<Routes> {
     pub(crate) idle_timeout: Duration,
     /// The tasks of the open connections. [`Self::serve`] closes the tracker to begin a shutdown.
     pub(crate) connections: TaskTracker,
-    /// Called once for each response, with its status.
-    pub(crate) count_response: Box<dyn Fn(StatusCode) + Send + Sync>,
+    /// Counts the responses of the public listener.
+    pub(crate) metrics: Option<&'static Metrics>,
     pub(crate) routes: Routes,
 }
 
@@ -99,21 +101,19 @@ where
     async fn accept(self: Arc<Self>, listeners: &mut [TcpListener]) -> Infallible {
         // A permit for each connection that may be open.
         let slots = Arc::new(Semaphore::new(self.max_connections));
-        let mut can_accept = true;
+        let mut failure = LastReason::default();
         loop {
             let slot = Arc::clone(&slots).acquire_owned().await;
             let slot = slot.expect("the semaphore is never closed");
             match next_connection(listeners).await {
                 Ok(stream) => {
-                    can_accept = true;
+                    failure.clear();
                     Arc::clone(&self).spawn(stream, Some(slot));
                 }
                 Err(error) => {
-                    // One line until connections are accepted again.
-                    if can_accept {
+                    if failure.replace(error.to_string()) {
                         warn!(event = "accept_failed", %error, "cannot accept connections");
                     }
-                    can_accept = false;
                     sleep(ACCEPT_RETRY_DELAY).await;
                 }
             }
@@ -177,7 +177,9 @@ where
         }
         // hyper has yet to write the response, which fits into the socket's buffer.
         progress.set(Stage::Idle);
-        (self.count_response)(response.status());
+        if let Some(metrics) = self.metrics {
+            metrics.count_response(response.status());
+        }
         Ok(response)
     }
 

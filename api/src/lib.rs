@@ -96,7 +96,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         header_timeout: settings.header_timeout,
         idle_timeout: settings.idle_timeout,
         connections: TaskTracker::new(),
-        count_response: Box::new(|_| {}),
+        metrics: None,
         routes: warp::service(routes::admin(state)),
     };
     let public_server = Server {
@@ -104,7 +104,7 @@ async fn run(settings: Settings, database: Database) -> anyhow::Result<()> {
         header_timeout: settings.header_timeout,
         idle_timeout: settings.idle_timeout,
         connections: state.connections.clone(),
-        count_response: Box::new(move |status| metrics.count_response(status)),
+        metrics: Some(metrics),
         routes: warp::service(routes::public(state)),
     };
     // Health checks and metrics are answered until the process ends.

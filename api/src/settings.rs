@@ -57,7 +57,8 @@ pub struct Settings {
     #[arg(long, env, default_value = "75s", value_parser = duration(MIN_TIMEOUT..=MAX_DURATION))]
     pub(crate) idle_timeout: Duration,
 
-    /// How long a client may accept none of the data that is sent to it (Linux only).
+    /// How long sent data may stay unacknowledged before the kernel closes the connection (Linux
+    /// only).
     #[arg(long, env, default_value = "5s", value_parser = duration(MIN_TIMEOUT..=MAX_DURATION))]
     pub(crate) write_timeout: Duration,
 

@@ -67,8 +67,8 @@ fn take_passed_sockets() -> anyhow::Result<(Vec<net::TcpListener>, Vec<net::TcpL
     let mut passed = ListenFd::from_env();
     let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
     let names: Vec<_> = names.split(':').collect();
-    // Kept for the units of the previous release, which name no sockets: systemd then passes the
-    // unit's name.
+    // Until the next release, a unit may be of the previous one, which names no sockets: systemd
+    // then passes the unit's name.
     let unnamed = names.iter().all(|name| *name == names[0])
         && (names[0].is_empty() || names[0].ends_with(".socket"));
     if unnamed && passed.len() > 0 {
