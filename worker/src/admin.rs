@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use shared::program::logs::LastReason;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -18,6 +19,7 @@ use warp::http::header::{ACCEPT, HeaderMap};
 use warp::reject::{MethodNotAllowed, Rejection};
 use warp::{Filter, Reply, get, head, path, reply};
 
+use crate::health::Health;
 use crate::metrics::Metrics;
 
 /// How long a client may take to send the head of its next request, idle time included.
@@ -26,10 +28,13 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Serves `/livez`, `/readyz` and `/metrics` forever.
-pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infallible {
-    let readiness = Arc::clone(&metrics);
+pub(crate) async fn serve(
+    listener: TcpListener,
+    health: Arc<Health>,
+    metrics: Arc<Metrics>,
+) -> Infallible {
     let readyz = move || {
-        if readiness.had_outcome() {
+        if health.is_ready() {
             reply::with_status("ok\n", StatusCode::OK)
         } else {
             let reason = "no attempt has had an outcome yet\n";
@@ -57,14 +62,18 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) -> Infal
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT);
     let mut connections = JoinSet::new();
+    let mut failure = LastReason::default();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
+                    failure.clear();
                     connections.spawn(protocol.serve_connection(TokioIo::new(stream), service.clone()));
                 }
                 Err(error) => {
-                    warn!(event = "accept_failed", %error, "cannot accept connections");
+                    if failure.replace(error.to_string()) {
+                        warn!(event = "accept_failed", %error, "cannot accept connections");
+                    }
                     sleep(ACCEPT_RETRY_DELAY).await;
                 }
             },

@@ -5,6 +5,7 @@
 
 mod admin;
 mod commands;
+mod health;
 mod metrics;
 mod outcome_log;
 mod runner;
@@ -30,6 +31,7 @@ use tokio::runtime;
 use tokio::sync::mpsc;
 use tracing::{error, info};
 
+use health::Health;
 use metrics::Metrics;
 use runner::RoundRunner;
 use settings::{Command, DatabaseCommand};
@@ -83,6 +85,7 @@ async fn run(
 /// listener ends. A failed round is not an error here.
 async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
+    let health = Arc::new(Health::default());
     let metrics = Arc::new(Metrics::new());
     let listener = listen(settings.admin_listen, false)
         .and_then(TcpListener::from_std)
@@ -94,14 +97,18 @@ async fn run_rounds(settings: Settings, database: Database) -> anyhow::Result<()
         cooldown_seconds = settings.cooldown.as_secs_f64(),
         "worker starting"
     );
-    let admin = tokio::spawn(admin::serve(listener, Arc::clone(&metrics)));
+    let admin = tokio::spawn(admin::serve(
+        listener,
+        Arc::clone(&health),
+        Arc::clone(&metrics),
+    ));
     let (sender, mut wakeups) = mpsc::channel(1);
     let _scheduler = settings
         .schedule
         .start_scheduler(sender)
         .await
         .context("starting the scheduler")?;
-    let runner = RoundRunner::new(settings, &database, metrics);
+    let runner = RoundRunner::new(settings, &database, health, metrics);
     let signal = tokio::select! {
         signal = signals.next() => signal,
         never = runner.run(&mut wakeups) => match never {},

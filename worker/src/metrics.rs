@@ -1,6 +1,6 @@
 //! The worker's metrics: outcomes of attempts, and rounds. All times are the database's.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use chrono::{DateTime, Utc};
 use prometheus_client::metrics::counter::Counter;
@@ -26,7 +26,6 @@ pub(crate) struct Metrics {
     duration: Histogram,
     last_round: Gauge<f64, AtomicU64>,
     database_up: Gauge,
-    had_outcome: AtomicBool,
 }
 
 impl Metrics {
@@ -71,13 +70,11 @@ impl Metrics {
             duration,
             last_round,
             database_up,
-            had_outcome: AtomicBool::new(false),
         }
     }
 
     /// Records an attempt that the database decided.
     pub(crate) fn record_outcome(&self, outcome: &Outcome) {
-        self.had_outcome.store(true, Ordering::Relaxed);
         self.database_up.set(1);
         match outcome {
             Outcome::Done(round) => {
@@ -101,13 +98,6 @@ impl Metrics {
     pub(crate) fn record_failure(&self) {
         self.database_up.set(0);
         self.failed.inc();
-    }
-
-    /// What `/readyz` shows: an attempt has had an outcome, so the database has answered once. This
-    /// stays true during an outage. Only a completed round shows that the worker's privileges
-    /// suffice.
-    pub(crate) fn had_outcome(&self) -> bool {
-        self.had_outcome.load(Ordering::Relaxed)
     }
 
     /// All metrics, with their content type: see [`metrics::encode`].

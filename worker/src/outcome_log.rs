@@ -5,13 +5,14 @@ use std::mem;
 
 use shared::db::Error;
 use shared::domain::rounds::Outcome;
-use tracing::{debug, error, info, warn};
+use shared::program::logs::LastReason;
+use tracing::{error, info, warn};
 
-/// Logs outcomes and errors, and remembers why there was no round though one may be due.
+/// Logs outcomes and errors.
 #[derive(Default)]
 pub(crate) struct OutcomeLog {
-    /// The reason for no round that was logged last. `None` after a round, and while none is due.
-    last_reason: Option<String>,
+    /// Why there was no round though one may be due.
+    last_reason: LastReason,
     /// The last round had a `clock_ahead_by`.
     was_clock_ahead: bool,
     /// The last outcome was [`Outcome::Busy`].
@@ -23,7 +24,7 @@ impl OutcomeLog {
         let was_busy = mem::replace(&mut self.was_busy, *outcome == Outcome::Busy);
         match outcome {
             Outcome::Done(round) => {
-                self.last_reason = None;
+                self.last_reason.clear();
                 if let Some(ahead) = round.clock_ahead_by
                     && !self.was_clock_ahead
                 {
@@ -53,7 +54,7 @@ impl OutcomeLog {
             }
             // The usual outcome. It is logged only if a reason for no round was logged before.
             Outcome::NotDue(_) => {
-                if self.last_reason.take().is_some() {
+                if self.last_reason.clear() {
                     info!(
                         event = "round_not_due",
                         "no round is due: the latest tick's is done, or there was no tick yet"
@@ -72,7 +73,7 @@ impl OutcomeLog {
 
     /// Logs an error: as a warning if it can pass by itself.
     pub(crate) fn log_error(&mut self, error: &Error) {
-        if !self.replace_reason(&error.to_string()) {
+        if !self.last_reason.replace(error.to_string()) {
             return;
         }
         if error.is_transient() {
@@ -83,18 +84,8 @@ impl OutcomeLog {
     }
 
     fn log_no_round(&mut self, event: &str, reason: &str) {
-        if self.replace_reason(reason) {
+        if self.last_reason.replace(reason.to_owned()) {
             info!(event, "{reason}");
         }
-    }
-
-    /// Records the reason. True if it differs from the last one.
-    fn replace_reason(&mut self, reason: &str) -> bool {
-        if self.last_reason.as_deref() == Some(reason) {
-            debug!(reason, "no change since the last attempt");
-            return false;
-        }
-        self.last_reason = Some(reason.to_owned());
-        true
     }
 }

@@ -16,6 +16,7 @@ use shared::domain::rounds::{self, Outcome};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use crate::health::Health;
 use crate::metrics::Metrics;
 use crate::outcome_log::OutcomeLog;
 use crate::schedule::Schedule;
@@ -33,6 +34,7 @@ pub(crate) struct RoundRunner {
     schedule: Schedule,
     cooldown: TimeDelta,
     round_timeout: Duration,
+    health: Arc<Health>,
     metrics: Arc<Metrics>,
     log: OutcomeLog,
     /// `None` during an attempt, and after one that failed.
@@ -40,7 +42,12 @@ pub(crate) struct RoundRunner {
 }
 
 impl RoundRunner {
-    pub(crate) fn new(settings: Settings, database: &Database, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        settings: Settings,
+        database: &Database,
+        health: Arc<Health>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let round_timeout = settings.round_timeout;
         Self {
             database: database.clone().with_statement_timeout(round_timeout),
@@ -48,6 +55,7 @@ impl RoundRunner {
                 .expect("the parser of the setting allows a day at most"),
             schedule: settings.schedule,
             round_timeout,
+            health,
             metrics,
             log: OutcomeLog::default(),
             session: None,
@@ -85,6 +93,7 @@ impl RoundRunner {
     async fn attempt(&mut self) -> Result<(), Error> {
         match self.run_due_round().await {
             Ok(outcome) => {
+                self.health.set_had_outcome();
                 self.metrics.record_outcome(&outcome);
                 self.log.log_outcome(&outcome);
                 Ok(())
