@@ -69,7 +69,7 @@ async fn sockets_passed_by_systemd_are_known_by_their_names() {
     let log = std::fs::read_to_string(log).unwrap();
     assert!(!log.contains("sockets_unnamed"), "{log}");
 
-    // As of a unit of the previous release, which names no sockets.
+    // Until the next release: as of a unit of the previous one, which names no sockets.
     let unit = "max-two-api.socket";
     let (_replica, addresses, log) = replica_with_sockets(&database, &format!("{unit}:{unit}"));
     assert_public(addresses[0]).await;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::pipe;
 use std::os::fd::OwnedFd;
 
-use testkit::{Client, Program, TestDatabase, eventually, free_address};
+use testkit::{Client, TestDatabase, TestProgram, eventually, free_address};
 use tokio::process::Command;
 
 async fn dropped_lines(admin: &Client) -> u64 {
@@ -26,7 +26,7 @@ async fn a_log_that_is_full_closed_or_not_read_fails_no_request() {
     for log in [full.into(), broken_pipe.into(), OwnedFd::from(unread_pipe)] {
         let (public, admin) = (free_address(), free_address());
         let mut command = Command::new("sh");
-        // `Program` captures standard output and error, so the log is passed as standard input.
+        // `TestProgram` captures standard output and error, so the log is passed as standard input.
         command
             .args([
                 "-c",
@@ -41,7 +41,7 @@ async fn a_log_that_is_full_closed_or_not_read_fails_no_request() {
             .env("LOG_FORMAT", "json")
             .env("RUST_LOG", "trace")
             .stdin(log);
-        let mut program = Program::spawn(command);
+        let mut program = TestProgram::spawn(command);
         let (client, admin) = (Client::new(public), Client::new(admin));
         eventually("it answers", async || {
             client

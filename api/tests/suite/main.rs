@@ -19,11 +19,14 @@ mod stop;
 
 use shared::db::Session;
 use shared::domain::rounds;
-use testkit::{Client, Program, TEST_TIMEOUT, TestDatabase, eventually};
+use testkit::{Client, TEST_TIMEOUT, TestDatabase, TestProgram, eventually};
 
 /// A replica under its own role, on ports of its own, and a client of it. Its request timeout is
 /// long, because other tests use the server at the same time; `environment` may set another.
-async fn start_replica(database: &TestDatabase, environment: &[(&str, &str)]) -> (Program, Client) {
+async fn start_replica(
+    database: &TestDatabase,
+    environment: &[(&str, &str)],
+) -> (TestProgram, Client) {
     let common = [
         ("DATABASE_URL", &*database.api_url),
         ("LISTEN", "127.0.0.1:0"),
@@ -37,13 +40,13 @@ async fn start_replica(database: &TestDatabase, environment: &[(&str, &str)]) ->
 }
 
 /// The replica's program with nothing but these settings.
-fn start_program(arguments: &[&str], environment: &[(&str, &str)]) -> Program {
+fn start_program(arguments: &[&str], environment: &[(&str, &str)]) -> TestProgram {
     let environment = environment.iter().copied();
-    Program::start(env!("CARGO_BIN_EXE_max-two-api"), arguments, environment)
+    TestProgram::start(env!("CARGO_BIN_EXE_max-two-api"), arguments, environment)
 }
 
 /// A client of the replica's admin listener.
-async fn admin_client(program: &mut Program) -> Client {
+async fn admin_client(program: &mut TestProgram) -> Client {
     Client::new(program.address("admin").await)
 }
 

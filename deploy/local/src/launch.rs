@@ -50,13 +50,13 @@ struct Running {
 pub(crate) async fn launch(settings: Settings) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen().context("registering signal handlers")?;
     let mut running = Running::default();
-    let bad_setting =
-        [&running.workers, &running.replicas].map(|processes| processes.bad_setting.clone());
+    let worker_refused = running.workers.bad_setting.clone();
+    let replica_refused = running.replicas.bad_setting.clone();
     let outcome = tokio::select! {
         result = run(&settings, &mut running) => result.map(|never| match never {}),
         _ = signals.next() => Ok(()),
-        () = bad_setting[0].cancelled() => Err(anyhow!("the workers refuse a setting")),
-        () = bad_setting[1].cancelled() => Err(anyhow!("the replicas refuse a setting")),
+        () = worker_refused.cancelled() => Err(anyhow!("the workers refuse a setting")),
+        () = replica_refused.cancelled() => Err(anyhow!("the replicas refuse a setting")),
     };
     info!("stopping");
     tokio::select! {
@@ -92,21 +92,13 @@ async fn run(settings: &Settings, running: &mut Running) -> anyhow::Result<Infal
         rounds::run_now(&mut session, MinPoints::draw(), ROUND_TIMEOUT).await?;
     }
     let environment = environment(settings, listen);
-    running.workers.start(
-        settings.workers,
-        "worker",
-        "worker",
-        &urls.worker,
-        &environment,
-    )?;
+    running
+        .workers
+        .start("worker", settings.workers, &urls.worker, &environment)?;
     info!("starting the replicas");
-    running.replicas.start(
-        settings.replicas,
-        "api replica",
-        "api",
-        &urls.api,
-        &environment,
-    )?;
+    running
+        .replicas
+        .start("api", settings.replicas, &urls.api, &environment)?;
     wait_until_ready(listen).await;
     print_ready(listen, urls.folder.as_deref());
     Ok(running.postgres.supervise().await)

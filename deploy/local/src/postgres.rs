@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use private_postgres::{Binaries, Error, Server};
+use shared::program::logs::LastReason;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{error, info};
@@ -44,16 +45,14 @@ impl Postgres {
                 && !server.is_running()
             {
                 error!("Postgres died; starting it again");
-                let mut logged = String::new();
+                let mut logged = LastReason::default();
                 loop {
                     server.stop();
                     let Err(error) = until_ready(server).await else {
                         break;
                     };
-                    let error = error.to_string();
-                    if error != logged {
+                    if logged.replace(error.to_string()) {
                         error!("{error}");
-                        logged = error;
                     }
                     sleep(CHECK_INTERVAL).await;
                 }

@@ -34,21 +34,19 @@ pub(crate) struct Processes {
 
 impl Processes {
     /// Starts this many processes with a hidden subcommand of this program, and with this database.
-    /// They are called `name` and a number.
     ///
     /// # Errors
     /// When one can't be started.
     pub(crate) fn start(
         &mut self,
-        count: u16,
-        name: &str,
         subcommand: &str,
+        count: u16,
         database_url: &str,
         environment: &Environment,
     ) -> anyhow::Result<()> {
         let executable = env::current_exe().context("finding the path of this program")?;
         for number in 1..=count {
-            let name = format!("{name} {number}");
+            let name = format!("{subcommand} {number}");
             let mut command = Command::new(&executable);
             command
                 .arg(subcommand)

@@ -19,7 +19,7 @@ pub mod sql;
 pub use checker::Checker;
 pub use client::{Client, Reply};
 pub use database::{LOCK_ROUNDS, TestDatabase};
-pub use program::Program;
+pub use program::TestProgram;
 pub use proxy::{NetworkFault, Proxy, url_through};
 
 use std::net::{SocketAddr, TcpListener};
@@ -47,7 +47,7 @@ pub async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 
 /// An address on the loopback interface that no process listens on at this moment. Another process
 /// can take it before the program under test does, so use it only for a program that can't listen
-/// on port 0. One that can logs its address: see [`Program::address`].
+/// on port 0. One that can logs its address: see [`TestProgram::address`].
 #[must_use]
 pub fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")

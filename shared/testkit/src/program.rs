@@ -20,14 +20,14 @@ use crate::{TEST_TIMEOUT, eventually};
 /// A running program. Dropping it kills it. It is in the test's process group, so that a Ctrl-C
 /// reaches it too.
 #[derive(Debug)]
-pub struct Program {
+pub struct TestProgram {
     child: Child,
     id: Pid,
     /// Where it prints. The file has no name any more.
     output: File,
 }
 
-impl Program {
+impl TestProgram {
     /// Starts `executable`, and keeps everything that it prints. `DATABASE_URL`,
     /// `DATABASE_URL_FILE`, `LOG_FORMAT`, `RUST_LOG` and `PG*` are not inherited.
     pub fn start<Name: AsRef<OsStr>, Text: AsRef<OsStr>>(

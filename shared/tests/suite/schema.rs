@@ -16,23 +16,24 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(3);
 #[tokio::test]
 async fn a_migration_lets_queries_pass_while_a_long_transaction_reads_its_table() {
     let database = TestDatabase::new().await;
-    // As before the migration that adds the columns for points to `settings`.
+    // As before the migration that adds a constraint to `last_query`.
     database
         .run(
-            "alter table settings drop column first_points, drop column second_points; \
-             delete from _sqlx_migrations where version = 5",
+            "alter table last_query \
+                 drop constraint last_query_queried_at_is_of_the_years_1_to_9999; \
+             delete from _sqlx_migrations where version = 9",
         )
         .await;
-    let is_migrated = "select exists (select from _sqlx_migrations where version = 5 and success)";
-    // Reads `settings` in a transaction that stays open, as a dump does.
-    let mut dump = database.begin("select from settings").await;
+    let is_migrated = "select exists (select from _sqlx_migrations where version = 9 and success)";
+    // Reads `last_query` in a transaction that stays open, as a dump does.
+    let mut dump = database.begin("select from last_query").await;
     let mut first = database.connect(&database.owner_url).await;
     let mut second = database.connect(&database.owner_url).await;
 
     let mut api = database.connect(&database.api_url).await;
     let queries = tokio::spawn(async move {
         loop {
-            let query = raw_sql("select min_points from settings").execute(&mut api);
+            let query = raw_sql("select queried_at from last_query").execute(&mut api);
             timeout(QUERY_TIMEOUT, query)
                 .await
                 .expect("no query waits behind the migration")
@@ -46,7 +47,7 @@ async fn a_migration_lets_queries_pass_while_a_long_transaction_reads_its_table(
                 .value(
                     "select array( \
                          select waitstart from pg_locks \
-                         where relation = 'settings'::regclass and mode = 'AccessExclusiveLock' \
+                         where relation = 'last_query'::regclass and mode = 'AccessExclusiveLock' \
                            and not granted and waitstart is not null \
                      )",
                 )
@@ -70,7 +71,8 @@ async fn a_migration_lets_queries_pass_while_a_long_transaction_reads_its_table(
     assert!(database.value::<bool>(is_migrated).await);
 }
 
-/// Until the columns are dropped, a release that uses them and one that uses `shown_users` agree.
+/// Until the next release drops the columns, programs that use them and those that use
+/// `shown_users` agree.
 #[tokio::test]
 async fn shown_users_and_the_columns_of_the_previous_release_follow_each_other() {
     let database = TestDatabase::new().await;

@@ -1,6 +1,6 @@
 //! The commands that end by themselves, and the settings of all.
 
-use testkit::{Program, TestDatabase};
+use testkit::{TestDatabase, TestProgram};
 
 use crate::{count_rounds, start, worker};
 
@@ -102,10 +102,10 @@ async fn a_bad_setting_is_named_in_one_line_with_exit_status_2() {
 }
 
 /// The program with standard output and standard error on a full disk.
-fn start_with_full_output(command: &str, variable: (&str, &str)) -> Program {
+fn start_with_full_output(command: &str, variable: (&str, &str)) -> TestProgram {
     let program = env!("CARGO_BIN_EXE_max-two-worker");
     let redirected = "exec \"$0\" \"$1\" >/dev/full 2>&1";
-    Program::start("sh", &["-c", redirected, program, command], [variable])
+    TestProgram::start("sh", &["-c", redirected, program, command], [variable])
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::slice;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use testkit::{Client, NetworkFault, Program, Proxy, TestDatabase, eventually, url_through};
+use testkit::{Client, NetworkFault, Proxy, TestDatabase, TestProgram, eventually, url_through};
 use tokio::net::UdpSocket;
 use tokio::process::Command;
 use tokio::time::sleep;
@@ -16,7 +16,11 @@ use crate::{IN_ENDLESS_ROUND, YEARLY, count_rounds, make_rounds_endless, start, 
 const BLOCK_ROUNDS: &str = "select from users where id = (select max(id) from users) for share";
 
 /// Starts a worker that connects to the database through a proxy.
-fn worker_behind(proxy: &Proxy, database: &TestDatabase, environment: &[(&str, &str)]) -> Program {
+fn worker_behind(
+    proxy: &Proxy,
+    database: &TestDatabase,
+    environment: &[(&str, &str)],
+) -> TestProgram {
     let url = url_through(&database.worker_url, slice::from_ref(proxy));
     let common = [("DATABASE_URL", &*url), ("ADMIN_LISTEN", "127.0.0.1:0")];
     start(&[], common.iter().chain(environment))
@@ -186,7 +190,7 @@ async fn a_stop_does_not_wait_for_a_name_server_that_is_silent() {
                 "postgres://max_two_worker@max-two.invalid/max_two",
             )
             .env("ADMIN_LISTEN", "127.0.0.1:0");
-        let mut program = Program::spawn(program);
+        let mut program = TestProgram::spawn(program);
         let mut question = [0; 512];
         name_server.recv_from(&mut question).await.unwrap();
         let stopped_at = Instant::now();

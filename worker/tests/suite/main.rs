@@ -13,13 +13,17 @@ mod faults;
 mod run;
 mod secrecy;
 
-use testkit::{Program, TestDatabase};
+use testkit::{TestDatabase, TestProgram};
 
 /// One tick a year: the latest one is long past.
 const YEARLY: (&str, &str) = ("SCHEDULE", "0 0 0 1 1 *");
 
 /// Starts a worker under its own role, with a free port for its admin listener.
-fn worker(database: &TestDatabase, arguments: &[&str], environment: &[(&str, &str)]) -> Program {
+fn worker(
+    database: &TestDatabase,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> TestProgram {
     let common = [
         ("DATABASE_URL", &*database.worker_url),
         ("ADMIN_LISTEN", "127.0.0.1:0"),
@@ -31,8 +35,8 @@ fn worker(database: &TestDatabase, arguments: &[&str], environment: &[(&str, &st
 fn start<'a>(
     arguments: &[&str],
     environment: impl IntoIterator<Item = &'a (&'a str, &'a str)>,
-) -> Program {
-    Program::start(
+) -> TestProgram {
+    TestProgram::start(
         env!("CARGO_BIN_EXE_max-two-worker"),
         arguments,
         environment.into_iter().copied(),

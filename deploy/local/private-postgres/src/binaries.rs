@@ -47,7 +47,7 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Those in the folder that the setting `POSTGRES_BIN` names.
+    /// Finds the binaries in the folder that the setting `POSTGRES_BIN` names.
     ///
     /// # Errors
     /// When there are none, or they are too old.
@@ -63,8 +63,8 @@ impl Binaries {
         Err(Error(format!("POSTGRES_BIN: {folder} {what}")))
     }
 
-    /// Those that the environment variable `POSTGRES_BIN` names, else installed or downloaded ones:
-    /// for tests, which have no settings.
+    /// Finds the binaries that the variable `POSTGRES_BIN` names, else installed or downloaded
+    /// ones: for tests, which have no settings.
     ///
     /// # Errors
     /// As for [`Self::find`].
@@ -73,9 +73,9 @@ impl Binaries {
         Self::find(postgres_bin.as_deref().map(Path::new), None, || {})
     }
 
-    /// Those in `postgres_bin`, if it is given; else installed or downloaded ones. If the server's
-    /// `folder` holds data, they have the major version that made the data. `downloading` is called
-    /// before a download, which may take long.
+    /// Finds the binaries in `postgres_bin`, if it is given; else installed or downloaded ones. If
+    /// the server's `folder` holds data, they have the major version that made the data.
+    /// `downloading` is called before a download, which may take long.
     ///
     /// # Errors
     /// As for [`Self::named`]; when the data need a version that is not there; and when no binaries
@@ -132,8 +132,8 @@ impl Binaries {
         self.folder.join(name)
     }
 
-    /// Those in a folder, if the server's account can run them. Some managers of versions put
-    /// programs on `PATH` that fail while no version is chosen.
+    /// Finds the binaries in a folder, if the server's account can run them. Some managers of
+    /// versions put programs on `PATH` that fail while no version is chosen.
     fn at(folder: &Path) -> Option<Self> {
         // A folder on PATH may link to only some of the programs. The target folder has them all.
         let initdb = fs::canonicalize(folder.join("initdb")).ok()?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use private_postgres::{Binaries, Server};
 use shared::db::{Database, schema};
 use shared::domain::rounds;
-use testkit::{LOCK_ROUNDS, Program, TEST_TIMEOUT, TestDatabase};
+use testkit::{LOCK_ROUNDS, TEST_TIMEOUT, TestDatabase, TestProgram};
 use tokio::sync::Mutex;
 
 use crate::service::{start_process, wait_for_next_round};
@@ -77,7 +77,7 @@ async fn run_script(servers: &[String], password: &str) {
         ("API_PASSWORD", PASSWORD[0]),
     ];
     let servers: Vec<_> = servers.iter().map(|server| &**server).collect();
-    let mut script = Program::start(SET_UP, &servers, environment);
+    let mut script = TestProgram::start(SET_UP, &servers, environment);
     assert!(script.wait().await.success(), "{}", script.output());
 }
 

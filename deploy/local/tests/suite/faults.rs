@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use private_postgres::Binaries;
-use testkit::{Client, Program, eventually};
+use testkit::{Client, TestProgram, eventually};
 use tokio::process::Command;
 
 use crate::service::EXECUTABLE;
@@ -20,7 +20,7 @@ async fn a_process_that_dies_is_restarted_though_nothing_can_be_printed() {
     let mut program = start("sh", &arguments, &folder.path().join("data"));
     let client = Client::new(program.address("listen").await);
     for (name, log_line) in [
-        ("api", "api replica 1 died"),
+        ("api", "api 1 died"),
         ("worker", "worker 1 died"),
         // It looks after Postgres once it has printed everything.
         ("postgres", "Postgres died"),
@@ -70,7 +70,7 @@ async fn a_killed_launcher_leaves_no_process_and_the_next_one_starts() {
     let account = cluster.metadata().unwrap().uid();
     let mut sleep = Command::new("sleep");
     sleep.arg("600").uid(account);
-    let other = Program::spawn(sleep);
+    let other = TestProgram::spawn(sleep);
     let (_, rest) = pid_file.split_once('\n').unwrap();
     let pid_file = format!("{}\n{rest}", other.id());
     fs::write(cluster.join("postmaster.pid"), pid_file).unwrap();

@@ -24,16 +24,16 @@ use std::process::Command;
 
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use testkit::{Client, Program};
+use testkit::{Client, TestProgram};
 
 /// Starts the launcher with its data in `folder`.
-fn launcher(folder: &Path, arguments: &[&str]) -> Program {
+fn launcher(folder: &Path, arguments: &[&str]) -> TestProgram {
     start(service::EXECUTABLE, arguments, &folder.join("data"))
 }
 
 /// Starts a program that runs the launcher: with few users, one replica, one tick a year, and its
 /// data in `data`.
-fn start(program: &str, arguments: &[&str], data: &Path) -> Program {
+fn start(program: &str, arguments: &[&str], data: &Path) -> TestProgram {
     let environment = [
         ("DATA_DIR", data.as_os_str()),
         ("USERS", "10000".as_ref()),
@@ -41,7 +41,7 @@ fn start(program: &str, arguments: &[&str], data: &Path) -> Program {
         ("LISTEN", "127.0.0.1:0".as_ref()),
         ("SCHEDULE", "0 0 0 1 1 *".as_ref()),
     ];
-    Program::start(program, arguments, environment)
+    TestProgram::start(program, arguments, environment)
 }
 
 /// A folder that the server's account can enter. A shell needs quotes around its name.
@@ -52,7 +52,7 @@ fn folder() -> TempDir {
 }
 
 /// Waits for the last line of the launcher's start, and returns a client of its replicas.
-async fn ready(program: &mut Program) -> Client {
+async fn ready(program: &mut TestProgram) -> Client {
     program.wait_for_output("Its database: ").await;
     let output = program.output();
     let address = output

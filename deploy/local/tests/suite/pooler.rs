@@ -4,7 +4,7 @@ use std::fs;
 
 use private_postgres::roles;
 use shared::db::Database;
-use testkit::{Program, TestDatabase, free_address};
+use testkit::{TestDatabase, TestProgram, free_address};
 use tokio::process::Command;
 
 use crate::folder;
@@ -42,7 +42,7 @@ async fn behind_a_pooler_connecting_fails_with_an_error_that_names_it_and_lasts(
             command.args(["-u", "postgres"]);
         }
         command.arg(&file);
-        let mut program = Program::spawn(command);
+        let mut program = TestProgram::spawn(command);
         program.wait_for_output("process up").await;
         let database = Database::parse(&format!("postgres://anybody@{address}/pool"), "test");
         let error = database.unwrap().connect().await.unwrap_err();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use socket2::{Domain, Socket, Type};
-use testkit::{Checker, Client, NetworkFault, Program, Proxy, TestDatabase};
+use testkit::{Checker, Client, NetworkFault, Proxy, TestDatabase, TestProgram};
 use testkit::{eventually, url_through};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -24,7 +24,11 @@ const QUERIES_DURING_FAULT: usize = 3;
 
 /// Starts a `worker` with a tick every second, or an `api` with a longer request timeout than the
 /// default, because the machine may be busy. Each takes the settings that it knows.
-pub(crate) fn start_process(subcommand: &str, url: &str, environment: &[(&str, &str)]) -> Program {
+pub(crate) fn start_process(
+    subcommand: &str,
+    url: &str,
+    environment: &[(&str, &str)],
+) -> TestProgram {
     let common = [
         ("DATABASE_URL", url),
         ("ADMIN_LISTEN", "127.0.0.1:0"),
@@ -36,17 +40,17 @@ pub(crate) fn start_process(subcommand: &str, url: &str, environment: &[(&str, &
         ("REQUEST_TIMEOUT", "5s"),
     ];
     let environment = common.iter().chain(environment).copied();
-    Program::start(EXECUTABLE, &[subcommand], environment)
+    TestProgram::start(EXECUTABLE, &[subcommand], environment)
 }
 
-fn start_at(address: SocketAddr, subcommand: &str, url: &str) -> Program {
+fn start_at(address: SocketAddr, subcommand: &str, url: &str) -> TestProgram {
     let listen = address.to_string();
     let environment = [("LISTEN", &*listen), ("REUSE_PORT", "true")];
     start_process(subcommand, url, &environment)
 }
 
 /// Waits until a replica is connected to its database, and returns a client of it.
-pub(crate) async fn connected(replica: &mut Program) -> Client {
+pub(crate) async fn connected(replica: &mut TestProgram) -> Client {
     replica.wait_for_event("database_connected").await;
     Client::new(replica.address("listen").await)
 }
@@ -67,7 +71,7 @@ pub(crate) struct Process {
     _reservation: Socket,
     /// Its connections to the servers run through these, in the order of the servers in its URL.
     proxies: Vec<Proxy>,
-    pub(crate) program: Program,
+    pub(crate) program: TestProgram,
 }
 
 impl Process {

@@ -10,13 +10,13 @@ use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use shared::db::Database;
-use testkit::{Program, TestDatabase};
+use testkit::{TestDatabase, TestProgram};
 
 use crate::service::EXECUTABLE;
 use crate::{child, children, fake_postgres, folder, launcher, ready, start};
 
 /// The owner's URL stands in a file for the owner of the file alone, and the password nowhere else.
-async fn assert_url_file(program: &Program, folder: &Path) {
+async fn assert_url_file(program: &TestProgram, folder: &Path) {
     let file = folder.canonicalize().unwrap().join("database-url");
     let url = fs::read_to_string(&file).unwrap();
     assert_eq!(file.metadata().unwrap().mode() & 0o777, 0o600);
@@ -72,7 +72,7 @@ async fn it_starts_in_an_empty_folder_stops_in_order_and_starts_again() {
             .find(text)
             .unwrap_or_else(|| panic!("{text} is not in {output}"))
     };
-    assert!(position("api replica 2 has stopped") < position("worker 1 has stopped"));
+    assert!(position("api 2 has stopped") < position("worker 1 has stopped"));
     assert!(position("worker 1 has stopped") < position("Postgres has stopped"));
 
     // The data are kept: no `null` again, and no user to add. Nothing of another server's

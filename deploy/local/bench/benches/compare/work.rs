@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use testkit::{Program, TestDatabase};
+use testkit::{TestDatabase, TestProgram};
 use tokio::process::Command;
 
 use crate::Bench;
@@ -56,7 +56,7 @@ impl Work {
                     ("SCHEDULE", "* * * * * *"),
                     ("COOLDOWN", "0s"),
                 ];
-                let mut worker = Program::start(program, &["worker"], environment);
+                let mut worker = TestProgram::start(program, &["worker"], environment);
                 worker.wait_for_event("round_done").await;
                 let measured = wrk(address, connections, LONGER * bench.seconds).await?;
                 let rounds = worker.count_events("round_done");
@@ -88,7 +88,7 @@ async fn start_servers(
     subcommand: &str,
     replicas: usize,
     database: &TestDatabase,
-) -> (SocketAddr, Vec<Program>) {
+) -> (SocketAddr, Vec<TestProgram>) {
     let mut address: SocketAddr = ([127, 0, 0, 1], 0).into();
     let mut servers = Vec::new();
     for _ in 0..replicas {
@@ -98,7 +98,7 @@ async fn start_servers(
             ("ADMIN_LISTEN", "127.0.0.1:0".to_owned()),
             ("REUSE_PORT", "true".to_owned()),
         ];
-        let mut server = Program::start(program, &[subcommand], environment);
+        let mut server = TestProgram::start(program, &[subcommand], environment);
         // That of the first one, where the others listen too.
         address = server.address("listen").await;
         server.wait_for_event("database_connected").await;
@@ -136,7 +136,7 @@ async fn wrk(address: SocketAddr, connections: u32, seconds: u32) -> anyhow::Res
 /// two.
 async fn round(program: &Path, database: &TestDatabase) -> anyhow::Result<()> {
     let arguments = ["worker", "round", "--min-points=50"];
-    let mut worker = Program::start(
+    let mut worker = TestProgram::start(
         program,
         &arguments,
         [("DATABASE_URL", &database.worker_url)],
