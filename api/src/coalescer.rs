@@ -32,7 +32,8 @@ const SWEEPS_PER_TIMEOUT: u32 = 16;
 ///
 /// Each query is answered or fails within `request_timeout`. To ensure that, each message and each
 /// query has 4/5 of it, including the query's time in the queue. The rest is for noticing late
-/// queries and for sending the responses.
+/// queries and for sending the responses. This holds while a batch takes one message, as it does
+/// with a single query.
 pub(crate) fn start(
     database: &Database,
     max_waiting: usize,

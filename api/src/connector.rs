@@ -22,7 +22,8 @@ use crate::query;
 /// Maximum delay between two attempts to connect, before jitter, unless a retry is costly.
 const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(200);
 /// After this many failed messages in a row, an open session no longer shows that the database is
-/// up; only an answer does. A single failure may be a restart of the server.
+/// up, because the trial of a new session rolls back; only an answer does. A single failure may be
+/// a restart of the server.
 const FAILED_MESSAGES_WHEN_DOWN: u32 = 2;
 
 /// Why a session was lost.

@@ -208,7 +208,7 @@ fn protocol() -> http1::Builder {
         .half_close(true)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_LEN)
-        // Copying a small response into one buffer is cheaper than two of them in a system call.
+        // Copying a small response into one buffer is cheaper than `writev` with two buffers.
         .writev(false);
     protocol
 }

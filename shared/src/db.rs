@@ -100,7 +100,7 @@ impl Database {
     /// network or the server.
     pub async fn connect(&self) -> Result<Session, Error> {
         let servers = match &self.file {
-            Some(file) => read_elsewhere(file.clone()).await?,
+            Some(file) => read_on_blocking_thread(file.clone()).await?,
             None => self.servers.clone(),
         };
         let share = CONNECT_TIMEOUT / u32::try_from(servers.len()).unwrap_or(u32::MAX);
@@ -149,7 +149,7 @@ impl fmt::Debug for Database {
 }
 
 /// Reads the servers from a file on a thread for blocking work: a network file system may hang.
-async fn read_elsewhere(file: PathBuf) -> Result<Vec<PgConnectOptions>, Error> {
+async fn read_on_blocking_thread(file: PathBuf) -> Result<Vec<PgConnectOptions>, Error> {
     let reading = spawn_blocking(move || database_url::read(&file));
     let read = timeout(CONNECT_TIMEOUT, reading).await;
     let read = read.map_err(|_| Error::Timeout(CONNECT_TIMEOUT))?;

@@ -16,8 +16,8 @@ use tracing::warn;
 
 use crate::settings::Settings;
 
-/// The buffer of a connection that the kernel is asked for, each way: far more bytes than a request
-/// or a response. Linux doubles it.
+/// The size of each connection's send and receive buffers, as requested from the kernel: far more
+/// than a request or a response. Linux doubles it.
 const SOCKET_BUFFER_BYTES: usize = 64 * 1024;
 /// How long a connection is silent before the kernel probes whether its client is still there.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(30);

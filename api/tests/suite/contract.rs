@@ -138,7 +138,7 @@ async fn metrics_are_on_the_admin_listener_only() {
     let admin = admin_client(&mut program).await;
     let metrics = admin.get("/metrics").await;
     assert_eq!(metrics.status, 200);
-    // The format of a scraper that asks for none: it knows no infos, and names a counter in full.
+    // Prometheus' text format, the default: it has no infos, and a counter's TYPE ends in `_total`.
     let content_type = metrics.header("content-type");
     assert_eq!(content_type, "text/plain; version=0.0.4; charset=utf-8");
     let text = &metrics.body;

@@ -48,7 +48,7 @@ async fn a_wrong_password_is_an_error_and_is_seldom_tried() {
     let server = database.server.lock().await;
     let wrong = database.api_url.replace(server.password(), "wrong");
     let log = server.folder().join("postgres.log");
-    // Other tests use it too, but none with a wrong password.
+    // Other tests write to this log too, but none with a wrong password.
     drop(server);
     let mut replica = start_program(&[], &[ANY_PORT, ANY_ADMIN_PORT, ("DATABASE_URL", &wrong)]);
     replica.wait_for_event("database_refused").await;

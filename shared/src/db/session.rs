@@ -1,4 +1,4 @@
-//! A session: its settings, and the check that it has them.
+//! A session: its parameters, and the check that it has them.
 
 use sqlx::{Connection as _, PgConnection, Row as _, raw_sql};
 

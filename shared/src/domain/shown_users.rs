@@ -1,6 +1,6 @@
 //! The secret minimum of the current round, and the two users that answers show until the next
-//! round. They are stored in the one row of `settings`, in `min_points` and `shown_users`. Its
-//! other columns serve the previous release (migration 10).
+//! round. They are stored in the one row of `settings`, in `min_points` and `shown_users`. Until
+//! the next release, its other columns serve the previous one (migration 10).
 
 use std::str::FromStr;
 

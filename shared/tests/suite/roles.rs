@@ -96,7 +96,7 @@ async fn the_scripts_work_without_a_superuser_and_where_public_has_no_rights() {
         sql::run(&mut administrator, ROLES).await;
         run_generated(&mut administrator, CREATE_DATABASE).await;
     }
-    // A server with default settings offers so many to roles other than superusers.
+    // By default a server leaves 97 connections to roles other than superusers.
     let limits = "select sum(rolconnlimit) <= 97 from pg_roles where rolname like 'max_two_%'";
     assert!(sql::value::<bool>(&mut superuser, limits).await);
     for role in ["owner", "worker", "api"] {

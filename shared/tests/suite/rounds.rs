@@ -1,4 +1,4 @@
-//! Rounds, by what their tests prove.
+//! Tests of rounds, grouped by promise.
 
 mod delay;
 mod fence;

@@ -43,8 +43,8 @@ pub(super) async fn read_fence(
 
 /// Waits while a snapshot older than the last round is open, until [`OLD_SNAPSHOT_TIMEOUT`] after
 /// that round at most. With such a snapshot the next round could not prune, and `users` would grow.
-/// So it matters only where rounds follow each other closely: with a tick per second, or by an
-/// operator.
+/// So it matters only when rounds follow each other closely: with a tick every second, or when an
+/// operator starts one.
 pub(super) async fn wait_for_old_snapshots(transaction: &mut Session) -> Result<(), Error> {
     loop {
         let check = sqlx::query_file_scalar!(
